@@ -1,0 +1,68 @@
+//! The coverage certificate: what proves, at any later time, that every record was read once.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    attempt::{Counters, RecordHash},
+    ids::{PartitionNo, RunId, StepNo},
+    plan::PinnedFile,
+    range::UnitRange,
+};
+
+/// How far the certificate reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strength {
+    /// The source was pinned: intervals, counts and fingerprints can be checked again.
+    Proved,
+    /// The source was live: so many rows were read, which is not a snapshot.
+    Counted,
+}
+
+/// One source range, read once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeProof {
+    pub partition: PartitionNo,
+    pub units: UnitRange,
+    pub read: u64,
+    pub records: RecordHash,
+}
+
+/// One bucket range of the exchange: what was scattered into it and what was read out of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExchangeProof {
+    pub partition: PartitionNo,
+    pub units: UnitRange,
+    pub scattered_rows: u64,
+    pub read_rows: u64,
+    pub scattered: RecordHash,
+    pub read: RecordHash,
+}
+
+/// Written by the publisher beside the verdict; `gapless verify` reads it back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub version: u32,
+    pub job: String,
+    pub run: RunId,
+    pub step: StepNo,
+    pub step_name: String,
+    pub strength: Strength,
+    /// The pinned source, in unit order.
+    pub files: Vec<PinnedFile>,
+    /// The whole source domain; `ranges` tile it.
+    pub domain: UnitRange,
+    pub ranges: Vec<RangeProof>,
+    /// Present where the step went through the exchange.
+    pub exchange: Vec<ExchangeProof>,
+    /// Totals over the step.
+    pub counters: Counters,
+    /// Sum of the fingerprints of `ranges`.
+    pub records: RecordHash,
+    /// Whether `read = written + filtered + rejected` had to hold, and did.
+    pub reconciled: Option<bool>,
+}
+
+impl Certificate {
+    pub const VERSION: u32 = 1;
+}

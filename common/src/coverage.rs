@@ -1,0 +1,1 @@
+//! Coverage: do the ranges of a step tile their universe?

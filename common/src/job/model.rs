@@ -1,0 +1,249 @@
+//! A job after parsing, substitution and checking: what the core and the workers act on.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole job file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub name: String,
+    pub parameters: BTreeMap<String, Parameter>,
+    pub steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Parameter {
+    pub ty: ParameterType,
+    /// Whether the value is part of the run's identity (the default).
+    pub identifying: bool,
+    pub default: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParameterType {
+    String,
+    Int64,
+    Float64,
+    Bool,
+    Date,
+    Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    pub name: String,
+    /// Names of steps that must be complete first; a `source: {step: …}` adds its step.
+    pub after: Vec<String>,
+    pub source: Source,
+    pub lookups: BTreeMap<String, Lookup>,
+    pub partition: Partitioning,
+    pub checks: Vec<Check>,
+    /// SQL over `input` and the look-ups; `None` passes records through.
+    pub sql: Option<String>,
+    pub sink: Sink,
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Csv(CsvSource),
+    Parquet(ParquetSource),
+    /// The published output of an earlier step of this run.
+    Step(String),
+    /// The numbers `from..to` in one column `n`: for generated data and for measuring.
+    Sequence { from: i64, to: i64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CsvSource {
+    /// Paths and globs, in order; each glob's matches sorted by bytes.
+    pub paths: Vec<String>,
+    /// Declared columns in file order (without a header) or by name (with one). Columns of the
+    /// header that are not declared are text. Empty: every column of the header is text.
+    pub columns: Vec<(String, ColumnType)>,
+    pub header: bool,
+    pub delimiter: u8,
+    pub quote: Option<u8>,
+    /// Texts that mean NULL when they stand unquoted. The default is the empty text.
+    pub nulls: Vec<String>,
+    pub compression: Compression,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParquetSource {
+    pub paths: Vec<String>,
+}
+
+/// A small table, joined by name and pinned for the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lookup {
+    Csv(CsvSource),
+    Parquet(ParquetSource),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ColumnType {
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Uint8,
+    Uint16,
+    Uint32,
+    Uint64,
+    Float32,
+    Float64,
+    Decimal { precision: u8, scale: i8 },
+    String,
+    Bool,
+    Date,
+    Timestamp,
+}
+
+/// How a file is compressed. `Auto` goes by the name: `.gz`, `.zst`, else none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    Auto,
+    None,
+    Gzip,
+    Zstd,
+    Snappy,
+    Lz4,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Partitioning {
+    pub method: Partition,
+    pub count: Count,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Partition {
+    /// Chosen from the source and the SQL.
+    Auto,
+    /// Record-aligned byte ranges.
+    Bytes,
+    /// One partition for each file.
+    Files,
+    /// Parquet row groups.
+    RowGroups,
+    KeyRange {
+        column: String,
+        /// Written by the user; empty: bounds by quantiles of a sample.
+        ranges: Vec<WrittenRange>,
+        outside: Outside,
+    },
+    Hash { columns: Vec<String> },
+}
+
+/// A range as the user wrote it: `from` inclusive, then `to` exclusive or `through` inclusive.
+/// In text `through: L` includes every value that begins with L.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WrittenRange {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub through: Option<String>,
+    /// Whether NULL keys belong to this range.
+    pub null: bool,
+}
+
+/// What becomes of keys that no written range covers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outside {
+    /// The job is refused with the exact interval.
+    #[default]
+    Refuse,
+    /// Partitions of their own are planned for them.
+    Partition,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Count {
+    Auto,
+    Fixed(u32),
+}
+
+/// SQL that must be true of a record, else it is rejected.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    pub name: String,
+    pub that: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sink {
+    Csv(FileSink),
+    Parquet(FileSink),
+    /// Counts rows and writes none: for measuring and for checks alone.
+    Discard,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileSink {
+    /// The folder of the output.
+    pub path: String,
+    pub exists: Exists,
+    /// Parquet: zstd (default), snappy, lz4, gzip, none. CSV: none (default), gzip, zstd.
+    pub compression: Compression,
+    /// Merge the output into this many files.
+    pub files: Option<u32>,
+    /// Columns that become Hive folders.
+    pub partition_by: Vec<String>,
+    /// Name of an extra column that holds the partition number.
+    pub partition_column: Option<String>,
+    /// CSV only.
+    pub header: bool,
+    pub delimiter: u8,
+    pub null: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Exists {
+    #[default]
+    Fail,
+    Replace,
+    Append,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnError {
+    /// Attempts for each task that fails in a way that may pass; lost workers are not counted.
+    pub attempts: u32,
+    /// Rejected records over all partitions of the step before it fails. `None`: no limit.
+    pub reject_limit: Option<u64>,
+    pub partition_failed: PartitionFailed,
+}
+
+impl Default for OnError {
+    fn default() -> Self {
+        Self { attempts: 5, reject_limit: Some(0), partition_failed: PartitionFailed::Stop }
+    }
+}
+
+/// What becomes of the other partitions when one has failed for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PartitionFailed {
+    /// Those running are stopped at their next commit; the run fails.
+    #[default]
+    Stop,
+    /// The others finish, then the run fails; a restart does only what is left.
+    Continue,
+}
+
+impl Job {
+    pub fn step(&self, name: &str) -> Option<&Step> {
+        self.steps.iter().find(|step| step.name == name)
+    }
+}

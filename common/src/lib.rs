@@ -1,0 +1,16 @@
+//! The words of Gapless: jobs, ids, ranges, partitions, attempts, counters, errors.
+//!
+//! Everything here is data and pure functions over it. No IO, no clock, no async, no engine:
+//! the decision core, the workers and the command line all speak in these types.
+
+pub mod attempt;
+pub mod certificate;
+pub mod coverage;
+pub mod error;
+pub mod hash;
+pub mod ids;
+pub mod job;
+pub mod key;
+pub mod manifest;
+pub mod plan;
+pub mod range;

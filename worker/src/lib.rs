@@ -1,0 +1,11 @@
+//! The worker: holds a session with the leader, works off the attempts it is granted, and makes
+//! their output durable. It never sees the store, and it decides nothing about other partitions.
+
+pub mod attempt;
+pub mod engine;
+pub mod exchange;
+pub mod session;
+pub mod sink;
+pub mod source;
+pub mod storage;
+pub mod survey;

@@ -1,0 +1,82 @@
+//! Sources: readers that own positions. A reader covers one unit range of the pinned source and
+//! tells, for each batch, how far it has read and where each record came from.
+
+use std::sync::Arc;
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use gapless_common::{attempt::RecordHash, error::TaskError};
+use serde::{Deserialize, Serialize};
+
+/// Records as they come from the source, with the way back to their origin.
+#[derive(Clone)]
+pub struct InputBatch {
+    pub batch: RecordBatch,
+    pub origin: Arc<dyn Origin>,
+}
+
+/// Finds a record of a batch again. Called only for records that are rejected, so it may be slow.
+pub trait Origin: Send + Sync {
+    /// The place and raw text of row `row` of the batch.
+    fn locate(&self, row: usize) -> Place;
+}
+
+/// Where a record stands in its source, and what it looks like there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    pub file: String,
+    /// Line number from 1, for text formats.
+    pub line: Option<u64>,
+    /// Row number from 0 within the file, for binary formats.
+    pub row: Option<u64>,
+    /// The record as it stands in the source (text formats) or as JSON; at most
+    /// [`Place::MAX_RAW`] bytes, cut where longer.
+    pub raw: String,
+}
+
+impl Place {
+    /// A quarantined record is kept to be looked at, not to be archived.
+    pub const MAX_RAW: usize = 64 * 1024;
+}
+
+/// A record that does not go on: it cannot be parsed or breaks a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reject {
+    #[serde(flatten)]
+    pub place: Place,
+    /// `parse` for records that cannot be parsed, else the name of the check.
+    pub rule: String,
+    /// What is wrong, in words: column, value, expectation.
+    pub reason: String,
+}
+
+/// What a reader took from the source since it was last asked.
+#[derive(Debug, Default)]
+pub struct Intake {
+    /// Records taken, those in `rejects` included.
+    pub read: u64,
+    pub bytes: u64,
+    pub records: RecordHash,
+    /// Records that could not be parsed; they are in no batch.
+    pub rejects: Vec<Reject>,
+}
+
+/// Reads one unit range, front to back, on the calling thread.
+pub trait SourceReader: Send {
+    fn schema(&self) -> SchemaRef;
+
+    /// The next batch, or `None` at the end of the range. A batch may be empty of rows.
+    ///
+    /// Errors: `Config` when the source is not the one that was planned for, `Data` when the file
+    /// is broken beyond a record, `Transient` when reading failed.
+    fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError>;
+
+    /// Everything of the range below this position has been returned or rejected; a reader opened
+    /// here goes on with the next record. Never above the end of the range.
+    fn position(&self) -> u64;
+
+    /// Whether a chunk may end at the present position. Readers that cannot resume inside their
+    /// range (compressed files) answer `false` until the range is read.
+    fn may_stop(&self) -> bool;
+
+    fn take_intake(&mut self) -> Intake;
+}
