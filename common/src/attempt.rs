@@ -89,7 +89,9 @@ impl Serialize for RecordHash {
 impl<'de> Deserialize<'de> for RecordHash {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        u128::from_str_radix(&text, 16).map(RecordHash).map_err(serde::de::Error::custom)
+        u128::from_str_radix(&text, 16)
+            .map(RecordHash)
+            .map_err(serde::de::Error::custom)
     }
 }
 

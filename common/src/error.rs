@@ -83,7 +83,10 @@ impl TaskError {
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
         let mut message: String = message.into();
         if message.len() > Self::MAX_MESSAGE {
-            let end = (0..=Self::MAX_MESSAGE - 3).rev().find(|&at| message.is_char_boundary(at)).unwrap_or(0);
+            let end = (0..=Self::MAX_MESSAGE - 3)
+                .rev()
+                .find(|&at| message.is_char_boundary(at))
+                .unwrap_or(0);
             message.truncate(end);
             message.push('…');
         }

@@ -14,7 +14,9 @@ pub enum KeyType {
     /// Integers of every width.
     Int,
     /// Fixed-point numbers, held as their unscaled integer.
-    Decimal { scale: i8 },
+    Decimal {
+        scale: i8,
+    },
     Float,
     Text,
     Bool,
@@ -86,9 +88,10 @@ impl Key {
     /// The least key above `self`, in domains whose values are countable. Text has none.
     pub fn successor(&self, ty: KeyType) -> Option<Key> {
         match (self, ty) {
-            (Key::Int(value), KeyType::Int | KeyType::Decimal { .. } | KeyType::Bool | KeyType::Date | KeyType::Timestamp) => {
-                value.checked_add(1).map(Key::Int)
-            }
+            (
+                Key::Int(value),
+                KeyType::Int | KeyType::Decimal { .. } | KeyType::Bool | KeyType::Date | KeyType::Timestamp,
+            ) => value.checked_add(1).map(Key::Int),
             _ => None,
         }
     }
@@ -142,7 +145,11 @@ fn show_date(days: i128) -> String {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
     let year = year_of_era + era * 400 + i128::from(month <= 2);
     format!("{year:04}-{month:02}-{day:02}")
 }

@@ -121,7 +121,11 @@ pub enum BucketFn {
     /// The top bits of [`crate::hash`] over the columns: bucket = hash * buckets / 2^64.
     Hash { columns: Vec<String> },
     /// Bucket i holds keys in `[bounds[i-1], bounds[i])`; the last bucket holds NULL alone.
-    KeyRange { column: String, key_type: KeyType, bounds: Vec<Key> },
+    KeyRange {
+        column: String,
+        key_type: KeyType,
+        bounds: Vec<Key>,
+    },
 }
 
 /// Records sorted into buckets between two stages, durable and exact.

@@ -67,8 +67,14 @@ impl KeyInterval {
     }
 
     pub fn display(&self, ty: KeyType) -> String {
-        let low = self.low.as_ref().map_or("(-inf".to_string(), |key| format!("[{}", key.display(ty)));
-        let high = self.high.as_ref().map_or("+inf)".to_string(), |key| format!("{})", key.display(ty)));
+        let low = self
+            .low
+            .as_ref()
+            .map_or("(-inf".to_string(), |key| format!("[{}", key.display(ty)));
+        let high = self
+            .high
+            .as_ref()
+            .map_or("+inf)".to_string(), |key| format!("{})", key.display(ty)));
         format!("{low}, {high}")
     }
 }

@@ -54,7 +54,10 @@ pub enum Source {
     /// The published output of an earlier step of this run.
     Step(String),
     /// The numbers `from..to` in one column `n`: for generated data and for measuring.
-    Sequence { from: i64, to: i64 },
+    Sequence {
+        from: i64,
+        to: i64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -140,7 +143,9 @@ pub enum Partition {
         ranges: Vec<WrittenRange>,
         outside: Outside,
     },
-    Hash { columns: Vec<String> },
+    Hash {
+        columns: Vec<String>,
+    },
 }
 
 /// A range as the user wrote it: `from` inclusive, then `to` exclusive or `through` inclusive.
@@ -227,7 +232,11 @@ pub struct OnError {
 
 impl Default for OnError {
     fn default() -> Self {
-        Self { attempts: 5, reject_limit: Some(0), partition_failed: PartitionFailed::Stop }
+        Self {
+            attempts: 5,
+            reject_limit: Some(0),
+            partition_failed: PartitionFailed::Stop,
+        }
     }
 }
 

@@ -1,14 +1,22 @@
 //! An attempt: one task, from its grant to its last commit.
 
-use gapless_common::{attempt::Fence, ids::TaskKey, job::{Job, Step}, plan::StepFrame, range::UnitRange};
 use std::{path::PathBuf, sync::Arc};
+
+use gapless_common::{
+    attempt::{Commit, Counters, Fence, RecordHash, Segment},
+    error::TaskError,
+    ids::{PartitionNo, RunId, Stage, TaskKey},
+    job::{Job, Step},
+    plan::StepFrame,
+    range::UnitRange,
+};
 
 /// What an attempt knows of its step besides its partition. One for each (run, step), shared.
 #[derive(Debug)]
 pub struct StepContext {
     pub job: Job,
     pub step_no: u16,
-    pub run: gapless_common::ids::RunId,
+    pub run: RunId,
     /// Folder against which relative paths are resolved.
     pub base_dir: PathBuf,
     /// The run's time in microseconds since the epoch: `now()` in SQL.
@@ -35,4 +43,54 @@ pub struct Assignment {
     pub position: u64,
     pub seq: u32,
     pub context: Arc<StepContext>,
+}
+
+/// How an attempt ended when it did not fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The last commit was offered (scatter, execute, merge).
+    Committed,
+    /// A stage without commits is done; JSON whose shape belongs to the stage.
+    Finished(Vec<u8>),
+    /// Stopped at a checkpoint, as asked; what is committed stands.
+    Released,
+}
+
+/// What the leader wants of a running attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    No,
+    /// Commit what is there at the next checkpoint and release.
+    AtCheckpoint,
+    /// Give up at once: nothing more of this attempt will count.
+    Now,
+}
+
+/// What is committed of one partition of a stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedPartition {
+    pub partition: PartitionNo,
+    pub units: UnitRange,
+    pub position: u64,
+    pub counters: Counters,
+    pub records: RecordHash,
+    /// Which attempt made which commits: file names follow.
+    pub segments: Vec<Segment>,
+}
+
+/// The attempt's line to the leader. Calls block the attempt's own thread.
+pub trait Leader: Send + Sync {
+    /// Offers a chunk whose output is durable. A commit that is not the last waits until the leader
+    /// has recorded it, asking again as long as the answer is unknown. The last one (`commit.last`)
+    /// is handed over and settled by the session: the attempt has nothing left to do.
+    ///
+    /// Errors: `Fenced` when another attempt holds the partition, `Cancelled` when the run ends.
+    fn commit(&self, commit: Commit) -> Result<(), TaskError>;
+
+    /// Tells how far the attempt has read (for progress and the stall deadline) and learns whether
+    /// to stop. Cheap: call it for each batch.
+    fn progress(&self, position: u64, rows_since_commit: u64) -> Stop;
+
+    /// The committed partitions of a sealed stage of this step, in order.
+    fn committed(&self, stage: Stage) -> Result<Vec<CommittedPartition>, TaskError>;
 }
