@@ -12,7 +12,7 @@ use crate::key::{Key, KeyType};
 
 /// The half-open interval `[low, high)` of a dense domain. An empty one (`low == high`) is legal:
 /// an empty file is a partition with nothing in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitRange {
     pub low: u64,
     pub high: u64,
