@@ -14,7 +14,16 @@ const MAX_PRECISION: u8 = 38;
 /// The declared columns, in the order of the file.
 pub(super) fn columns(fields: &Fields) -> Vec<(String, ColumnType)> {
     let entries = fields.entries("columns").unwrap_or_default();
-    entries.iter().filter_map(|entry| column(fields, entry)).collect()
+    let mut columns = Vec::with_capacity(entries.len());
+    let mut cut = false;
+    for entry in entries {
+        // In `{price: decimal(12,2)}` YAML sees a column `2)`: the fault was told at the first half.
+        if !(cut && entry.key.ends_with(')') && entry.value.is_null()) {
+            columns.extend(column(fields, entry));
+        }
+        cut = matches!(&entry.value.value, Value::Scalar { text, .. } if text.contains('(') && !text.contains(')'));
+    }
+    columns
 }
 
 fn column(fields: &Fields, entry: &Entry) -> Option<(String, ColumnType)> {

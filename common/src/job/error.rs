@@ -101,17 +101,29 @@ impl Faults {
         word: &str,
         allowed: impl Iterator<Item = &'a str> + Clone,
     ) {
+        // Looking for the nearest word takes time that nobody should get for a file full of faults.
+        if self.is_full() {
+            return self.push(at, String::new(), None, String::new());
+        }
         let suggestion = nearest(word, allowed.clone()).map(str::to_string);
         self.push(at, found.into(), suggestion, list(allowed));
     }
 
+    /// Something that is not allowed, with what was probably meant.
+    pub fn add_near(&self, at: Position, found: impl Into<String>, near: Option<&str>, allowed: impl Into<String>) {
+        self.push(at, found.into(), near.map(str::to_string), allowed.into());
+    }
+
+    fn is_full(&self) -> bool {
+        self.errors.borrow().len() >= JobErrors::MAX
+    }
+
     fn push(&self, at: Position, found: String, suggestion: Option<String>, allowed: String) {
-        let mut errors = self.errors.borrow_mut();
-        if errors.len() >= JobErrors::MAX {
+        if self.is_full() {
             self.omitted.set(self.omitted.get() + 1);
             return;
         }
-        errors.push(JobError {
+        self.errors.borrow_mut().push(JobError {
             file: self.file.clone(),
             at,
             found,

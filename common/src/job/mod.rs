@@ -12,6 +12,7 @@ mod model;
 mod params;
 mod parse;
 mod read;
+mod schema;
 mod step;
 mod substitute;
 mod yaml;
@@ -21,6 +22,7 @@ pub use keys::{MAX_NAME_BYTES, MAX_PARTITIONS};
 pub use model::*;
 pub use params::BoundParameters;
 pub use parse::{ParsedJob, parse};
+pub use schema::json_schema;
 pub use yaml::MAX_TEXT_BYTES;
 
 #[cfg(test)]

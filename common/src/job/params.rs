@@ -169,7 +169,7 @@ fn timestamp(text: &str) -> Option<String> {
     }
 }
 
-/// XXH3-128 over name, type and value of each identifying parameter in the order of their names,
+/// XXH3-128 over name and value of each identifying parameter in the order of their names,
 /// after the job's name; every text goes with its length, so that no two lists run together.
 fn identity(job: &str, parameters: &BTreeMap<String, Parameter>, values: &BTreeMap<String, String>) -> String {
     let mut hasher = Xxh3::new();

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Job, Parameter,
+    Job, Parameter, ParameterType,
     check::check_steps,
-    error::{Faults, JobErrors, Position},
+    error::{Faults, JobError, JobErrors, Position},
     keys::{JOB, MAX_PARAMETERS, MAX_STEPS},
     params,
     read::Fields,
@@ -96,44 +96,41 @@ fn parameters(fields: &Fields) -> BTreeMap<String, Parameter> {
         let at = fields.key_at("parameters");
         fields.cx.faults.add(at, found, format!("at most {MAX_PARAMETERS}"));
     }
-    let mut parameters = BTreeMap::new();
-    for (entry, fields) in entries {
-        let Some(ty) = fields.word("type") else {
-            // Known by name at least, so that its uses are not told as well.
-            let ty = super::ParameterType::String;
-            parameters.insert(
-                entry.key.clone(),
-                Parameter {
-                    ty,
-                    identifying: true,
-                    default: None,
-                },
-            );
-            continue;
-        };
-        let default = fields
-            .literal("default")
-            .and_then(|text| match params::canonical(ty, &text.value) {
-                Ok(value) => Some(value),
-                Err(allowed) => {
-                    let found = format!(
-                        "the default of parameter `{}` is {}",
-                        entry.key,
-                        params::quoted(&text.value)
-                    );
-                    fields.cx.faults.add(text.at, found, allowed);
-                    None
-                }
-            });
-        let identifying = fields.boolean("identifying").unwrap_or(true);
-        parameters.insert(
-            entry.key.clone(),
+    // A parameter that is at fault is known by name, so that its uses are not told as well.
+    let declared = fields.entries("parameters").unwrap_or_default();
+    let unsound = |name: &String| {
+        let (ty, default) = (ParameterType::String, None);
+        let identifying = true;
+        (
+            name.clone(),
             Parameter {
                 ty,
                 identifying,
                 default,
             },
-        );
+        )
+    };
+    let mut parameters: BTreeMap<_, _> = declared.iter().map(|entry| unsound(&entry.key)).collect();
+    for (entry, fields) in entries {
+        let identifying = fields.boolean("identifying").unwrap_or(true);
+        let Some(ty) = fields.word("type") else { continue };
+        let default = fields.literal("default").and_then(|text| {
+            let value = params::canonical(ty, &text.value);
+            let found = format!(
+                "the default of parameter `{}` is {}",
+                entry.key,
+                params::quoted(&text.value)
+            );
+            value
+                .map_err(|allowed| fields.cx.faults.add(text.at, found, allowed))
+                .ok()
+        });
+        let parameter = Parameter {
+            ty,
+            identifying,
+            default,
+        };
+        parameters.insert(entry.key.clone(), parameter);
     }
     parameters
 }
@@ -155,6 +152,18 @@ impl ParsedJob {
     /// A digest of the text: any change of it makes another version of the job. 32 hex digits.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// An error about a field of a step, found later (by planning its SQL, say); see
+    /// [`ParsedJob::position`] for `field`.
+    pub fn error(&self, step: &str, field: &str, found: impl Into<String>) -> JobError {
+        JobError {
+            file: self.file_name.clone(),
+            at: self.position(step, field).unwrap_or(Position::START),
+            found: found.into(),
+            suggestion: None,
+            allowed: String::new(),
+        }
     }
 
     /// Where a field of a step stands. `field` is a path of keys and list indexes from 0, such as

@@ -69,6 +69,11 @@ impl<'a> Fields<'a> {
         self.node(name).is_some()
     }
 
+    /// Whether there are keys that the table does not know; they were told.
+    pub fn has_unknown(&self) -> bool {
+        matches!(&self.node.value, Value::Map(entries) if entries.iter().any(|entry| self.section.key(&entry.key).is_none()))
+    }
+
     pub fn key_at(&self, name: &str) -> Position {
         self.find(name).map_or(self.node.at, |(_, entry)| entry.key_at)
     }
@@ -232,8 +237,14 @@ impl<'a> Fields<'a> {
             _ if scalar.open => None,
             "true" if !scalar.is_text => Some(true),
             "false" if !scalar.is_text => Some(false),
-            _ => {
-                self.wrong(key, &entry.value);
+            other => {
+                let near = match other.to_ascii_lowercase().as_str() {
+                    "true" | "yes" | "on" | "y" | "1" => Some("true"),
+                    "false" | "no" | "off" | "n" | "0" => Some("false"),
+                    _ => None,
+                };
+                let found = format!("`{name}` in {} is {}", self.section.name, entry.value.describe());
+                self.cx.faults.add_near(entry.value.at, found, near, key.kind.allowed());
                 None
             }
         }
@@ -356,13 +367,12 @@ impl<'a> Fields<'a> {
         let scalar = self.scalar(key, &entry.value)?;
         if !scalar.open && !section.words.contains(&scalar.text.as_str()) {
             let found = format!("`{name}` in {} is {}", self.section.name, entry.value.describe());
-            match section.key(&scalar.text) {
-                Some(_) => self.cx.faults.add(entry.value.at, found, section.allowed()),
-                None => self
-                    .cx
-                    .faults
-                    .unknown(entry.value.at, found, &scalar.text, section.words.iter().copied()),
-            }
+            let near = match section.key(&scalar.text) {
+                // The right word, but it needs a mapping behind it.
+                Some(_) => None,
+                None => nearest(&scalar.text, section.words.iter().copied().chain(section.key_names())),
+            };
+            self.cx.faults.add_near(entry.value.at, found, near, section.allowed());
         }
         Some(Text {
             value: scalar.text,

@@ -1,15 +1,17 @@
 //! One step of a job file into the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Check, Compression, Count, CsvSource, Exists, FileSink, Lookup, OnError, ParquetSource, Partition, Partitioning,
     Sink, Source, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
-    keys::MAX_NAME_BYTES,
     read::{Character, Fields, Number, Text},
 };
+
+/// A rule's name goes with every record that it rejects.
+const MAX_CHECK_NAME_BYTES: usize = 200;
 
 /// A step as far as it could be read, with the places that checks across steps speak of.
 pub(super) struct ReadStep {
@@ -23,6 +25,8 @@ pub(super) struct ReadStep {
     /// Paths that this step reads, look-ups included.
     pub inputs: Vec<Text>,
     pub output: Option<Text>,
+    /// Columns that the partitioning names.
+    pub key_columns: Vec<Text>,
     /// Where the method of partitioning stands.
     pub method_at: Position,
 }
@@ -36,7 +40,8 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let source = source_fields.and_then(|fields| source(&fields, reads.as_ref(), &mut inputs));
     let lookups = lookups(fields, &mut inputs);
     let (sink, output) = sink(fields);
-    let partition = partitioning(fields);
+    let mut key_columns = Vec::new();
+    let partition = partitioning(fields, &mut key_columns);
     let checks = checks(fields);
     let sql = fields.section("transform").map(|transform| transform.text("sql"));
     let on_error = on_error(fields);
@@ -72,6 +77,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
         reads,
         inputs,
         output,
+        key_columns,
         method_at,
     }
 }
@@ -111,27 +117,26 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
             "columns, in the order of the file",
         );
     }
-    let delimiter = delimiter(fields);
-    let quote = match fields.character("quote") {
+    let delimiter = fields.character("delimiter");
+    let quote = fields.character("quote");
+    // A placeholder is no reason to compare with the default.
+    let known = (delimiter.is_some() || !fields.has("delimiter")) && (quote.is_some() || !fields.has("quote"));
+    let delimiter = delimiter_byte(delimiter);
+    let quote = match quote {
         None => Some(b'"'),
         Some(Character::Word) => None,
         Some(Character::Byte(byte)) => Some(byte),
     };
-    if quote == Some(delimiter) {
+    if known && quote == Some(delimiter) {
         let key = if fields.has("quote") { "quote" } else { "delimiter" };
-        faults.add(
-            fields.key_at(key),
-            format!(
-                "`{}` is both delimiter and quote in csv source",
-                char::from(delimiter).escape_default()
-            ),
-            "two different characters",
-        );
+        let found = format!("`{}` is both delimiter and quote in csv source", char::from(delimiter));
+        faults.add(fields.key_at(key), found, "two different characters");
     }
     let nulls = match fields.has("nulls") {
         true => fields.texts("nulls").map(values),
         false => Some(vec![String::new()]),
     };
+    let compression = fields.word("compression").unwrap_or(Compression::Auto);
     Some(CsvSource {
         paths: paths?,
         columns,
@@ -139,12 +144,12 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
         delimiter,
         quote,
         nulls: nulls?,
-        compression: fields.word("compression").unwrap_or(Compression::Auto),
+        compression,
     })
 }
 
-fn delimiter(fields: &Fields) -> u8 {
-    match fields.character("delimiter") {
+fn delimiter_byte(character: Option<Character>) -> u8 {
+    match character {
         None => b',',
         Some(Character::Word) => b'\t',
         Some(Character::Byte(byte)) => byte,
@@ -158,7 +163,8 @@ fn parquet_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<ParquetSour
 }
 
 fn sequence_source(fields: &Fields) -> Option<Source> {
-    let (from, to): (i64, i64) = (fields.integer("from")?, fields.integer("to")?);
+    let (from, to) = (fields.integer("from"), fields.integer("to"));
+    let (from, to): (i64, i64) = (from?, to?);
     if from > to {
         fields.cx.faults.add(
             fields.key_at("to"),
@@ -195,7 +201,11 @@ fn lookups(fields: &Fields, inputs: &mut Vec<Text>) -> BTreeMap<String, Lookup> 
 }
 
 /// `None`: wrong, or open until parameters are bound.
-fn partitioning(fields: &Fields) -> Option<Partitioning> {
+fn partitioning(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partitioning> {
+    let (method, count) = (Partition::Auto, Count::Auto);
+    if !fields.has("partition") {
+        return Some(Partitioning { method, count });
+    }
     if let Some(word) = fields.section_word("partition") {
         let method = match word.value.as_str() {
             "auto" => Partition::Auto,
@@ -204,14 +214,7 @@ fn partitioning(fields: &Fields) -> Option<Partitioning> {
             "row_groups" => Partition::RowGroups,
             _ => return None,
         };
-        let count = Count::Auto;
         return Some(Partitioning { method, count });
-    }
-    if !fields.has("partition") {
-        return Some(Partitioning {
-            method: Partition::Auto,
-            count: Count::Auto,
-        });
     }
     let fields = fields.section("partition")?;
     let count = match fields.integer_or("count") {
@@ -220,9 +223,9 @@ fn partitioning(fields: &Fields) -> Option<Partitioning> {
         Some(Number::Value(count)) => Some(Count::Fixed(count)),
     };
     let method = if fields.has("key_range") {
-        key_range(&fields.section("key_range")?)
+        fields.section("key_range").and_then(|fields| key_range(&fields, keys))
     } else if fields.has("hash") {
-        hash(&fields.section("hash")?)
+        fields.section("hash").and_then(|fields| hash(&fields, keys))
     } else if fields.empty("bytes").is_some() {
         Some(Partition::Bytes)
     } else if fields.empty("files").is_some() {
@@ -233,15 +236,15 @@ fn partitioning(fields: &Fields) -> Option<Partitioning> {
         Some(Partition::Auto)
     };
     if matches!(count, Some(Count::Fixed(_))) {
-        let reason = match &method {
-            Some(Partition::Files) => Some("`files`, which makes one partition for each file"),
-            Some(Partition::KeyRange { ranges, .. }) if !ranges.is_empty() => {
-                Some("`ranges`, which make one partition each")
-            }
-            _ => None,
+        let written = fields
+            .node("key_range")
+            .is_some_and(|node| node.get("ranges").is_some());
+        let maker = match fields.has("files") {
+            true => Some("`files`, which makes one partition for each file"),
+            false => written.then_some("`ranges`, which make one partition each"),
         };
-        if let Some(reason) = reason {
-            let found = format!("a fixed `count` beside {reason}");
+        if let Some(maker) = maker {
+            let found = format!("a fixed `count` beside {maker}");
             fields.cx.faults.add(fields.key_at("count"), found, "no count, or auto");
         }
     }
@@ -251,12 +254,14 @@ fn partitioning(fields: &Fields) -> Option<Partitioning> {
     })
 }
 
-fn key_range(fields: &Fields) -> Option<Partition> {
+fn key_range(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partition> {
     let column = column_name(fields, "column");
+    keys.extend(column.clone());
     let ranges = match fields.has("ranges") {
-        true => fields.list("ranges")?.iter().map(range).collect::<Option<Vec<_>>>(),
+        true => fields.list("ranges").and_then(|ranges| all(ranges.iter().map(range))),
         false => Some(Vec::new()),
     };
+    let outside = fields.word("outside").unwrap_or_default();
     if fields.has("outside") && !fields.has("ranges") {
         fields.cx.faults.add(
             fields.key_at("outside"),
@@ -265,43 +270,53 @@ fn key_range(fields: &Fields) -> Option<Partition> {
         );
     }
     Some(Partition::KeyRange {
-        column: column?,
+        column: column?.value,
         ranges: ranges?,
-        outside: fields.word("outside").unwrap_or_default(),
+        outside,
     })
 }
 
+/// Reads to the end, so that the faults of all items are told.
+fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+    items.collect::<Vec<_>>().into_iter().collect()
+}
+
 fn range(fields: &Fields) -> Option<WrittenRange> {
-    if !["from", "to", "through", "null"].iter().any(|key| fields.has(key)) {
-        fields.cx.faults.add(
-            fields.node.at,
-            "an empty range",
-            "at least one of from, to, through, null",
-        );
-        return None;
-    }
     let bound = |name: &str| match fields.has(name) {
         true => fields.text(name).map(|text| Some(text.value)),
         false => Some(None),
     };
     let (from, to, through) = (bound("from"), bound("to"), bound("through"));
+    let null = match fields.has("null") {
+        true => fields.boolean("null"),
+        false => Some(false),
+    };
+    let bounds = ["from", "to", "through"].iter().any(|key| fields.has(key));
+    if !bounds && null == Some(false) && !fields.has_unknown() {
+        let allowed = "at least one of from, to, through; or `null: true` for NULL alone";
+        fields.cx.faults.add(fields.node.at, "a range without bounds", allowed);
+        return None;
+    }
     Some(WrittenRange {
         from: from?,
         to: to?,
         through: through?,
-        null: fields.boolean("null").unwrap_or(false),
+        null: null?,
     })
 }
 
-fn hash(fields: &Fields) -> Option<Partition> {
+fn hash(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partition> {
     let columns = match fields.has("columns") {
         true => column_names(fields, "columns")?,
         false => vec![column_name(fields, "column")?],
     };
-    Some(Partition::Hash { columns })
+    keys.extend(columns.iter().cloned());
+    Some(Partition::Hash {
+        columns: values(columns),
+    })
 }
 
-fn column_name(fields: &Fields, key: &str) -> Option<String> {
+fn column_name(fields: &Fields, key: &str) -> Option<Text> {
     let name = fields.text(key)?;
     if name.value.trim().is_empty() {
         fields
@@ -310,47 +325,44 @@ fn column_name(fields: &Fields, key: &str) -> Option<String> {
             .add(name.at, format!("`{key}` is empty"), "the name of a column");
         return None;
     }
-    Some(name.value)
+    Some(name)
 }
 
-fn column_names(fields: &Fields, key: &str) -> Option<Vec<String>> {
+fn column_names(fields: &Fields, key: &str) -> Option<Vec<Text>> {
     let names = fields.texts(key)?;
-    for (index, name) in names.iter().enumerate() {
+    let mut seen = BTreeSet::new();
+    for name in &names {
         if name.value.trim().is_empty() {
             let found = format!("an empty name in `{key}`");
             fields.cx.faults.add(name.at, found, "names of columns");
         }
-        if names[..index].iter().any(|other| other.value == name.value) {
+        if !seen.insert(&name.value) {
             let found = format!("column `{}` stands twice in `{key}`", shown(&name.value));
             fields.cx.faults.add(name.at, found, "each column once");
         }
     }
-    Some(values(names))
+    Some(names)
 }
 
 fn checks(fields: &Fields) -> Vec<Check> {
     let mut checks: Vec<Check> = Vec::new();
+    let mut names = BTreeSet::new();
     for check in fields.list("check").unwrap_or_default() {
-        let (Some(name), Some(that)) = (check.text("name"), check.text("that")) else {
-            continue;
-        };
-        let faults = check.cx.faults;
-        let allowed = format!("text of 1 to {MAX_NAME_BYTES} bytes, without control characters");
-        if name.value.trim().is_empty() || name.value.len() > MAX_NAME_BYTES || name.value.contains(char::is_control) {
-            faults.add(
-                name.at,
-                format!("a check with the name \"{}\"", shown(&name.value)),
-                allowed,
-            );
+        let (name, that) = (check.text("name"), check.text("that"));
+        let Some(name) = name else { continue };
+        let (faults, text) = (check.cx.faults, &name.value);
+        if text.trim().is_empty() || text.len() > MAX_CHECK_NAME_BYTES || text.contains(char::is_control) {
+            let allowed = format!("text of at most {MAX_CHECK_NAME_BYTES} bytes, without control characters");
+            faults.add(name.at, format!("a check with the name \"{}\"", shown(text)), allowed);
         }
-        if checks.iter().any(|other| other.name == name.value) {
-            let found = format!("a second check with the name \"{}\" in this step", shown(&name.value));
+        if !names.insert(text.clone()) {
+            let found = format!("a second check with the name \"{}\" in this step", shown(text));
             faults.add(name.at, found, "each name once");
         }
-        checks.push(Check {
+        checks.extend(that.map(|that| Check {
             name: name.value,
             that: that.value,
-        });
+        }));
     }
     checks
 }
@@ -376,32 +388,41 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
 }
 
 fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv: bool) -> Option<FileSink> {
+    let exists = fields.word("exists").unwrap_or(Exists::Fail);
+    let compression = fields.word("compression").unwrap_or(compression);
+    let files = fields.integer("files");
     let partition_by = match fields.has("partition_by") {
-        true => column_names(fields, "partition_by")?,
-        false => Vec::new(),
+        true => column_names(fields, "partition_by").map(values),
+        false => Some(Vec::new()),
     };
     let partition_column = match fields.has("partition_column") {
-        true => Some(column_name(fields, "partition_column")?),
-        false => None,
+        true => column_name(fields, "partition_column").map(|name| Some(name.value)),
+        false => Some(None),
     };
-    if let Some(name) = partition_column.as_ref().filter(|name| partition_by.contains(name)) {
+    if let (Some(Some(name)), Some(others)) = (&partition_column, &partition_by)
+        && others.contains(name)
+    {
         let found = format!("`{}` is in both `partition_by` and `partition_column`", shown(name));
         let at = fields.key_at("partition_column");
         fields.cx.faults.add(at, found, "two different names");
     }
-    let null = match csv && fields.has("null") {
-        true => fields.text("null")?.value,
-        false => String::new(),
+    let (header, delimiter, null) = match csv {
+        true => (
+            fields.boolean("header").unwrap_or(true),
+            delimiter_byte(fields.character("delimiter")),
+            fields.text("null").map_or_else(String::new, |null| null.value),
+        ),
+        false => (true, b',', String::new()),
     };
     Some(FileSink {
         path: path?.value.clone(),
-        exists: fields.word("exists").unwrap_or(Exists::Fail),
-        compression: fields.word("compression").unwrap_or(compression),
-        files: fields.integer("files"),
-        partition_by,
-        partition_column,
-        header: !csv || fields.boolean("header").unwrap_or(true),
-        delimiter: if csv { delimiter(fields) } else { b',' },
+        exists,
+        compression,
+        files,
+        partition_by: partition_by?,
+        partition_column: partition_column?,
+        header,
+        delimiter,
         null,
     })
 }

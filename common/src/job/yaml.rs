@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_saphyr::granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, options};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, options};
 
 use super::error::{Faults, Position, shown};
 
@@ -101,7 +101,19 @@ pub(super) fn read(text: &str, faults: &Faults) -> Option<Node> {
                 true => " (inside { } or [ ] a value with ${…} needs quotes)",
                 false => "",
             };
-            faults.add(at, format!("this is not YAML: {}{hint}", error.info()), "");
+            match error.kind() {
+                ErrorKind::RecursionLimitExceeded => {
+                    faults.add(at, "values are nested too deep", format!("{MAX_NESTING} levels"));
+                }
+                ErrorKind::DirectiveDisallowed => {
+                    faults.add(
+                        at,
+                        "a YAML directive (`%NAME`)",
+                        "the job itself: job files have no directives",
+                    );
+                }
+                _ => faults.add(at, format!("this is not YAML: {}{hint}", error.info()), ""),
+            }
             None
         }
     }
@@ -121,13 +133,17 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn next(&mut self) -> Result<Option<(Event<'a>, Position)>, ScanError> {
-        Ok(match self.parser.next_event() {
-            Some(next) => {
-                let (event, span) = next?;
-                Some((event, position(&span.start)))
-            }
-            None => None,
-        })
+        let Some(next) = self.parser.next_event() else {
+            return Ok(None);
+        };
+        let (mut event, span) = next?;
+        // For a value that is not there the parser makes up a `~`.
+        if let Event::Scalar(text, ScalarStyle::Plain, ..) = &mut event
+            && span.is_empty()
+        {
+            text.to_mut().clear();
+        }
+        Ok(Some((event, position(&span.start))))
     }
 
     fn document(&mut self) -> Result<Option<Node>, ScanError> {
