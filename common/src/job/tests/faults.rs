@@ -629,3 +629,29 @@ fn an_output_may_lie_beside_inputs_that_a_glob_does_not_take_in() {
         &["job `j` is sound"],
     );
 }
+
+proptest::proptest! {
+    /// Any damage to a sound file is answered with places in the file, never with a panic.
+    #[test]
+    fn damaged_files_are_answered(
+        edits in proptest::collection::vec((0..4000usize, 0..3usize, "[ -~\n\t\u{e9}]|\\$\\{|: |- |\"|'|\\{|\\}|\\[|\\]|null|~|\n  "), 1..6),
+    ) {
+        let mut text: Vec<char> = super::language::EVERY_KEY.chars().collect();
+        for (at, removed, inserted) in edits {
+            let at = at % text.len();
+            let end = (at + removed).min(text.len());
+            text.splice(at..end, inserted.chars());
+        }
+        let text: String = text.into_iter().collect();
+        if let Err(errors) = parse(&text, "job.yaml") {
+            // A missing end stands behind the last line.
+            let lines: Vec<&str> = text.split('\n').collect();
+            proptest::prop_assert!(!errors.errors.is_empty());
+            for error in errors.errors {
+                let width = lines.get(error.at.line as usize - 1).map_or(0, |line| line.chars().count());
+                proptest::prop_assert!(error.at.line as usize <= lines.len() + 1, "{}", error);
+                proptest::prop_assert!(error.at.column as usize <= width + 1, "{}", error);
+            }
+        }
+    }
+}

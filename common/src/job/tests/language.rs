@@ -37,7 +37,7 @@ steps:
 "#;
 
 /// Uses every key of the language.
-const EVERY_KEY: &str = r#"
+pub const EVERY_KEY: &str = r#"
 job: every-key.1
 parameters:
   day: {type: date, identifying: false, default: 2026-11-20}
