@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn buckets_are_even_for_the_keys_that_data_has() {
-        let sets: [(&str, fn(i64) -> u64); 6] = [
+        type Hash = fn(i64) -> u64;
+        let sets: [(&str, Hash); 6] = [
             ("consecutive", hash_i64),
             ("every 1024th", |i| hash_i64(i * 1024)),
             ("both columns alike", |i| combine(hash_i64(i), hash_i64(i))),
