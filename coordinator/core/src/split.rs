@@ -5,21 +5,24 @@
 //! [`crate::validate`] before any of them is leased.
 
 mod error;
+mod exchange;
 mod quantiles;
+mod skew;
 mod source;
 mod written;
 
 pub use error::{PlanError, PlanFault};
+pub use skew::{Skew, skew};
 pub use source::file_spans;
 
 use gapless_common::{
-    coverage::{evenly, keys_of_buckets},
     job::{Count, Outside, Partition as Wanted, Sink, Step, WrittenRange},
-    key::{Key, KeyType},
-    plan::{BucketFn, Estimate, ExchangePlan, Facts, KeySample, Method, Partition, StepPlan, TransformMode, Unit},
+    key::KeyType,
+    plan::{Facts, Method, Partition, StepPlan, TransformMode, Unit},
     range::UnitRange,
 };
 
+use exchange::through;
 use source::SourceMap;
 
 /// The most partitions a stage may have. Each costs the store a few rows of up to 256 bytes, so this
@@ -36,12 +39,6 @@ const EXECUTE_PER_SLOT: u64 = 4;
 const SCATTER_BYTES: u64 = 96 << 20;
 const SCATTER_LEAST_BYTES: u64 = 1 << 20;
 const SCATTER_PER_SLOT: u64 = 2;
-/// Fine buckets of an exchange: each fits a cache, and a restart can group them anew.
-const BUCKETS: u32 = 256;
-/// Buckets for each partition, so that grouping whole buckets keeps partitions within a quarter.
-const BUCKETS_PER_PARTITION: u32 = 4;
-/// Beyond this many buckets the index of a scattered chunk costs more than even groups are worth.
-const EVEN_BUCKETS: u32 = 4096;
 
 /// What the cluster can do at once when the plan is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,15 +59,6 @@ enum Cut<'a> {
     Written(&'a str, &'a [WrittenRange], Outside),
     /// One partition reads everything.
     Single,
-}
-
-/// The parts of a plan that go through the exchange.
-struct Exchanged {
-    function: BucketFn,
-    buckets: u32,
-    execute: Vec<Partition>,
-    /// Said after the reason, where there is something to tell.
-    note: String,
 }
 
 /// Plans a step: its method, how many partitions, their ranges, and the exchange between, if any.
@@ -401,152 +389,4 @@ impl<'a> Planner<'a> {
         let count = by_size.max(by_slots).clamp(1, most) as u32;
         self.rows_of_source(self.source.cut(count))
     }
-
-    fn by_hash(&self, columns: Vec<String>, asked: Option<u32>) -> Exchanged {
-        let (count, note) = self.count(asked);
-        let buckets = hash_buckets(count);
-        let units: Vec<UnitRange> = evenly(UnitRange::new(0, u64::from(buckets)), u64::from(count)).collect();
-        let share = |total: u64, bucket: u64| (u128::from(total) * u128::from(bucket) / u128::from(buckets)) as u64;
-        let row = |(number, units): (u32, UnitRange)| Partition {
-            number,
-            units,
-            keys: None,
-            estimate: Estimate {
-                rows: share(self.facts.rows, units.high) - share(self.facts.rows, units.low),
-                bytes: share(self.facts.bytes, units.high) - share(self.facts.bytes, units.low),
-            },
-        };
-        let execute = (0..).zip(units).map(row).collect();
-        Exchanged {
-            function: BucketFn::Hash { columns },
-            buckets,
-            execute,
-            note,
-        }
-    }
-
-    fn by_quantiles(&self, column: &str, asked: Option<u32>) -> Result<Exchanged, PlanFault> {
-        let key_type = self.key_type(column)?;
-        let Some(sample) = self.sample(column) else {
-            return Err(PlanFault::NoSample {
-                column: column.to_string(),
-            });
-        };
-        let (count, why) = self.count(asked);
-        let (bounds, ranges) = quantiles::key_buckets(&sample.keys, count, BUCKETS);
-        let cut = ranges.len();
-        let note = match cut == count as usize {
-            true => why,
-            false => format!("{cut} partitions: the sample has no more distinct keys"),
-        };
-        let drawn = if sample.complete { "all" } else { "a sample of" };
-        let note = format!("{note}; bounds are quantiles of {drawn} {} keys", sample.keys.len());
-        Ok(self.by_keys(column, key_type, bounds, ranges, note))
-    }
-
-    fn by_written(
-        &self,
-        column: &str,
-        ranges: &[WrittenRange],
-        outside: Outside,
-        asked: Option<u32>,
-    ) -> Result<Exchanged, PlanFault> {
-        let key_type = self.key_type(column)?;
-        if let Some(count) = asked.filter(|&count| count as usize != ranges.len()) {
-            return Err(PlanFault::CountAgainstRanges {
-                count,
-                ranges: ranges.len(),
-            });
-        }
-        let nullable = self
-            .facts
-            .columns
-            .iter()
-            .any(|known| known.name == column && known.nullable);
-        let sample = self.sample(column);
-        let written = written::key_buckets(column, key_type, nullable, ranges, outside, sample)?;
-        Ok(self.by_keys(column, key_type, written.bounds, written.units, written.note))
-    }
-
-    fn by_keys(
-        &self,
-        column: &str,
-        key_type: KeyType,
-        bounds: Vec<Key>,
-        units: Vec<UnitRange>,
-        note: String,
-    ) -> Exchanged {
-        let estimate = quantiles::Estimator::new(self.facts, self.sample(column), &bounds);
-        let row = |(number, units): (u32, UnitRange)| {
-            let keys = keys_of_buckets(&bounds, units);
-            Partition {
-                number,
-                units,
-                keys: Some(keys),
-                estimate: estimate.of(units),
-            }
-        };
-        let execute = (0..).zip(units).map(row).collect();
-        let buckets = bounds.len() as u32 + 2;
-        let function = BucketFn::KeyRange {
-            column: column.to_string(),
-            key_type,
-            bounds,
-        };
-        Exchanged {
-            function,
-            buckets,
-            execute,
-            note,
-        }
-    }
-
-    fn sample(&self, column: &str) -> Option<&KeySample> {
-        self.facts.sample.as_ref().filter(|sample| sample.column == column)
-    }
-}
-
-fn through(exchanged: Exchanged) -> (Option<ExchangePlan>, Vec<Partition>, String) {
-    let plan = ExchangePlan {
-        function: exchanged.function,
-        buckets: exchanged.buckets,
-    };
-    (Some(plan), exchanged.execute, exchanged.note)
-}
-
-/// Fine buckets for so many partitions: a power of two, several for each partition while that is cheap.
-fn hash_buckets(partitions: u32) -> u32 {
-    let even = partitions
-        .saturating_mul(BUCKETS_PER_PARTITION)
-        .next_power_of_two()
-        .min(EVEN_BUCKETS);
-    even.max(partitions.next_power_of_two()).max(BUCKETS)
-}
-
-/// How unequal partitions are expected to be, in rows, or in bytes where rows are not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Skew {
-    pub min: u64,
-    pub median: u64,
-    pub max: u64,
-    pub of_rows: bool,
-}
-
-/// The skew of a partition table; `None` where nothing is known of any partition's size.
-pub fn skew(partitions: &[Partition]) -> Option<Skew> {
-    let sorted = |of: fn(&Estimate) -> u64| {
-        let mut sizes: Vec<u64> = partitions.iter().map(|partition| of(&partition.estimate)).collect();
-        sizes.sort_unstable();
-        sizes
-    };
-    let (rows, bytes) = (sorted(|estimate| estimate.rows), sorted(|estimate| estimate.bytes));
-    let of_rows = rows.last().is_some_and(|&most| most > 0);
-    let sizes = if of_rows { rows } else { bytes };
-    let max = *sizes.last().filter(|&&most| most > 0)?;
-    Some(Skew {
-        min: sizes[0],
-        median: sizes[sizes.len() / 2],
-        max,
-        of_rows,
-    })
 }

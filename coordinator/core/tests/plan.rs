@@ -801,3 +801,25 @@ proptest! {
         prop_assert!(hash::bucket(hash::hash_i64(i64::from(count)), buckets) < buckets);
     }
 }
+
+/// Planning at the stated limit stays far below anything a user would notice.
+#[test]
+fn the_limit_can_be_planned() {
+    let mut source = facts(Unit::Number, &[]);
+    (source.domain, source.rows) = (UnitRange::new(0, 1_000_000), 1_000_000);
+    for method in [Wanted::Auto, hash_of(&["id"])] {
+        let plan = planned(&step(method, Count::Fixed(MAX_PARTITIONS)), &source);
+        assert_eq!(plan.execute.len(), MAX_PARTITIONS as usize);
+    }
+    let edges: Vec<String> = (0..MAX_PARTITIONS)
+        .map(|edge| format!("{edge}..{}", edge + 1))
+        .collect();
+    let mut ranges: Vec<&str> = edges[1..edges.len() - 1].iter().map(String::as_str).collect();
+    ranges.extend(["..1", "99999..+"]);
+    assert_eq!(
+        planned(&step(written("id", Outside::Refuse, &ranges), Count::Auto), &source)
+            .execute
+            .len(),
+        100_000
+    );
+}
