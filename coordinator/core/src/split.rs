@@ -11,7 +11,7 @@ mod skew;
 mod source;
 mod written;
 
-pub use error::{PlanError, PlanFault};
+pub use error::PlanError;
 pub use skew::{Skew, skew};
 pub use source::file_spans;
 
@@ -65,16 +65,13 @@ enum Cut<'a> {
 ///
 /// Errors say what cannot be planned as asked, why, and what can.
 pub fn split(step: &Step, facts: &Facts, capacity: Capacity) -> Result<StepPlan, PlanError> {
-    let plan = Planner {
+    let planner = Planner {
         step,
         facts,
         slots: u64::from(capacity.slots.max(1)),
         source: SourceMap::new(facts),
     };
-    plan.split().map_err(|fault| PlanError {
-        step: step.name.clone(),
-        fault: Box::new(fault),
-    })
+    planner.split()
 }
 
 struct Planner<'a> {
@@ -85,7 +82,7 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    fn split(&self) -> Result<StepPlan, PlanFault> {
+    fn split(&self) -> Result<StepPlan, PlanError> {
         let asked = self.asked_count()?;
         let merge = self.merge()?;
         let (cut, why) = self.choose(asked)?;
@@ -124,38 +121,38 @@ impl<'a> Planner<'a> {
         })
     }
 
-    fn asked_count(&self) -> Result<Option<u32>, PlanFault> {
+    fn asked_count(&self) -> Result<Option<u32>, PlanError> {
         match self.step.partition.count {
             Count::Auto => Ok(None),
-            Count::Fixed(0) => Err(PlanFault::ZeroCount),
+            Count::Fixed(0) => Err(PlanError::ZeroCount),
             Count::Fixed(count) => self.within_limit(count as usize).map(|()| Some(count)),
         }
     }
 
-    fn within_limit(&self, count: usize) -> Result<(), PlanFault> {
+    fn within_limit(&self, count: usize) -> Result<(), PlanError> {
         match count <= MAX_PARTITIONS as usize {
             true => Ok(()),
-            false => Err(PlanFault::TooMany {
+            false => Err(PlanError::TooMany {
                 asked: count as u64,
                 limit: MAX_PARTITIONS,
             }),
         }
     }
 
-    fn merge(&self) -> Result<Option<u32>, PlanFault> {
+    fn merge(&self) -> Result<Option<u32>, PlanError> {
         let files = match &self.step.sink {
             Sink::Csv(sink) | Sink::Parquet(sink) => sink.files,
             Sink::Discard => None,
         };
         match files {
-            Some(0) => Err(PlanFault::ZeroFiles),
+            Some(0) => Err(PlanError::ZeroFiles),
             Some(files) => self.within_limit(files as usize).map(|()| Some(files)),
             None => Ok(None),
         }
     }
 
     /// Decides the kind of cut, and says why.
-    fn choose(&self, asked: Option<u32>) -> Result<(Cut<'a>, String), PlanFault> {
+    fn choose(&self, asked: Option<u32>) -> Result<(Cut<'a>, String), PlanError> {
         let facts = self.facts;
         let why = &facts.transform.reason;
         let one = asked == Some(1);
@@ -177,7 +174,7 @@ impl<'a> Planner<'a> {
                         Cut::Single,
                         format!("one partition, as the SQL works on all rows ({why})"),
                     )),
-                    false => Err(PlanFault::TearsRows {
+                    false => Err(PlanError::TearsRows {
                         method,
                         keys: keys.clone(),
                         why: why.clone(),
@@ -188,7 +185,7 @@ impl<'a> Planner<'a> {
             Wanted::Hash { columns } => &columns[..],
         };
         if by.is_empty() {
-            return Err(PlanFault::NoColumns);
+            return Err(PlanError::NoColumns);
         }
         for column in by {
             self.key_type(column)?;
@@ -199,11 +196,11 @@ impl<'a> Planner<'a> {
                     Cut::Single,
                     format!("one partition as the job says; the SQL is whole: {why}"),
                 )),
-                (false, true) => Err(PlanFault::NeedsOne {
+                (false, true) => Err(PlanError::NeedsOne {
                     asked,
                     why: why.clone(),
                 }),
-                (false, false) => Err(PlanFault::SplitsGroups {
+                (false, false) => Err(PlanError::SplitsGroups {
                     by: by.to_vec(),
                     keys: keys.clone(),
                     why: why.clone(),
@@ -231,7 +228,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The automatic choice of method.
-    fn choose_freely(&self, keys: Option<&Vec<String>>, asked: Option<u32>) -> Result<(Cut<'a>, String), PlanFault> {
+    fn choose_freely(&self, keys: Option<&Vec<String>>, asked: Option<u32>) -> Result<(Cut<'a>, String), PlanError> {
         let why = &self.facts.transform.reason;
         let Some(keys) = keys else {
             let (method, what) = match self.facts.unit {
@@ -257,7 +254,7 @@ impl<'a> Planner<'a> {
         let by: Vec<String> = keys.iter().filter(|key| self.key_type(key).is_ok()).cloned().collect();
         if by.is_empty() {
             return match asked {
-                Some(count) if count > 1 => Err(PlanFault::NeedsOne {
+                Some(count) if count > 1 => Err(PlanError::NeedsOne {
                     asked,
                     why: why.clone(),
                 }),
@@ -281,7 +278,7 @@ impl<'a> Planner<'a> {
         Ok((Cut::Hash(by), reason))
     }
 
-    fn source_method(&self, wanted: &Wanted) -> Result<Method, PlanFault> {
+    fn source_method(&self, wanted: &Wanted) -> Result<Method, PlanError> {
         let method = match wanted {
             Wanted::Files => Method::Files,
             Wanted::RowGroups => Method::RowGroups,
@@ -296,21 +293,21 @@ impl<'a> Planner<'a> {
         };
         match fits {
             true => Ok(method),
-            false => Err(PlanFault::MethodNotForSource {
+            false => Err(PlanError::MethodNotForSource {
                 method,
                 unit: self.facts.unit,
             }),
         }
     }
 
-    fn key_type(&self, name: &str) -> Result<KeyType, PlanFault> {
+    fn key_type(&self, name: &str) -> Result<KeyType, PlanError> {
         let Some(column) = self.facts.columns.iter().find(|column| column.name == name) else {
-            return Err(PlanFault::NoSuchColumn {
+            return Err(PlanError::NoSuchColumn {
                 column: name.to_string(),
                 known: self.facts.columns.iter().map(|column| column.name.clone()).collect(),
             });
         };
-        column.key_type.ok_or_else(|| PlanFault::NotAKey {
+        column.key_type.ok_or_else(|| PlanError::NotAKey {
             column: name.to_string(),
             ty: column.ty.clone(),
         })
@@ -335,19 +332,19 @@ impl<'a> Planner<'a> {
 
     fn count(&self, asked: Option<u32>) -> (u32, String) {
         match asked {
-            Some(count) => (count, format!("{count} partitions as the job says")),
+            Some(count) => (count, format!("{} as the job says", partitions(count))),
             None => {
                 let (count, why) = self.execute_count();
-                (count, format!("{count} partitions: {why}"))
+                (count, format!("{}: {why}", partitions(count)))
             }
         }
     }
 
-    fn by_source(&self, method: Method, asked: Option<u32>) -> Result<(Vec<Partition>, String), PlanFault> {
+    fn by_source(&self, method: Method, asked: Option<u32>) -> Result<(Vec<Partition>, String), PlanError> {
         if method == Method::Files {
             let spans = file_spans(self.facts);
             if let Some(count) = asked.filter(|&count| count as usize != spans.len()) {
-                return Err(PlanFault::CountAgainstFiles {
+                return Err(PlanError::CountAgainstFiles {
                     count,
                     files: spans.len(),
                 });
@@ -366,7 +363,7 @@ impl<'a> Planner<'a> {
         let cut = asked.unwrap_or_else(|| count.min(most));
         let why = match cut == count {
             true => why,
-            false => format!("{cut} partitions: there is nothing finer to cut"),
+            false => format!("{}: there is nothing finer to cut", partitions(cut)),
         };
         Ok((self.rows_of_source(self.source.cut(cut)), why))
     }
@@ -388,5 +385,12 @@ impl<'a> Planner<'a> {
         let most = self.facts.domain.len().clamp(1, u64::from(MAX_PARTITIONS));
         let count = by_size.max(by_slots).clamp(1, most) as u32;
         self.rows_of_source(self.source.cut(count))
+    }
+}
+
+fn partitions(count: u32) -> String {
+    match count {
+        1 => "1 partition".to_string(),
+        _ => format!("{count} partitions"),
     }
 }

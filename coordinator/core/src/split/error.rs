@@ -6,19 +6,11 @@ use gapless_common::{
     plan::{Method, Unit},
 };
 
-/// A step that cannot be planned.
+/// What cannot be planned as the job says, why, and what can. The caller names the step.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("step '{step}': {fault}")]
-pub struct PlanError {
-    pub step: String,
-    /// Boxed: results carry it by value.
-    pub fault: Box<PlanFault>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlanFault {
+pub enum PlanError {
     #[error("partition: the ranges do not cover every key exactly once:\n{0}")]
-    Coverage(CoverageError),
+    Coverage(Box<CoverageError>),
     #[error("partition: `{end}` of range {range} of column '{column}': {source}")]
     BadBound {
         column: String,

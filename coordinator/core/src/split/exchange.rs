@@ -11,7 +11,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use super::{PlanFault, Planner, quantiles, written};
+use super::{PlanError, Planner, partitions, quantiles, written};
 
 /// Fine buckets of an exchange: each fits a cache, and a restart can group them anew.
 const BUCKETS: u32 = 256;
@@ -53,10 +53,10 @@ impl Planner<'_> {
         }
     }
 
-    pub(super) fn by_quantiles(&self, column: &str, asked: Option<u32>) -> Result<Exchanged, PlanFault> {
+    pub(super) fn by_quantiles(&self, column: &str, asked: Option<u32>) -> Result<Exchanged, PlanError> {
         let key_type = self.key_type(column)?;
         let Some(sample) = self.sample(column) else {
-            return Err(PlanFault::NoSample {
+            return Err(PlanError::NoSample {
                 column: column.to_string(),
             });
         };
@@ -65,7 +65,7 @@ impl Planner<'_> {
         let cut = ranges.len();
         let note = match cut == count as usize {
             true => why,
-            false => format!("{cut} partitions: the sample has no more distinct keys"),
+            false => format!("{}: the sample has no more distinct keys", partitions(cut as u32)),
         };
         let drawn = if sample.complete { "all" } else { "a sample of" };
         let note = format!("{note}; bounds are quantiles of {drawn} {} keys", sample.keys.len());
@@ -78,10 +78,10 @@ impl Planner<'_> {
         ranges: &[WrittenRange],
         outside: Outside,
         asked: Option<u32>,
-    ) -> Result<Exchanged, PlanFault> {
+    ) -> Result<Exchanged, PlanError> {
         let key_type = self.key_type(column)?;
         if let Some(count) = asked.filter(|&count| count as usize != ranges.len()) {
-            return Err(PlanFault::CountAgainstRanges {
+            return Err(PlanError::CountAgainstRanges {
                 count,
                 ranges: ranges.len(),
             });

@@ -8,7 +8,7 @@ use gapless_common::{
     range::{KeyInterval, KeyRange, UnitRange},
 };
 
-use super::PlanFault;
+use super::PlanError;
 
 /// Buckets of written ranges: each range is one bucket, NULL the last.
 pub(super) struct Written {
@@ -26,12 +26,12 @@ pub(super) fn key_buckets(
     ranges: &[WrittenRange],
     outside: Outside,
     sample: Option<&KeySample>,
-) -> Result<Written, PlanFault> {
-    let read = |(at, range): (usize, &WrittenRange)| -> Result<(u32, KeyRange), PlanFault> {
+) -> Result<Written, PlanError> {
+    let read = |(at, range): (usize, &WrittenRange)| -> Result<(u32, KeyRange), PlanError> {
         Ok((
             at as u32,
             KeyRange {
-                interval: Some(interval(column, key_type, at + 1, range)?),
+                interval: interval(column, key_type, at + 1, range)?,
                 null: range.null,
             },
         ))
@@ -82,7 +82,7 @@ pub(super) fn key_buckets(
         column: column.to_string(),
         key_type,
     };
-    refuse(universe, true, faults).map_err(PlanFault::Coverage)?;
+    refuse(universe, true, faults).map_err(|error| PlanError::Coverage(Box::new(error)))?;
 
     // They tile now, so in key order each begins where the one before ends.
     intervals.sort_by(|a, b| a.low.cmp(&b.low));
@@ -90,9 +90,11 @@ pub(super) fn key_buckets(
     let mut units: Vec<UnitRange> = (0..intervals.len() as u64)
         .map(|bucket| UnitRange::new(bucket, bucket + 1))
         .collect();
-    let null_range = parts.iter().find(|(_, range)| range.null).map(|(_, range)| range);
-    let last_holds_null = match null_range.and_then(|range| range.interval.clone()) {
-        Some(interval) => interval.widened(key_type).high.is_none(),
+    let last_holds_null = match parts.iter().find(|(_, range)| range.null) {
+        Some((_, KeyRange { interval, .. })) => {
+            let top = |interval: KeyInterval| interval.widened(key_type).high.is_none();
+            interval.clone().is_some_and(top)
+        }
         None => !nullable,
     };
     let null_bucket = intervals.len() as u64;
@@ -114,9 +116,14 @@ pub(super) fn key_buckets(
     })
 }
 
-fn interval(column: &str, key_type: KeyType, number: usize, range: &WrittenRange) -> Result<KeyInterval, PlanFault> {
+fn interval(
+    column: &str,
+    key_type: KeyType,
+    number: usize,
+    range: &WrittenRange,
+) -> Result<Option<KeyInterval>, PlanError> {
     let bad = |end: &'static str| {
-        move |source| PlanFault::BadBound {
+        move |source| PlanError::BadBound {
             column: column.to_string(),
             range: number,
             end,
@@ -130,10 +137,12 @@ fn interval(column: &str, key_type: KeyType, number: usize, range: &WrittenRange
         .transpose()
         .map_err(bad("from"))?;
     let high = match (&range.to, &range.through) {
-        (Some(_), Some(_)) => return Err(PlanFault::TwoEnds { range: number }),
+        (Some(_), Some(_)) => return Err(PlanError::TwoEnds { range: number }),
         (Some(text), None) => Some(Key::parse(text, key_type).map_err(bad("to"))?),
         (None, Some(text)) => Key::parse_through(text, key_type).map_err(bad("through"))?,
         (None, None) => None,
     };
-    Ok(KeyInterval { low, high })
+    // `null: true` alone is NULL and nothing else; written bounds may still reach to infinity.
+    let bounded = range.from.is_some() || range.to.is_some() || range.through.is_some();
+    Ok((bounded || !range.null).then_some(KeyInterval { low, high }))
 }
