@@ -240,10 +240,6 @@ impl FakeLeader {
         self.service.lock().cluster = cluster;
     }
 
-    pub fn set_script(&self, script: Script) {
-        self.service.lock().script = script;
-    }
-
     pub fn set_step(&self, step: v1::GetStepResponse) {
         self.service.lock().step = step;
     }

@@ -150,3 +150,82 @@ impl Queue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc,
+        thread,
+        time::{Duration, Instant},
+    };
+
+    use gapless_common::{
+        attempt::Fence,
+        ids::{AttemptId, RunId, Stage, TaskKey, Term},
+        range::UnitRange,
+    };
+    use prost::bytes::Bytes;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(1);
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn held(serial: u64) -> Arc<Held> {
+        let task = TaskKey { run: RunId(Uuid::nil()), step: 0, stage: Stage::Execute, partition: serial as u32 };
+        let fence = Fence { number: 1, id: AttemptId { term: Term(1), serial } };
+        Arc::new(Held::new(task, fence, UnitRange::new(0, 1), 0, 0, Bytes::new()))
+    }
+
+    fn queue() -> (Clock, Arc<Heard>, Queue) {
+        let clock = Clock::manual(1_000_000);
+        let heard = Arc::new(Heard::new(clock.clone()));
+        heard.set_lease(LEASE);
+        heard.hear();
+        (clock, heard.clone(), Queue::new(heard))
+    }
+
+    #[test]
+    fn silence_longer_than_a_lease_makes_suspect_and_a_word_ends_it() {
+        let (clock, heard, _) = queue();
+        clock.advance(LEASE);
+        assert!(!heard.is_suspect());
+        clock.advance(Duration::from_micros(1));
+        assert!(heard.is_suspect());
+        assert!(heard.hear());
+        assert!(!heard.is_suspect() && !heard.hear());
+    }
+
+    #[test]
+    fn a_suspect_worker_holds_its_slots_back_until_it_hears_the_leader() {
+        let (clock, heard, queue) = queue();
+        queue.push([held(1)]);
+        clock.advance(LEASE * 2);
+        thread::scope(|scope| {
+            let (sender, taken) = mpsc::channel();
+            let queue = &queue;
+            scope.spawn(move || sender.send(queue.take().map(|held| held.fence.id.serial)));
+            let deadline = Instant::now() + PATIENCE;
+            while queue.held_back() == 0 {
+                assert!(Instant::now() < deadline && taken.try_recv().is_err(), "the slot did not wait");
+                thread::yield_now();
+            }
+            heard.hear();
+            queue.wake();
+            assert_eq!(taken.recv_timeout(PATIENCE), Ok(Some(1)));
+        });
+    }
+
+    #[test]
+    fn attempts_leave_in_order_or_are_taken_out() {
+        let (_, _, queue) = queue();
+        let (one, two, three) = (held(1), held(2), held(3));
+        queue.push([one.clone(), two.clone(), three]);
+        assert!(queue.remove(&two) && !queue.remove(&two));
+        assert_eq!(queue.take().map(|held| held.fence.id.serial), Some(1));
+        assert_eq!(queue.clear().len(), 1);
+        queue.close();
+        assert!(queue.take().is_none());
+    }
+}

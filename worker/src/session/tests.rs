@@ -419,6 +419,8 @@ fn a_suspect_worker_begins_nothing_new() {
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
     journal.wait("run 0");
     leader.cut_off(true);
+    // Nothing of the old session is under way any more.
+    leader.wait_until_refused(1);
     clock.advance(LEASE + Duration::from_millis(1));
     journal.note("finish 0");
     leader.wait_until_refused(3);
