@@ -30,6 +30,27 @@ pub enum KeyType {
     Timestamp,
 }
 
+impl KeyType {
+    /// The least value of the type, where there is one that bounds it.
+    pub fn least(self) -> Option<Key> {
+        match self {
+            KeyType::Text => Some(Key::Text(String::new())),
+            KeyType::Bool => Some(Key::Int(0)),
+            KeyType::Float => Some(Key::Float(f64::NEG_INFINITY)),
+            KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
+
+    /// The greatest value of the type, where there is one that bounds it.
+    pub fn greatest(self) -> Option<Key> {
+        match self {
+            KeyType::Bool => Some(Key::Int(1)),
+            KeyType::Float => Some(Key::Float(f64::NAN)),
+            KeyType::Text | KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
+}
+
 /// A value that is not NULL, in the total order of its [`KeyType`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
