@@ -8,12 +8,11 @@ use gapless_proto::v1::{
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::task::TaskTracker;
 use tonic::transport::Server as Grpc;
 
 use crate::{
     control::{Control, ControlConfig},
-    grpc::{ClusterService, JobsService, WorkersService},
+    grpc::{ClusterService, JobsService, Sessions, WorkersService},
     limits::{MESSAGE_LIMIT, TICK},
     store::{EmbeddedStore, StoreError},
 };
@@ -70,9 +69,9 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
     let refused = |source| ServeError::Listen { address: config.listen, source };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let tasks = TaskTracker::new();
+    let sessions = Sessions::default();
     let workers =
-        WorkersService { control: control.clone(), scratch: scratch.display().to_string(), tasks: tasks.clone() };
+        WorkersService { control: control.clone(), scratch: scratch.display().to_string(), sessions: sessions.clone() };
     let jobs = JobsService { control: control.clone() };
     let cluster = ClusterService { control: control.clone(), clock };
     let (health_reporter, health) = tonic_health::server::health_reporter();
@@ -100,8 +99,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             () = keep_time(&control) => Err(ServeError::LoopEnded),
             () = stop.cancelled() => Ok(()),
         };
-        // Streams of workers end with the server; their tasks say so to the loop, which ends last.
-        tasks.close();
+        sessions.end();
         control.stop().await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         match joined {

@@ -122,7 +122,7 @@ impl Jobs for JobsService {
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
         let id = self.find(request.into_inner().run).await?;
-        let (control, mut changes) = (self.control.clone(), self.control.changes());
+        let (control, changes) = (self.control.clone(), self.control.changes());
         let service = JobsService { control };
         let watched = futures::stream::unfold((false, None::<v1::Run>), move |(ended, last)| {
             let mut changes = changes.clone();
@@ -150,7 +150,6 @@ impl Jobs for JobsService {
                 }
             }
         });
-        let _ = &mut changes;
         Ok(Response::new(Box::pin(watched)))
     }
 

@@ -1,11 +1,15 @@
 //! `Workers`: one stream for each worker, and what a worker asks about its steps.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::{Stream, StreamExt};
 use gapless_common::ids::{RunId, SessionId};
 use gapless_core::Event;
 use gapless_proto::v1::{self, worker_event, workers_server::Workers};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -19,7 +23,25 @@ use crate::{
 pub struct WorkersService {
     pub control: Control,
     pub scratch: String,
-    pub tasks: tokio_util::task::TaskTracker,
+    /// One task for each open session.
+    pub sessions: Sessions,
+}
+
+/// Owns the tasks that listen to workers; dropping it ends them.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<JoinSet<()>>>);
+
+impl Sessions {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Ends what still listens.
+    pub fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
 }
 
 fn invalid(error: wire::WireError) -> Status {
@@ -50,7 +72,7 @@ impl Workers for WorkersService {
         });
         let connected = connected.await?;
         let rest = events.collect();
-        self.tasks.spawn(listen(self.control.clone(), connected.session, hello.name, messages, rest));
+        self.sessions.spawn(listen(self.control.clone(), connected.session, hello.name, messages, rest));
         let outbox = ReceiverStream::new(connected.outbox).map(Ok);
         Ok(Response::new(Box::pin(outbox)))
     }
