@@ -182,16 +182,18 @@ impl Input {
                     (ends_below + 1).min(scan.lines.len())
                 }
             };
+            let longest = scan.lines.first().map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
+            if longest > MAX_RECORD {
+                return Err(data(format!(
+                    "{}: the line at byte {} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line end \
+                     other than LF or CRLF is used",
+                    self.path, self.at
+                )));
+            }
             if lines == 0 {
-                if len > MAX_RECORD {
-                    return Err(data(format!(
-                        "{}: the line at byte {} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line \
-                         end other than LF or CRLF is used",
-                        self.path, self.at
-                    )));
-                }
                 self.carry = Some((buffer, PAD, PAD + len));
-                at_least = len * 2;
+                // Only the first line of a block can be longer than a block.
+                at_least = (len * 2).min(MAX_RECORD + 2);
                 continue;
             }
             let end = scan.ends[scan.lines[lines - 1] as usize - 1] as usize + 1;

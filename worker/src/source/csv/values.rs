@@ -155,7 +155,6 @@ pub(super) fn float32(text: Text<'_>, start: usize, end: usize) -> Option<f32> {
 /// A fixed-point type: values are held times 10^scale and are below 10^precision.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fixed {
-    precision: u8,
     scale: i8,
     limit: i128,
 }
@@ -164,7 +163,6 @@ impl Fixed {
     /// `precision` is 1..=38.
     pub fn new(precision: u8, scale: i8) -> Self {
         Self {
-            precision,
             scale,
             limit: 10i128.pow(u32::from(precision)),
         }
@@ -224,14 +222,6 @@ impl Fixed {
             }
         };
         (value < self.limit).then_some(if negative { -value } else { value })
-    }
-
-    pub fn precision(self) -> u8 {
-        self.precision
-    }
-
-    pub fn scale(self) -> i8 {
-        self.scale
     }
 }
 
