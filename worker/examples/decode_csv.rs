@@ -37,6 +37,13 @@ fn number(name: &str, default: u64) -> u64 {
     env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
+/// Seconds that the calling thread has run on a core: other programs do not disturb it much.
+fn thread_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos: u64 = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default();
+    nanos as f64 / 1e9
+}
+
 fn column(text: &str) -> (String, ColumnType) {
     let (name, ty) = text.trim().split_once('=').expect("DECODE_TYPES is name=type,…");
     let ty = match ty {
@@ -103,11 +110,12 @@ fn main() {
     for _ in 0..number("DECODE_REPEAT", 5) {
         let (next, begin) = (AtomicU64::new(0), Instant::now());
         let work = || {
+            let begin = thread_seconds();
             let (mut read, mut records, mut rejects, mut rows) = (0, RecordHash::default(), 0, 0);
             loop {
                 let low = next.fetch_add(size, Ordering::Relaxed);
                 if low >= facts.domain.high {
-                    return (read, records, rejects, rows);
+                    return (read, records, rejects, rows, thread_seconds() - begin);
                 }
                 let range = UnitRange::new(low, (low + size).min(facts.domain.high));
                 let mut reader = source::open(&job, step, base, &facts, range, projection.as_deref()).expect("open");
@@ -126,14 +134,16 @@ fn main() {
         });
         let seconds = begin.elapsed().as_secs_f64();
         let (mut read, mut records, mut rejects, mut rows) = (0, RecordHash::default(), 0, 0);
+        let mut busy = 0.0;
         for part in done {
+            busy += part.4;
             read += part.0;
             records += part.1;
             rejects += part.2;
             rows += part.3;
         }
         println!(
-            "{{\"seconds\":{seconds:.3},\"threads\":{threads},\"records\":{read},\"rows\":{rows},\"rejects\":{rejects},\
+            "{{\"seconds\":{seconds:.3},\"thread_seconds\":{busy:.3},\"threads\":{threads},\"records\":{read},\"rows\":{rows},\"rejects\":{rejects},\
              \"bytes\":{},\"estimated_rows\":{},\"hash\":\"{records}\"}}",
             facts.bytes, facts.rows
         );

@@ -1,7 +1,7 @@
 //! One typed loop for each column: fields of a block to an Arrow array. A field that is no value of
 //! its column's type flags its row and the loop goes on; the reader takes such rows out afterwards.
 
-use std::sync::Arc;
+use std::{marker::PhantomData, sync::Arc};
 
 use arrow::{
     array::{
@@ -21,7 +21,7 @@ use gapless_common::{
 
 use super::{
     block::Text,
-    values::{self, Fixed},
+    values::{Boolean, Date, Fixed, Float32, Float64, Int, Parse, Timestamp, Uint},
 };
 use crate::source::pins::config;
 
@@ -126,14 +126,8 @@ impl Nulls {
         }
     }
 
-    #[inline(always)]
     fn contain(&self, text: Text<'_>, start: usize, end: usize) -> bool {
-        self.lengths >> (end - start).min(63) & 1 != 0 && self.listed(text.slice(start, end))
-    }
-
-    #[inline(never)]
-    fn listed(&self, field: &[u8]) -> bool {
-        self.texts.iter().any(|text| text == field)
+        self.lengths >> (end - start).min(63) & 1 != 0 && self.texts.iter().any(|text_| text_ == text.slice(start, end))
     }
 }
 
@@ -147,6 +141,8 @@ pub(super) struct Rows<'a> {
     pub firsts: &'a [u32],
     pub columns: usize,
     pub quote: Option<u8>,
+    /// Whether quotes may stand within quoted fields.
+    pub doubled: bool,
     pub nulls: &'a Nulls,
 }
 
@@ -159,23 +155,18 @@ pub(super) struct Flaw {
     pub end: u32,
 }
 
+fn flaw(row: usize, column: usize, start: usize, end: usize) -> Flaw {
+    Flaw {
+        row: row as u32,
+        column: column as u32,
+        start: start as u32,
+        end: end as u32,
+    }
+}
+
 impl<'a> Rows<'a> {
     pub fn len(&self) -> usize {
         self.firsts.len()
-    }
-
-    /// The field as positions, the carriage return of a line end taken off.
-    #[inline(always)]
-    fn field(&self, first: u32, column: usize, last: bool) -> (usize, usize) {
-        let at = first as usize + column;
-        debug_assert!(at >= 1 && at < self.ends.len());
-        // SAFETY: see `firsts`.
-        let (before, end) = unsafe { (*self.ends.get_unchecked(at - 1), *self.ends.get_unchecked(at)) };
-        let (start, mut end) = (before as usize + 1, end as usize);
-        if last && end > start && self.text.byte(end - 1) == b'\r' {
-            end -= 1;
-        }
-        (start, end)
     }
 
     #[inline(always)]
@@ -186,136 +177,151 @@ impl<'a> Rows<'a> {
     /// Decodes one column of all rows; appends what does not parse to `flaws` (in row order) and
     /// leaves a placeholder in the array. `block` is the buffer under `text`.
     pub fn decode(&self, column: usize, ty: ColumnType, block: &Buffer, utf8: bool, flaws: &mut Vec<Flaw>) -> ArrayRef {
-        macro_rules! narrow {
-            ($arrow:ty, $parse:expr) => {
-                self.primitive::<$arrow>(column, flaws, |text, start, end| {
-                    $parse(text, start, end).and_then(|value| value.try_into().ok())
-                })
-            };
-        }
         match ty {
-            ColumnType::Int8 => narrow!(Int8Type, values::int),
-            ColumnType::Int16 => narrow!(Int16Type, values::int),
-            ColumnType::Int32 => narrow!(Int32Type, values::int),
-            ColumnType::Int64 => self.primitive::<Int64Type>(column, flaws, values::int),
-            ColumnType::Uint8 => narrow!(UInt8Type, values::uint),
-            ColumnType::Uint16 => narrow!(UInt16Type, values::uint),
-            ColumnType::Uint32 => narrow!(UInt32Type, values::uint),
-            ColumnType::Uint64 => self.primitive::<UInt64Type>(column, flaws, values::uint),
-            ColumnType::Float32 => self.primitive::<Float32Type>(column, flaws, values::float32),
-            ColumnType::Float64 => self.primitive::<Float64Type>(column, flaws, values::float64),
-            ColumnType::Date => self.primitive::<Date32Type>(column, flaws, values::date),
+            ColumnType::Int8 => self.primitive::<Int8Type, _>(column, flaws, &Int(PhantomData)),
+            ColumnType::Int16 => self.primitive::<Int16Type, _>(column, flaws, &Int(PhantomData)),
+            ColumnType::Int32 => self.primitive::<Int32Type, _>(column, flaws, &Int(PhantomData)),
+            ColumnType::Int64 => self.primitive::<Int64Type, _>(column, flaws, &Int(PhantomData)),
+            ColumnType::Uint8 => self.primitive::<UInt8Type, _>(column, flaws, &Uint(PhantomData)),
+            ColumnType::Uint16 => self.primitive::<UInt16Type, _>(column, flaws, &Uint(PhantomData)),
+            ColumnType::Uint32 => self.primitive::<UInt32Type, _>(column, flaws, &Uint(PhantomData)),
+            ColumnType::Uint64 => self.primitive::<UInt64Type, _>(column, flaws, &Uint(PhantomData)),
+            ColumnType::Float32 => self.primitive::<Float32Type, _>(column, flaws, &Float32),
+            ColumnType::Float64 => self.primitive::<Float64Type, _>(column, flaws, &Float64),
+            ColumnType::Date => self.primitive::<Date32Type, _>(column, flaws, &Date),
             ColumnType::Decimal { precision, scale } => {
-                let fixed = Fixed::new(precision, scale);
-                let (values, nulls) = self.values(column, flaws, |text, start, end| fixed.parse(text, start, end));
+                let (values, nulls) = self.values(column, flaws, &Fixed::new(precision, scale));
                 let array = Decimal128Array::new(ScalarBuffer::from(values), nulls);
                 Arc::new(array.with_data_type(DataType::Decimal128(precision, scale)))
             }
             ColumnType::Timestamp => {
-                let (values, nulls) = self.values(column, flaws, values::timestamp);
+                let (values, nulls) = self.values(column, flaws, &Timestamp);
                 Arc::new(TimestampMicrosecondArray::new(ScalarBuffer::from(values), nulls))
             }
             ColumnType::Bool => {
-                let (values, nulls) = self.values(column, flaws, |text, start, end| {
-                    values::boolean(text.slice(start, end))
-                });
+                let (values, nulls) = self.values(column, flaws, &Boolean);
                 Arc::new(BooleanArray::new(BooleanBuffer::from(values), nulls))
             }
             ColumnType::String => self.strings(column, block, utf8, flaws),
         }
     }
 
-    fn primitive<T: ArrowPrimitiveType>(
+    fn primitive<T: ArrowPrimitiveType, P: Parse<Value = T::Native>>(
         &self,
         column: usize,
         flaws: &mut Vec<Flaw>,
-        parse: impl Fn(Text<'_>, usize, usize) -> Option<T::Native>,
+        parser: &P,
     ) -> ArrayRef {
-        let (values, nulls) = self.values(column, flaws, parse);
+        let (values, nulls) = self.values(column, flaws, parser);
         Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), nulls))
     }
 
-    #[inline(always)]
-    fn values<V: Copy + Default>(
-        &self,
-        column: usize,
-        flaws: &mut Vec<Flaw>,
-        parse: impl Fn(Text<'_>, usize, usize) -> Option<V>,
-    ) -> (Vec<V>, Option<NullBuffer>) {
-        let mut values = vec![V::default(); self.len()];
+    fn values<P: Parse>(&self, column: usize, flaws: &mut Vec<Flaw>, parser: &P) -> (Vec<P::Value>, Option<NullBuffer>) {
         let mut nulls = Validity::new(self.len());
-        let last = column + 1 == self.columns;
-        for (row, (&first, value)) in self.firsts.iter().zip(&mut values).enumerate() {
-            let (start, end) = self.field(first, column, last);
+        let odd = |row, start, end| {
             if self.nulls.contain(self.text, start, end) {
                 nulls.clear(row);
-                continue;
+                return P::Value::default();
             }
-            let parsed = match parse(self.text, start, end) {
-                // Quotes around a value that has no need of them.
-                None if self.quoted(start, end) && end - start > 2 && Some(self.text.byte(end - 1)) == self.quote => {
-                    parse(self.text, start + 1, end - 1)
-                }
-                parsed => parsed,
-            };
-            match parsed {
-                Some(parsed) => *value = parsed,
-                None => flaws.push(Flaw {
-                    row: row as u32,
-                    column: column as u32,
-                    start: start as u32,
-                    end: end as u32,
-                }),
-            }
-        }
+            self.unquoted(parser, start, end).unwrap_or_else(|| {
+                flaws.push(flaw(row, column, start, end));
+                P::Value::default()
+            })
+        };
+        let parse = |start, end| parser.parse(self.text, start, end);
+        let values = match column + 1 == self.columns {
+            false => self.each_field::<_, false>(column, parse, odd),
+            true => self.each_field::<_, true>(column, parse, odd),
+        };
         (values, nulls.finish())
+    }
+
+    /// The values of a column: of `usual` where it has one and the field is no NULL by its length,
+    /// else of `odd`, which is told the row too. A loop by itself, so that what it needs stays in
+    /// registers.
+    #[inline(always)]
+    fn each_field<V: Copy, const LAST: bool>(
+        &self,
+        column: usize,
+        usual: impl Fn(usize, usize) -> Option<V>,
+        mut odd: impl FnMut(usize, usize, usize) -> V,
+    ) -> Vec<V> {
+        let mut values: Vec<V> = Vec::with_capacity(self.len());
+        let out = values.as_mut_ptr();
+        let (ends, text, null_lengths) = (self.ends.as_ptr(), self.text, self.nulls.lengths);
+        for (row, &first) in self.firsts.iter().enumerate() {
+            let at = first as usize + column;
+            debug_assert!(at >= 1 && at < self.ends.len());
+            // SAFETY: see `firsts`.
+            let (before, end) = unsafe { (*ends.add(at - 1), *ends.add(at)) };
+            let (start, mut end) = (before as usize + 1, end as usize);
+            // The carriage return of a CRLF is no part of the last field.
+            if LAST && end > start && text.byte(end - 1) == b'\r' {
+                end -= 1;
+            }
+            let may_be_null = null_lengths >> (end - start).min(63) & 1 != 0;
+            let usual = if may_be_null { None } else { usual(start, end) };
+            let value = match usual {
+                Some(value) => value,
+                None => odd(row, start, end),
+            };
+            // SAFETY: there is room for one value for each row.
+            unsafe { out.add(row).write(value) };
+        }
+        // SAFETY: each row's value was written.
+        unsafe { values.set_len(self.len()) };
+        values
+    }
+
+    /// A field that was not taken as it stands, for what it is or because of its length.
+    #[cold]
+    #[inline(never)]
+    fn unquoted<P: Parse>(&self, parser: &P, start: usize, end: usize) -> Option<P::Value> {
+        match self.quoted(start, end) && self.closed(start, end) && end - start > 2 {
+            // Quotes around a value that has no need of them.
+            true => parser.parse(self.text, start + 1, end - 1),
+            false => parser.parse(self.text, start, end),
+        }
     }
 
     /// Text stays where it was read; only fields with doubled quotes are copied to a second buffer.
     fn strings(&self, column: usize, block: &Buffer, utf8: bool, flaws: &mut Vec<Flaw>) -> ArrayRef {
-        let mut views = vec![0u128; self.len()];
         let mut nulls = Validity::new(self.len());
-        let mut unescaped = Vec::new();
-        let last = column + 1 == self.columns;
-        for (row, (&first, view)) in self.firsts.iter().zip(&mut views).enumerate() {
-            let (mut start, mut end) = self.field(first, column, last);
+        let mut copies = Vec::new();
+        // A byte that no field begins with stands for "no quote".
+        let (quoting, quote) = (self.quote.is_some(), self.quote.unwrap_or_default());
+        let simple = !self.doubled;
+        let usual = |start: usize, end: usize| {
+            if !utf8 {
+                return None;
+            }
+            let quoted = quoting && start < end && self.text.byte(start) == quote;
+            if !quoted {
+                return Some(self.view(start, end));
+            }
+            let closed = simple && end - start >= 2 && self.text.byte(end - 1) == quote;
+            closed.then(|| self.view(start + 1, end - 1))
+        };
+        let odd = |row, start, end| {
             if self.nulls.contain(self.text, start, end) {
                 nulls.clear(row);
-                continue;
+                return 0;
             }
-            let flaw = Flaw {
-                row: row as u32,
-                column: column as u32,
-                start: start as u32,
-                end: end as u32,
-            };
-            if self.quoted(start, end) {
-                let quote = self.text.byte(start);
-                if end - start < 2 || self.text.byte(end - 1) != quote {
-                    flaws.push(flaw);
-                    continue;
-                }
-                (start, end) = (start + 1, end - 1);
-                if memchr::memchr(quote, self.text.slice(start, end)).is_some() {
-                    match self.unescape(quote, start, end, utf8, &mut unescaped) {
-                        Some(made) => *view = made,
-                        None => flaws.push(flaw),
-                    }
-                    continue;
-                }
-            }
-            if !utf8 && std::str::from_utf8(self.text.slice(start, end)).is_err() {
-                flaws.push(flaw);
-                continue;
-            }
-            *view = self.view(start, end);
-        }
+            self.careful_view(start, end, &mut copies).unwrap_or_else(|| {
+                flaws.push(flaw(row, column, start, end));
+                0
+            })
+        };
+        let views = match column + 1 == self.columns {
+            false => self.each_field::<_, false>(column, usual, odd),
+            true => self.each_field::<_, true>(column, usual, odd),
+        };
         let mut buffers = vec![block.clone()];
-        if !unescaped.is_empty() {
-            buffers.push(Buffer::from_vec(unescaped));
+        if !copies.is_empty() {
+            buffers.push(Buffer::from_vec(copies));
         }
-        // SAFETY: views are made by `view` and `unescape` for text within these buffers that is
-        // UTF-8: all of the block is (`utf8`), or the field was checked.
+        // SAFETY: views are made by `view` and `careful_view` for text within these buffers that
+        // is UTF-8: all of the block is (`utf8`), or the field was checked.
         let array = unsafe { StringViewArray::new_unchecked(ScalarBuffer::from(views), buffers, nulls.finish()) };
         Arc::new(array)
     }
@@ -324,46 +330,58 @@ impl<'a> Rows<'a> {
     /// four of them, the buffer (0) and the offset.
     #[inline(always)]
     fn view(&self, start: usize, end: usize) -> u128 {
-        const KEEP: [u128; 13] = {
-            let mut keep = [0; 13];
+        const KEEP: [u128; 14] = {
+            let mut keep = [0; 14];
             let mut len = 1;
             while len < 13 {
                 keep[len] = (1 << (8 * len)) - 1;
                 len += 1;
             }
+            keep[13] = 0xFFFF_FFFF;
             keep
         };
         let len = end - start;
-        if len <= 12 {
-            (self.text.wide(start) & KEEP[len]) << 32 | len as u128
-        } else {
-            len as u128 | u128::from(self.text.word(start) as u32) << 32 | (start as u128) << 96
-        }
+        let text = self.text.wide(start) & KEEP[len.min(13)];
+        // Without a branch: lengths around twelve are mixed in most columns of words.
+        let offset = if len > 12 { start as u64 } else { 0 };
+        text << 32 | len as u128 | u128::from(offset) << 96
     }
 
-    /// Copies a quoted text with each doubled quote made single; `None` where a quote stands alone
-    /// or the text is not UTF-8.
-    #[cold]
-    fn unescape(&self, quote: u8, start: usize, end: usize, utf8: bool, into: &mut Vec<u8>) -> Option<u128> {
-        let from = into.len();
-        let mut rest = self.text.slice(start, end);
-        while let Some(at) = memchr::memchr(quote, rest) {
-            if rest.get(at + 1) != Some(&quote) {
-                into.truncate(from);
-                return None;
-            }
-            into.extend_from_slice(&rest[..=at]);
-            rest = &rest[at + 2..];
-        }
-        into.extend_from_slice(rest);
-        let made = &into[from..];
-        if !utf8 && std::str::from_utf8(made).is_err() {
-            into.truncate(from);
+    /// Whether a quoted field ends with a quote too.
+    #[inline(always)]
+    fn closed(&self, start: usize, end: usize) -> bool {
+        end - start >= 2 && Some(self.text.byte(end - 1)) == self.quote
+    }
+
+    /// The view of a field that may not be UTF-8 or may hold doubled quotes, of which each is made
+    /// single in a copy. `None` where it is no text.
+    #[inline(never)]
+    fn careful_view(&self, start: usize, end: usize, copies: &mut Vec<u8>) -> Option<u128> {
+        let quoted = self.quoted(start, end);
+        if quoted && !self.closed(start, end) {
             return None;
         }
+        let (start, end) = if quoted { (start + 1, end - 1) } else { (start, end) };
+        let mut rest = self.text.slice(start, end);
+        std::str::from_utf8(rest).ok()?;
+        let quote = self.quote.filter(|&quote| quoted && memchr::memchr(quote, rest).is_some());
+        let Some(quote) = quote else {
+            return Some(self.view(start, end));
+        };
+        let from = copies.len();
+        while let Some(at) = memchr::memchr(quote, rest) {
+            if rest.get(at + 1) != Some(&quote) {
+                copies.truncate(from);
+                return None;
+            }
+            copies.extend_from_slice(&rest[..=at]);
+            rest = &rest[at + 2..];
+        }
+        copies.extend_from_slice(rest);
+        let made = &copies[from..];
         let view = arrow::array::builder::make_view(made, 1, from as u32);
         if made.len() <= 12 {
-            into.truncate(from);
+            copies.truncate(from);
         }
         Some(view)
     }

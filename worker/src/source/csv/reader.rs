@@ -172,6 +172,7 @@ impl CsvReader {
             firsts: &self.firsts,
             columns: self.layout.columns.len(),
             quote: self.layout.format.quote,
+            doubled: self.scan.doubled,
             nulls: &self.layout.nulls,
         };
         let mut flaws = Vec::new();

@@ -6,7 +6,102 @@
 //! answers `None` for what is not a value of its type: there is no trimming, no rounding of
 //! decimals, no overflow.
 
+use std::{marker::PhantomData, str::FromStr};
+
 use super::block::Text;
+
+/// A way from the text of a field to a value.
+///
+/// A trait with types that implement it, rather than functions, so that each typed loop has its
+/// parser within it.
+pub(super) trait Parse {
+    type Value: Copy + Default;
+
+    /// The value of the field at `start..end`, which is not empty; `None` where it is none.
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<Self::Value>;
+}
+
+/// Whole numbers that fit `T`, which `i64` holds all of.
+pub(super) struct Int<T>(pub PhantomData<T>);
+
+/// Whole numbers that fit `T`, which `u64` holds all of.
+pub(super) struct Uint<T>(pub PhantomData<T>);
+
+pub(super) struct Float32;
+pub(super) struct Float64;
+pub(super) struct Date;
+pub(super) struct Timestamp;
+pub(super) struct Boolean;
+
+impl<T: Copy + Default + TryFrom<i64>> Parse for Int<T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<T> {
+        T::try_from(int(text, start, end)?).ok()
+    }
+}
+
+impl<T: Copy + Default + TryFrom<u64>> Parse for Uint<T> {
+    type Value = T;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<T> {
+        T::try_from(uint(text, start, end)?).ok()
+    }
+}
+
+impl Parse for Float32 {
+    type Value = f32;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<f32> {
+        float32(text, start, end)
+    }
+}
+
+impl Parse for Float64 {
+    type Value = f64;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<f64> {
+        float64(text, start, end)
+    }
+}
+
+impl Parse for Fixed {
+    type Value = i128;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<i128> {
+        self.decimal(text, start, end)
+    }
+}
+
+impl Parse for Date {
+    type Value = i32;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<i32> {
+        date(text, start, end)
+    }
+}
+
+impl Parse for Timestamp {
+    type Value = i64;
+
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<i64> {
+        timestamp(text, start, end)
+    }
+}
+
+impl Parse for Boolean {
+    type Value = bool;
+
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<bool> {
+        boolean(text.slice(start, end))
+    }
+}
 
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 
@@ -54,26 +149,28 @@ fn short_digits(text: Text<'_>, start: usize, end: usize) -> Option<u64> {
 
 /// A signed number that fits `i64`.
 #[inline(always)]
-pub(super) fn int(text: Text<'_>, start: usize, end: usize) -> Option<i64> {
+fn int(text: Text<'_>, start: usize, end: usize) -> Option<i64> {
     let negative = text.byte(start) == b'-';
     match short_digits(text, start + usize::from(negative), end) {
         Some(value) if negative => Some(-(value as i64)),
         Some(value) => Some(value as i64),
-        None => slow_int(text.slice(start, end)),
+        None => slowly(text.slice(start, end)),
     }
 }
 
+/// As the standard library does.
 #[cold]
-fn slow_int(text: &[u8]) -> Option<i64> {
+#[inline(never)]
+fn slowly<T: FromStr>(text: &[u8]) -> Option<T> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// A number that fits `u64`.
 #[inline(always)]
-pub(super) fn uint(text: Text<'_>, start: usize, end: usize) -> Option<u64> {
+fn uint(text: Text<'_>, start: usize, end: usize) -> Option<u64> {
     match short_digits(text, start, end) {
         Some(value) => Some(value),
-        None => std::str::from_utf8(text.slice(start, end)).ok()?.parse().ok(),
+        None => slowly(text.slice(start, end)),
     }
 }
 
@@ -128,27 +225,27 @@ const POWERS: [f64; 23] = [
 /// Integers up to 2^53 and powers of ten up to 10^22 are exact in an `f64`, so one division rounds
 /// once (Clinger, "How to read floating point numbers accurately", 1990).
 #[inline(always)]
-pub(super) fn float64(text: Text<'_>, start: usize, end: usize) -> Option<f64> {
+fn float64(text: Text<'_>, start: usize, end: usize) -> Option<f64> {
     let negative = text.byte(start) == b'-';
     match short_decimal(text, start + usize::from(negative), end) {
         Some((digits, fraction)) if digits <= 1 << 53 => {
             let value = digits as f64 / POWERS[fraction as usize];
             Some(if negative { -value } else { value })
         }
-        _ => std::str::from_utf8(text.slice(start, end)).ok()?.parse().ok(),
+        _ => slowly(text.slice(start, end)),
     }
 }
 
 /// As [`float64`], where integers up to 2^24 and powers up to 10^10 are exact.
 #[inline(always)]
-pub(super) fn float32(text: Text<'_>, start: usize, end: usize) -> Option<f32> {
+fn float32(text: Text<'_>, start: usize, end: usize) -> Option<f32> {
     let negative = text.byte(start) == b'-';
     match short_decimal(text, start + usize::from(negative), end) {
         Some((digits, fraction)) if digits <= 1 << 24 && fraction <= 10 => {
             let value = digits as f32 / POWERS[fraction as usize] as f32;
             Some(if negative { -value } else { value })
         }
-        _ => std::str::from_utf8(text.slice(start, end)).ok()?.parse().ok(),
+        _ => slowly(text.slice(start, end)),
     }
 }
 
@@ -171,7 +268,7 @@ impl Fixed {
     /// The exact unscaled value; a number with more digits behind the point than the type holds is
     /// none of its values, unless these are zeros.
     #[inline(always)]
-    pub fn parse(self, text: Text<'_>, start: usize, end: usize) -> Option<i128> {
+    fn decimal(self, text: Text<'_>, start: usize, end: usize) -> Option<i128> {
         const SCALES: [u64; 4] = [1, 10, 100, 1000];
         let negative = text.byte(start) == b'-';
         if let Some((digits, fraction)) = short_decimal(text, start + usize::from(negative), end) {
@@ -185,6 +282,8 @@ impl Fixed {
         self.parse_slowly(text.slice(start, end))
     }
 
+    #[cold]
+    #[inline(never)]
     fn parse_slowly(self, text: &[u8]) -> Option<i128> {
         let (negative, digits) = match text {
             [b'-', rest @ ..] => (true, rest),
@@ -227,7 +326,7 @@ impl Fixed {
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`, a day of the proleptic Gregorian calendar.
 #[inline(always)]
-pub(super) fn date(text: Text<'_>, start: usize, end: usize) -> Option<i32> {
+fn date(text: Text<'_>, start: usize, end: usize) -> Option<i32> {
     if end - start != 10 {
         return None;
     }
@@ -260,7 +359,7 @@ fn ten_byte_date(first: u64, last: u64) -> Option<i32> {
 /// Microseconds since 1970-01-01T00:00:00 of `YYYY-MM-DD`, then optionally `T` or a space and
 /// `HH:MM`, `:SS`, a fraction of at most six digits (or zeros beyond), and `Z` or `±HH:MM`, which is
 /// taken into account: the value is then UTC.
-pub(super) fn timestamp(text: Text<'_>, start: usize, end: usize) -> Option<i64> {
+fn timestamp(text: Text<'_>, start: usize, end: usize) -> Option<i64> {
     if end - start < 10 {
         return None;
     }
@@ -323,7 +422,7 @@ fn zone_minutes(mut zone: &[u8]) -> Option<i64> {
 }
 
 /// true, t, yes, y, 1 and false, f, no, n, 0, in any case.
-pub(super) fn boolean(text: &[u8]) -> Option<bool> {
+fn boolean(text: &[u8]) -> Option<bool> {
     const WORDS: [(&str, bool); 10] = [
         ("true", true),
         ("t", true),
@@ -404,7 +503,7 @@ mod tests {
 
     #[test]
     fn decimals_are_exact() {
-        let parse = |text: Text<'_>, start, end| Fixed::new(12, 2).parse(text, start, end);
+        let parse = |text: Text<'_>, start, end| Fixed::new(12, 2).decimal(text, start, end);
         check(parse, &[
             ("21168.23", Some(2_116_823)),
             ("17", Some(1700)),
@@ -428,14 +527,14 @@ mod tests {
             ("1e3", None),
             ("1,2", None),
         ]);
-        let whole = |text: Text<'_>, start, end| Fixed::new(38, 0).parse(text, start, end);
+        let whole = |text: Text<'_>, start, end| Fixed::new(38, 0).decimal(text, start, end);
         check(whole, &[
             ("99999999999999999999999999999999999999", Some(10i128.pow(38) - 1)),
             ("100000000000000000000000000000000000000", None),
             ("1.0", Some(1)),
             ("1.5", None),
         ]);
-        let thousands = |text: Text<'_>, start, end| Fixed::new(5, -3).parse(text, start, end);
+        let thousands = |text: Text<'_>, start, end| Fixed::new(5, -3).decimal(text, start, end);
         check(thousands, &[("12000", Some(12)), ("12500", None)]);
     }
 
