@@ -19,8 +19,10 @@ use gapless_common::{error::TaskError, manifest::DataFile};
 
 use crate::storage::{SealedFile, create_durable};
 
+pub(crate) use csv::CsvStyle;
 pub(crate) use format::Format;
 pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};
+pub(crate) use parquet::parquet_error;
 pub(crate) use plain::Staging;
 
 /// Writes the rows of one chunk into files of its own. Dropping it unfinished leaves files that no

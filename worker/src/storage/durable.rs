@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -272,12 +272,24 @@ pub fn list_folder(path: &Path) -> Result<Vec<String>, TaskError> {
     Ok(names)
 }
 
-/// Removes a folder and what is in it; nothing to do where there is none.
+/// How often the removal of a folder is begun again because others remove from it or add to it.
+const REMOVALS: usize = 8;
+
+/// Removes a folder and what is in it, also while others do the same; nothing to do where there is none.
 pub fn remove_tree(path: &Path) -> Result<(), TaskError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path, &error)),
-        _ => Ok(()),
+    let mut result = fs::remove_dir_all(path);
+    for _ in 1..REMOVALS {
+        match &result {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+                if !path.exists() {
+                    return Ok(());
+                }
+                result = fs::remove_dir_all(path);
+            }
+            _ => break,
+        }
     }
+    result.map_err(|error| io_error("remove", path, &error))
 }
 
 pub(super) fn parent(path: &Path) -> &Path {
@@ -285,11 +297,6 @@ pub(super) fn parent(path: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
-}
-
-/// Opens a file for reading with an error in words.
-pub fn open(path: &Path) -> Result<File, TaskError> {
-    File::open(path).map_err(|error| io_error("open", path, &error))
 }
 
 #[cfg(test)]
