@@ -21,15 +21,11 @@ use crate::{
 /// What is to be published, and its proof.
 pub(super) struct Accounts {
     pub files: Vec<DataFile>,
+    /// Rows written, also by a sink that keeps none.
+    pub rows: u64,
     /// With the name of the chunk each belongs to.
     pub rejects: Vec<(ChunkName, DataFile)>,
     pub certificate: Certificate,
-}
-
-impl Accounts {
-    pub fn rows(&self) -> u64 {
-        self.files.iter().map(|file| file.rows).sum()
-    }
 }
 
 fn data_error(message: String) -> TaskError {
@@ -68,7 +64,7 @@ pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Resu
         files.retain(|file| file.rows > 0);
     }
     let rejects = scatter.iter().chain(&execute).filter_map(|(name, m)| Some((*name, m.rejects.clone()?))).collect();
-    Ok(Accounts { files, rejects, certificate: certificate(context, frame, committed) })
+    Ok(Accounts { files, rows: written, rejects, certificate: certificate(context, frame, committed) })
 }
 
 pub(super) fn frame(context: &StepContext) -> Result<&StepFrame, TaskError> {

@@ -174,7 +174,7 @@ fn proposal(sealed: &Sealed<'_>, accounts: &Accounts, generation: u64) -> Verdic
         generation,
         seal: sealed.seal,
         replaces: !appends,
-        rows: accounts.rows(),
+        rows: accounts.rows,
         bytes: accounts.files.iter().map(|file| file.bytes).sum(),
         files: accounts.files.iter().map(shown).collect(),
     }

@@ -48,6 +48,11 @@ impl ChunkTarget {
         })
     }
 
+    /// The target of a chunk that keeps its files in `folders`.
+    pub fn at(folders: StepFolders, chunk: ChunkName) -> Self {
+        Self { folders, chunk, discards: false }
+    }
+
     pub fn folders(&self) -> &StepFolders {
         &self.folders
     }
