@@ -25,17 +25,41 @@ pub trait Reopen {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Difference {
     /// The certificate contradicts itself: it was damaged or edited.
-    Certificate { what: String },
-    Missing { path: String },
+    Certificate {
+        what: String,
+    },
+    Missing {
+        path: String,
+    },
     /// Another size: ranges that touch it are still compared.
-    Resized { path: String, pinned: u64, now: u64 },
+    Resized {
+        path: String,
+        pinned: u64,
+        now: u64,
+    },
     /// The same size, yet written since. Its content may be the same: the ranges tell.
-    Touched { path: String },
-    Count { partition: PartitionNo, units: UnitRange, certified: u64, found: u64 },
+    Touched {
+        path: String,
+    },
+    Count {
+        partition: PartitionNo,
+        units: UnitRange,
+        certified: u64,
+        found: u64,
+    },
     /// As many records, but not the same ones.
-    Records { partition: PartitionNo, units: UnitRange, certified: RecordHash, found: RecordHash },
+    Records {
+        partition: PartitionNo,
+        units: UnitRange,
+        certified: RecordHash,
+        found: RecordHash,
+    },
     /// The range could not be read.
-    Unreadable { partition: PartitionNo, units: UnitRange, reason: String },
+    Unreadable {
+        partition: PartitionNo,
+        units: UnitRange,
+        reason: String,
+    },
 }
 
 impl Difference {
@@ -55,15 +79,32 @@ impl fmt::Display for Difference {
                 write!(f, "{path} has changed: {pinned} bytes when it was read, {now} now")
             }
             Difference::Touched { path } => write!(f, "{path} was written again since it was read"),
-            Difference::Count { partition, units, certified, found } => {
-                write!(f, "partition {partition} {units}: {certified} records were read, there are {found} now")
+            Difference::Count {
+                partition,
+                units,
+                certified,
+                found,
+            } => {
+                write!(
+                    f,
+                    "partition {partition} {units}: {certified} records were read, there are {found} now"
+                )
             }
-            Difference::Records { partition, units, certified, found } => write!(
+            Difference::Records {
+                partition,
+                units,
+                certified,
+                found,
+            } => write!(
                 f,
                 "partition {partition} {units}: as many records as were read, but not the same ones (fingerprint \
                  {certified}, now {found})"
             ),
-            Difference::Unreadable { partition, units, reason } => {
+            Difference::Unreadable {
+                partition,
+                units,
+                reason,
+            } => {
                 write!(f, "partition {partition} {units} cannot be read: {reason}")
             }
         }
@@ -81,13 +122,21 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
         match source.look(file) {
             Ok(None) => {
                 gone.push(units);
-                differences.push(Difference::Missing { path: file.path.clone() });
+                differences.push(Difference::Missing {
+                    path: file.path.clone(),
+                });
             }
             Ok(Some(now)) if now.size != file.size => {
-                differences.push(Difference::Resized { path: file.path.clone(), pinned: file.size, now: now.size });
+                differences.push(Difference::Resized {
+                    path: file.path.clone(),
+                    pinned: file.size,
+                    now: now.size,
+                });
             }
             Ok(Some(now)) if now.etag != file.etag => {
-                differences.push(Difference::Touched { path: file.path.clone() });
+                differences.push(Difference::Touched {
+                    path: file.path.clone(),
+                });
             }
             Ok(Some(_)) => {}
             // Whoever reads it will tell.
@@ -96,7 +145,10 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
     }
     for range in &certificate.ranges {
         // A missing file explains the ranges that touch it.
-        if gone.iter().any(|file| file.low < range.units.high && range.units.low < file.high) {
+        if gone
+            .iter()
+            .any(|file| file.low < range.units.high && range.units.low < file.high)
+        {
             continue;
         }
         differences.extend(compare(range, source.read(range)));
@@ -105,11 +157,30 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
 }
 
 fn compare(range: &RangeProof, found: Result<(u64, RecordHash), TaskError>) -> Option<Difference> {
-    let &RangeProof { partition, units, read, records } = range;
+    let &RangeProof {
+        partition,
+        units,
+        read,
+        records,
+    } = range;
     match found {
-        Err(error) => Some(Difference::Unreadable { partition, units, reason: error.message }),
-        Ok((found, _)) if found != read => Some(Difference::Count { partition, units, certified: read, found }),
-        Ok((_, found)) if found != records => Some(Difference::Records { partition, units, certified: records, found }),
+        Err(error) => Some(Difference::Unreadable {
+            partition,
+            units,
+            reason: error.message,
+        }),
+        Ok((found, _)) if found != read => Some(Difference::Count {
+            partition,
+            units,
+            certified: read,
+            found,
+        }),
+        Ok((_, found)) if found != records => Some(Difference::Records {
+            partition,
+            units,
+            certified: records,
+            found,
+        }),
         Ok(_) => None,
     }
 }
@@ -119,32 +190,48 @@ fn contradictions(certificate: &Certificate) -> Vec<Difference> {
     let mut found = Vec::new();
     let mut tell = |what: String| found.push(Difference::Certificate { what });
     if certificate.version != Certificate::VERSION {
-        tell(format!("it has version {}, this release reads {}", certificate.version, Certificate::VERSION));
+        tell(format!(
+            "it has version {}, this release reads {}",
+            certificate.version,
+            Certificate::VERSION
+        ));
     }
     let mut ranges: Vec<&RangeProof> = certificate.ranges.iter().collect();
     ranges.sort_unstable_by_key(|range| range.units);
     let mut end = certificate.domain.low;
     for range in &ranges {
         if range.units.low != end {
-            tell(format!("partition {} begins at {}, not at {end}", range.partition, range.units.low));
+            tell(format!(
+                "partition {} begins at {}, not at {end}",
+                range.partition, range.units.low
+            ));
         }
         end = range.units.high;
     }
     if end != certificate.domain.high {
-        tell(format!("its ranges end at {end}, the source at {}", certificate.domain.high));
+        tell(format!(
+            "its ranges end at {end}, the source at {}",
+            certificate.domain.high
+        ));
     }
     let read: u64 = ranges.iter().map(|range| range.read).sum();
     let mut records = RecordHash::default();
     ranges.iter().for_each(|range| records += range.records);
     if read != certificate.counters.read {
-        tell(format!("its ranges sum to {read} records, its total says {}", certificate.counters.read));
+        tell(format!(
+            "its ranges sum to {read} records, its total says {}",
+            certificate.counters.read
+        ));
     }
     if records != certificate.records {
         tell("its ranges do not sum to its fingerprint".to_string());
     }
     for bucket in &certificate.exchange {
         if (bucket.scattered_rows, bucket.scattered) != (bucket.read_rows, bucket.read) {
-            tell(format!("partition {} read other records than were scattered to it", bucket.partition));
+            tell(format!(
+                "partition {} read other records than were scattered to it",
+                bucket.partition
+            ));
         }
     }
     found
@@ -158,7 +245,13 @@ mod tests {
 
     /// Three partitions over two files of 60 and 40 bytes, one record a byte.
     fn certificate() -> Certificate {
-        let file = |path: &str, size| PinnedFile { path: path.into(), size, etag: "1".into(), units: size, rows: None };
+        let file = |path: &str, size| PinnedFile {
+            path: path.into(),
+            size,
+            etag: "1".into(),
+            units: size,
+            rows: None,
+        };
         let range = |partition, low, high| RangeProof {
             partition,
             units: UnitRange::new(low, high),
@@ -176,7 +269,11 @@ mod tests {
             domain: UnitRange::new(0, 100),
             ranges: vec![range(0, 0, 50), range(1, 50, 70), range(2, 70, 100)],
             exchange: vec![],
-            counters: Counters { read: 100, written: 100, ..Counters::default() },
+            counters: Counters {
+                read: 100,
+                written: 100,
+                ..Counters::default()
+            },
             records: RecordHash((0..100).sum()),
             reconciled: Some(true),
         }
@@ -192,7 +289,11 @@ mod tests {
     impl Reopen for Now {
         fn look(&mut self, file: &PinnedFile) -> Result<Option<PinnedFile>, TaskError> {
             let now = self.files.iter().find(|(path, ..)| *path == file.path);
-            Ok(now.map(|&(_, size, etag)| PinnedFile { size, etag: etag.into(), ..file.clone() }))
+            Ok(now.map(|&(_, size, etag)| PinnedFile {
+                size,
+                etag: etag.into(),
+                ..file.clone()
+            }))
         }
 
         fn read(&mut self, range: &RangeProof) -> Result<(u64, RecordHash), TaskError> {
@@ -216,17 +317,39 @@ mod tests {
 
     #[test]
     fn what_differs_is_told_by_partition_and_file() {
-        let same = || Now { files: SAME.to_vec(), more: [(0, 0); 3], broken: None };
-        let files = |files: &[(&'static str, u64, &'static str)]| Now { files: files.to_vec(), ..same() };
+        let same = || Now {
+            files: SAME.to_vec(),
+            more: [(0, 0); 3],
+            broken: None,
+        };
+        let files = |files: &[(&'static str, u64, &'static str)]| Now {
+            files: files.to_vec(),
+            ..same()
+        };
         let more = |more| Now { more, ..same() };
         let cases: [(Now, &[&str]); 7] = [
             (same(), &[]),
-            (more([(0, 0), (1, 5), (0, 0)]), &["partition 1 [50, 70): 20 records were read, there are 21"]),
-            (more([(0, 0), (0, 0), (0, 5)]), &["partition 2 [70, 100): as many records"]),
+            (
+                more([(0, 0), (1, 5), (0, 0)]),
+                &["partition 1 [50, 70): 20 records were read, there are 21"],
+            ),
+            (
+                more([(0, 0), (0, 0), (0, 5)]),
+                &["partition 2 [70, 100): as many records"],
+            ),
             (files(&[("a", 60, "1")]), &["b is missing"]),
-            (files(&[("a", 61, "2"), ("b", 40, "1")]), &["a has changed: 60 bytes when it was read, 61 now"]),
+            (
+                files(&[("a", 61, "2"), ("b", 40, "1")]),
+                &["a has changed: 60 bytes when it was read, 61 now"],
+            ),
             (files(&[("a", 60, "2"), ("b", 40, "1")]), &["a was written again"]),
-            (Now { broken: Some(0), ..same() }, &["partition 0 [0, 50) cannot be read: no"]),
+            (
+                Now {
+                    broken: Some(0),
+                    ..same()
+                },
+                &["partition 0 [0, 50) cannot be read: no"],
+            ),
         ];
         for (now, expected) in cases {
             check(&certificate(), now, expected);
@@ -246,7 +369,15 @@ mod tests {
         for (edit, expected) in cases {
             let mut certificate = certificate();
             edit(&mut certificate);
-            check(&certificate, Now { files: SAME.to_vec(), more: [(0, 0); 3], broken: None }, &[expected]);
+            check(
+                &certificate,
+                Now {
+                    files: SAME.to_vec(),
+                    more: [(0, 0); 3],
+                    broken: None,
+                },
+                &[expected],
+            );
         }
     }
 }

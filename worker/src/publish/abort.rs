@@ -33,14 +33,30 @@ pub fn abort(
         let verdict = settle(context, fence, &folders, generation)?;
         gate(Action::Decided)?;
         if verdict.verdict == VerdictKind::Committed {
-            let sealed = Sealed { context, fence, generation, seal, committed };
-            let exposure = Exposure { folders: &folders, fence, exists: exists_mode(context) };
+            let sealed = Sealed {
+                context,
+                fence,
+                generation,
+                seal,
+                committed,
+            };
+            let exposure = Exposure {
+                folders: &folders,
+                fence,
+                exists: exists_mode(context),
+            };
             let publication = complete(&sealed, &exposure, &verdict, None, gate)?;
-            return Ok(Abortion { verdict: VerdictKind::Committed, publication: Some(publication) });
+            return Ok(Abortion {
+                verdict: VerdictKind::Committed,
+                publication: Some(publication),
+            });
         }
     }
     sweep(&folders, fence, gate)?;
-    Ok(Abortion { verdict: VerdictKind::Aborted, publication: None })
+    Ok(Abortion {
+        verdict: VerdictKind::Aborted,
+        publication: None,
+    })
 }
 
 /// Takes the same places in the same order as a publisher, so that one of them finds the other.

@@ -107,7 +107,11 @@ impl Exposure<'_> {
             gate(Action::Linked)?;
         }
         for (_, file) in &accounts.rejects {
-            tree.link(&place.join(&file.path), &appended_name(&file.path, generation), file.bytes)?;
+            tree.link(
+                &place.join(&file.path),
+                &appended_name(&file.path, generation),
+                file.bytes,
+            )?;
             gate(Action::Linked)?;
         }
         tree.folder(CONTROL_SUBFOLDER)?;
@@ -142,7 +146,10 @@ struct Tree {
 
 impl Tree {
     fn new(root: PathBuf) -> Self {
-        Self { changed: BTreeSet::from([root.clone()]), root }
+        Self {
+            changed: BTreeSet::from([root.clone()]),
+            root,
+        }
     }
 
     /// Creates a folder below the root, never the root itself.
@@ -182,7 +189,9 @@ impl Tree {
 fn missing(path: &Path, error: &std::io::Error) -> TaskError {
     let mut task_error = io_error("publish", path, error);
     if error.kind() == std::io::ErrorKind::NotFound {
-        task_error.message.push_str("; it was committed: either the step is settled already, or it was removed by hand");
+        task_error
+            .message
+            .push_str("; it was committed: either the step is settled already, or it was removed by hand");
     }
     task_error
 }

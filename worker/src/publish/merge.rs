@@ -46,8 +46,9 @@ pub fn merge(
     let shares = frame(context)?.merge.unwrap_or(1);
     let mut partitions: Vec<&CommittedPartition> = execute.iter().collect();
     partitions.sort_unstable_by_key(|partition| partition.partition);
-    let share: Vec<CommittedPartition> =
-        share_of(number, shares, partitions.len()).map(|index| partitions[index].clone()).collect();
+    let share: Vec<CommittedPartition> = share_of(number, shares, partitions.len())
+        .map(|index| partitions[index].clone())
+        .collect();
     let manifests = read_stage(context, &folders, Stage::Execute, &share)?;
 
     let mut inputs: BTreeMap<String, Vec<DataFile>> = BTreeMap::new();
@@ -64,7 +65,9 @@ pub fn merge(
             if files.iter().any(|file| file.rows > 0) {
                 files.retain(|file| file.rows > 0);
             }
-            let rows = merge_folder(&folders, &mut staging, &hive, &files, &mut |more| go_on(counters.written + more))?;
+            let rows = merge_folder(&folders, &mut staging, &hive, &files, &mut |more| {
+                go_on(counters.written + more)
+            })?;
             counters.read += files.iter().map(|file| file.rows).sum::<u64>();
             counters.bytes_read += files.iter().map(|file| file.bytes).sum::<u64>();
             counters.written += rows;
@@ -74,7 +77,10 @@ pub fn merge(
     if counters.read != counters.written {
         return Err(TaskError::new(
             ErrorClass::Data,
-            format!("merge {number} read {} rows and wrote {}; nothing of it counts", counters.read, counters.written),
+            format!(
+                "merge {number} read {} rows and wrote {}; nothing of it counts",
+                counters.read, counters.written
+            ),
         ));
     }
     counters.bytes_written = files.iter().map(|file| file.bytes).sum();
@@ -146,8 +152,9 @@ fn merge_parquet(
         let schema = Arc::clone(builder.schema());
         let reader = builder.build().map_err(|error| parquet_error("read", &path, &error))?;
         for batch in reader {
-            let batch = batch
-                .map_err(|error| TaskError::new(ErrorClass::Data, format!("cannot read {}: {error}", path.display())))?;
+            let batch = batch.map_err(|error| {
+                TaskError::new(ErrorClass::Data, format!("cannot read {}: {error}", path.display()))
+            })?;
             let open = match &mut merged {
                 Some(open) => open,
                 empty => empty.insert(staging.begin(hive, 0, Arc::clone(&schema), Some(&batch))?),
@@ -203,7 +210,10 @@ struct HeaderSkip {
 
 impl HeaderSkip {
     fn new(skipping: bool) -> Self {
-        Self { skipping, quoted: false }
+        Self {
+            skipping,
+            quoted: false,
+        }
     }
 
     fn rest<'a>(&mut self, piece: &'a [u8]) -> &'a [u8] {
@@ -236,7 +246,9 @@ mod tests {
     #[test]
     fn shares_tile_the_partitions() {
         for (shares, partitions) in [(1, 1), (3, 8), (8, 3), (4, 0), (7, 10_000)] {
-            let all: Vec<usize> = (0..shares).flat_map(|number| share_of(number, shares, partitions)).collect();
+            let all: Vec<usize> = (0..shares)
+                .flat_map(|number| share_of(number, shares, partitions))
+                .collect();
             assert_eq!(all, (0..partitions).collect::<Vec<_>>());
         }
     }

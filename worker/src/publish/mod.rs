@@ -121,7 +121,10 @@ fn is_own(verdict: &Verdict, context: &StepContext) -> bool {
 fn aborted(context: &StepContext) -> TaskError {
     TaskError::new(
         ErrorClass::Cancelled,
-        format!("step {} was aborted: its verdict at the output says so; nothing is published", context.step().name),
+        format!(
+            "step {} was aborted: its verdict at the output says so; nothing is published",
+            context.step().name
+        ),
     )
 }
 

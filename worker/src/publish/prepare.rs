@@ -17,9 +17,7 @@ use super::{
 use crate::{
     attempt::StepContext,
     sink::Format,
-    storage::{
-        Created, StepFolders, create_once, exchange_folders, io_error, list_folder, remove_tree, sync_folder,
-    },
+    storage::{Created, StepFolders, create_once, exchange_folders, io_error, list_folder, remove_tree, sync_folder},
 };
 
 /// Below this a file system is as good as full: no chunk fits.
@@ -34,8 +32,14 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     let output = folders.output().display().to_string();
     let known = generations(&folders)?;
     // Its own record: the step is settled, and nothing of it may be staged again.
-    if let Some(own) = verdicts_from(&folders, 0)?.into_iter().find(|verdict| is_own(verdict, context)) {
-        return Ok(Preparation { generation: own.generation, output });
+    if let Some(own) = verdicts_from(&folders, 0)?
+        .into_iter()
+        .find(|verdict| is_own(verdict, context))
+    {
+        return Ok(Preparation {
+            generation: own.generation,
+            output,
+        });
     }
     if let Sink::Csv(file) | Sink::Parquet(file) = &context.step().sink {
         check_columns(context, file)?;
@@ -52,13 +56,21 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     ] {
         make_all(&path)?;
     }
-    for path in [folders.control(), parent_of(folders.staged()), folders.staged(), parent_of(folders.output())] {
+    for path in [
+        folders.control(),
+        parent_of(folders.staged()),
+        folders.staged(),
+        parent_of(folders.output()),
+    ] {
         sync_folder(path)?;
     }
     check_room(folders.staged())?;
     check_room(folders.scratch())?;
     probe(&folders, fence, exists_mode(context))?;
-    Ok(Preparation { generation: known.last().copied().unwrap_or(0) + 1, output })
+    Ok(Preparation {
+        generation: known.last().copied().unwrap_or(0) + 1,
+        output,
+    })
 }
 
 fn check_columns(context: &StepContext, file: &FileSink) -> Result<(), TaskError> {
@@ -68,11 +80,16 @@ fn check_columns(context: &StepContext, file: &FileSink) -> Result<(), TaskError
     let added = file.partition_column.as_deref();
     let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
     if let Some(name) = added.filter(|name| names.contains(name)) {
-        return config(format!("partition_column: the output has a column {name} already; choose another name"));
+        return config(format!(
+            "partition_column: the output has a column {name} already; choose another name"
+        ));
     }
     for name in &file.partition_by {
         if !names.contains(&name.as_str()) && added != Some(name.as_str()) {
-            return config(format!("partition_by: no column {name} in the output; there are {}", names.join(", ")));
+            return config(format!(
+                "partition_by: no column {name} in the output; there are {}",
+                names.join(", ")
+            ));
         }
     }
     Ok(())
@@ -87,7 +104,10 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("look at", output, &error)),
         Ok(meta) if !meta.is_dir() => {
-            return config(format!("{} is a file; a sink's path is a folder: move it away", output.display()));
+            return config(format!(
+                "{} is a file; a sink's path is a folder: move it away",
+                output.display()
+            ));
         }
         Ok(meta) => {
             let parent = parent_of(output);
@@ -111,7 +131,10 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
         && let Some(last) = generations(folders)?.last()
         && let Some(verdict) = verdicts_from(folders, *last)?.pop()
         && verdict.verdict == VerdictKind::Committed
-        && folders.staged().with_file_name(format!("{}-{}", verdict.run, verdict.step)).exists()
+        && folders
+            .staged()
+            .with_file_name(format!("{}-{}", verdict.run, verdict.step))
+            .exists()
     {
         return config(format!(
             "run {} is publishing to {}; let it end (submit its job again if it was stopped), or choose another path",
@@ -127,15 +150,23 @@ fn make_all(path: &Path) -> Result<(), TaskError> {
 }
 
 fn check_room(path: &Path) -> Result<(), TaskError> {
-    let stat = rustix::fs::statvfs(path).map_err(|error| io_error("look at the file system of", path, &error.into()))?;
+    let stat =
+        rustix::fs::statvfs(path).map_err(|error| io_error("look at the file system of", path, &error.into()))?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     // File systems without a table of inodes report none at all.
     let inodes = stat.f_files == 0 || stat.f_favail > 0;
     if free < LEAST_FREE_BYTES || !inodes {
-        let what = if inodes { format!("{} MiB", free >> 20) } else { "no inodes".to_string() };
+        let what = if inodes {
+            format!("{} MiB", free >> 20)
+        } else {
+            "no inodes".to_string()
+        };
         return Err(TaskError::new(
             ErrorClass::Resource,
-            format!("{}: {what} left on this file system; free some, then the run goes on", path.display()),
+            format!(
+                "{}: {what} left on this file system; free some, then the run goes on",
+                path.display()
+            ),
         ));
     }
     Ok(())
@@ -153,7 +184,10 @@ fn probe(folders: &StepFolders, fence: Fence, exists: Exists) -> Result<(), Task
     if first != Created::Created || !refused {
         return Err(TaskError::new(
             ErrorClass::Config,
-            format!("the file system of {} does not create names once (link(2)); choose another", place.display()),
+            format!(
+                "the file system of {} does not create names once (link(2)); choose another",
+                place.display()
+            ),
         ));
     }
     if exists == Exists::Replace {

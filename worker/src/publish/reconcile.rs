@@ -42,7 +42,11 @@ pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Resu
     let execute = read_stage(context, &folders, Stage::Execute, committed.execute)?;
     let merged = read_stage(context, &folders, Stage::Merge, committed.merge)?;
 
-    let sealed = if frame.exchange.is_some() { committed.scatter } else { committed.execute };
+    let sealed = if frame.exchange.is_some() {
+        committed.scatter
+    } else {
+        committed.execute
+    };
     tiles("source", sealed, frame.facts.domain)?;
     if let Some(exchange) = &frame.exchange {
         let all = UnitRange::new(0, u64::from(exchange.buckets));
@@ -50,8 +54,10 @@ pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Resu
     }
     check_counts(context, frame, committed)?;
 
-    let mut files: Vec<DataFile> =
-        if frame.merge.is_some() { &merged } else { &execute }.iter().flat_map(|(_, m)| m.files.clone()).collect();
+    let mut files: Vec<DataFile> = if frame.merge.is_some() { &merged } else { &execute }
+        .iter()
+        .flat_map(|(_, m)| m.files.clone())
+        .collect();
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     let written = total(committed.execute).written;
     if !matches!(context.step().sink, Sink::Discard) && rows != written {
@@ -63,19 +69,35 @@ pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Resu
         // An empty file only lends its schema to an output without rows.
         files.retain(|file| file.rows > 0);
     }
-    let rejects = scatter.iter().chain(&execute).filter_map(|(name, m)| Some((*name, m.rejects.clone()?))).collect();
-    Ok(Accounts { files, rows: written, rejects, certificate: certificate(context, frame, committed) })
+    let rejects = scatter
+        .iter()
+        .chain(&execute)
+        .filter_map(|(name, m)| Some((*name, m.rejects.clone()?)))
+        .collect();
+    Ok(Accounts {
+        files,
+        rows: written,
+        rejects,
+        certificate: certificate(context, frame, committed),
+    })
 }
 
 pub(super) fn frame(context: &StepContext) -> Result<&StepFrame, TaskError> {
     context.frame.as_ref().ok_or_else(|| {
-        TaskError::new(ErrorClass::Transient, format!("the plan of step {} is not known here yet", context.step().name))
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("the plan of step {} is not known here yet", context.step().name),
+        )
     })
 }
 
 /// The certificate's totals of the source: records read, and their fingerprint.
 pub(super) fn source_totals(frame: &StepFrame, committed: Committed<'_>) -> (u64, RecordHash) {
-    let source = if frame.exchange.is_some() { committed.scatter } else { committed.execute };
+    let source = if frame.exchange.is_some() {
+        committed.scatter
+    } else {
+        committed.execute
+    };
     let mut records = RecordHash::default();
     source.iter().for_each(|partition| records += partition.records);
     (total(source).read, records)
@@ -118,7 +140,9 @@ fn read_partition(
         )));
     }
     let names = chunk_names(stage, partition).map_err(|seq| {
-        data_error(format!("{place}: no attempt is recorded for commit {seq}; nothing is published"))
+        data_error(format!(
+            "{place}: no attempt is recorded for commit {seq}; nothing is published"
+        ))
     })?;
     let discards = matches!(context.step().sink, Sink::Discard);
     let mut found = Vec::with_capacity(names.len());
@@ -128,7 +152,10 @@ fn read_partition(
             if discards {
                 continue;
             }
-            return Err(data_error(format!("{place}: the manifest {} is missing; nothing is published", path.display())));
+            return Err(data_error(format!(
+                "{place}: the manifest {} is missing; nothing is published",
+                path.display()
+            )));
         };
         let manifest: ChunkManifest = serde_json::from_slice(&content)
             .map_err(|error| data_error(format!("{place}: the manifest {} is damaged: {error}", path.display())))?;
@@ -144,11 +171,21 @@ fn read_partition(
 fn chunk_names(stage: Stage, partition: &CommittedPartition) -> Result<Vec<ChunkName>, u32> {
     let mut names = Vec::new();
     let mut next = 0;
-    for &Segment { attempt, first_seq, next_seq } in &partition.segments {
+    for &Segment {
+        attempt,
+        first_seq,
+        next_seq,
+    } in &partition.segments
+    {
         if first_seq != next {
             return Err(next);
         }
-        names.extend((first_seq..next_seq).map(|seq| ChunkName { stage, partition: partition.partition, attempt, seq }));
+        names.extend((first_seq..next_seq).map(|seq| ChunkName {
+            stage,
+            partition: partition.partition,
+            attempt,
+            seq,
+        }));
         next = next_seq;
     }
     Ok(names)
@@ -160,17 +197,29 @@ fn check_manifest(
     manifest: &ChunkManifest,
     discards: bool,
 ) -> Result<(), String> {
-    let is = (manifest.run, manifest.step, manifest.partition, manifest.fence.id, manifest.seq);
+    let is = (
+        manifest.run,
+        manifest.step,
+        manifest.partition,
+        manifest.fence.id,
+        manifest.seq,
+    );
     if is != (context.run, context.step_no, name.partition, name.attempt, name.seq) {
         return Err("belongs to another chunk".into());
     }
     let rows: u64 = manifest.files.iter().map(|file| file.rows).sum();
     if name.stage != Stage::Scatter && !discards && rows != manifest.counters.written {
-        return Err(format!("lists files of {rows} rows for {} rows written", manifest.counters.written));
+        return Err(format!(
+            "lists files of {rows} rows for {} rows written",
+            manifest.counters.written
+        ));
     }
     let rejected = manifest.rejects.as_ref().map_or(0, |file| file.rows);
     if rejected != manifest.counters.rejected {
-        return Err(format!("keeps {rejected} of {} rejected records", manifest.counters.rejected));
+        return Err(format!(
+            "keeps {rejected} of {} rejected records",
+            manifest.counters.rejected
+        ));
     }
     Ok(())
 }
@@ -228,9 +277,15 @@ fn tiles(what: &str, partitions: &[CommittedPartition], domain: UnitRange) -> Re
     let mut end = domain.low;
     for range in ranges {
         if range.low != end {
-            let kind = if range.low > end { "nothing covers" } else { "two partitions cover" };
+            let kind = if range.low > end {
+                "nothing covers"
+            } else {
+                "two partitions cover"
+            };
             let hole = UnitRange::new(end.min(range.low), end.max(range.low));
-            return Err(data_error(format!("the {what} is not covered once: {kind} {hole}; nothing is published")));
+            return Err(data_error(format!(
+                "the {what} is not covered once: {kind} {hole}; nothing is published"
+            )));
         }
         end = range.high;
     }
@@ -245,7 +300,13 @@ fn tiles(what: &str, partitions: &[CommittedPartition], domain: UnitRange) -> Re
 
 fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'_>) -> Result<(), TaskError> {
     let check = |stage: Stage, partition: &CommittedPartition| {
-        let Counters { read, written, filtered, rejected, .. } = partition.counters;
+        let Counters {
+            read,
+            written,
+            filtered,
+            rejected,
+            ..
+        } = partition.counters;
         if partition.counters.reconciles() {
             return Ok(());
         }
@@ -255,9 +316,15 @@ fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'
             partition.partition
         )))
     };
-    committed.scatter.iter().try_for_each(|partition| check(Stage::Scatter, partition))?;
+    committed
+        .scatter
+        .iter()
+        .try_for_each(|partition| check(Stage::Scatter, partition))?;
     if must_reconcile(frame) {
-        committed.execute.iter().try_for_each(|partition| check(Stage::Execute, partition))?;
+        committed
+            .execute
+            .iter()
+            .try_for_each(|partition| check(Stage::Execute, partition))?;
     }
     if frame.exchange.is_some() {
         let (scattered, read) = (total(committed.scatter).written, total(committed.execute).read);
@@ -286,7 +353,11 @@ fn must_reconcile(frame: &StepFrame) -> bool {
 
 fn certificate(context: &StepContext, frame: &StepFrame, committed: Committed<'_>) -> Certificate {
     let exchanged = frame.exchange.is_some();
-    let source = if exchanged { committed.scatter } else { committed.execute };
+    let source = if exchanged {
+        committed.scatter
+    } else {
+        committed.execute
+    };
     let mut counters = total(committed.execute);
     if exchanged {
         let scatter = total(committed.scatter);
@@ -321,7 +392,11 @@ fn certificate(context: &StepContext, frame: &StepFrame, committed: Committed<'_
         files: frame.facts.files.clone(),
         domain: frame.facts.domain,
         ranges: source.iter().map(range).collect(),
-        exchange: if exchanged { committed.execute.iter().map(bucket).collect() } else { Vec::new() },
+        exchange: if exchanged {
+            committed.execute.iter().map(bucket).collect()
+        } else {
+            Vec::new()
+        },
         counters,
         records: source_totals(frame, committed).1,
         reconciled: must_reconcile(frame).then_some(true),

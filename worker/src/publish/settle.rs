@@ -22,7 +22,11 @@ use crate::storage::StepFolders;
 /// meanwhile, `Cancelled` where the step was aborted, and those of storage.
 pub fn publish(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Publication, TaskError> {
     let folders = StepFolders::of(sealed.context)?;
-    let exposure = Exposure { folders: &folders, fence: sealed.fence, exists: exists_mode(sealed.context) };
+    let exposure = Exposure {
+        folders: &folders,
+        fence: sealed.fence,
+        exists: exists_mode(sealed.context),
+    };
     let standing = match own_verdict(sealed, &folders)? {
         Some(verdict) => (verdict, None),
         None => match decide(sealed, &exposure, gate) {
@@ -40,11 +44,7 @@ pub fn publish(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Publication, 
     }
 }
 
-fn decide(
-    sealed: &Sealed<'_>,
-    exposure: &Exposure<'_>,
-    gate: &mut Gate<'_>,
-) -> Result<(Verdict, Accounts), TaskError> {
+fn decide(sealed: &Sealed<'_>, exposure: &Exposure<'_>, gate: &mut Gate<'_>) -> Result<(Verdict, Accounts), TaskError> {
     let accounts = lay_out(sealed, exposure, gate)?;
     Ok((settle(sealed, exposure.folders, &accounts)?, accounts))
 }
@@ -130,7 +130,9 @@ fn lay_out(sealed: &Sealed<'_>, exposure: &Exposure<'_>, gate: &mut Gate<'_>) ->
 /// A later verdict whose output is its own files alone: this one's must not come back.
 fn is_superseded(folders: &StepFolders, verdict: &Verdict) -> Result<bool, TaskError> {
     let later = verdicts_from(folders, verdict.generation + 1)?;
-    Ok(later.iter().any(|later| later.verdict == VerdictKind::Committed && later.replaces))
+    Ok(later
+        .iter()
+        .any(|later| later.verdict == VerdictKind::Committed && later.replaces))
 }
 
 /// Creates this step's verdict at the first free generation, or finds it.
@@ -163,7 +165,10 @@ fn settle(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts) -> Re
 fn proposal(sealed: &Sealed<'_>, accounts: &Accounts, generation: u64) -> Verdict {
     let appends = exists_mode(sealed.context) == Exists::Append;
     let shown = |file: &DataFile| match appends {
-        true => DataFile { path: appended_name(&file.path, generation), ..file.clone() },
+        true => DataFile {
+            path: appended_name(&file.path, generation),
+            ..file.clone()
+        },
         false => file.clone(),
     };
     Verdict {

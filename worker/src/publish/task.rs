@@ -16,7 +16,13 @@ pub fn run_prepare(assignment: &Assignment) -> Result<Outcome, TaskError> {
 
 /// Stage Merge: one commit.
 pub fn run_merge(assignment: &Assignment, leader: &dyn Leader) -> Result<Outcome, TaskError> {
-    let Assignment { task, fence, units, context, .. } = assignment;
+    let Assignment {
+        task,
+        fence,
+        units,
+        context,
+        ..
+    } = assignment;
     let execute = leader.committed(Stage::Execute)?;
     let commit = merge(context, *fence, task.partition, *units, &execute, &mut |rows| {
         check_stop(assignment, leader, rows)
@@ -52,7 +58,11 @@ pub fn run_abort(
     preparation: &[u8],
     seal: Option<u64>,
 ) -> Result<Outcome, TaskError> {
-    let generation = if preparation.is_empty() { None } else { Some(parse(preparation)?.generation) };
+    let generation = if preparation.is_empty() {
+        None
+    } else {
+        Some(parse(preparation)?.generation)
+    };
     // An unsealed step cannot have been published, so nothing has to be made visible.
     let stages = match seal {
         Some(_) => committed_stages(assignment, leader)?,
@@ -78,7 +88,11 @@ struct Stages {
 
 impl Stages {
     fn as_committed(&self) -> Committed<'_> {
-        Committed { scatter: &self.scatter, execute: &self.execute, merge: &self.merge }
+        Committed {
+            scatter: &self.scatter,
+            execute: &self.execute,
+            merge: &self.merge,
+        }
     }
 }
 
@@ -92,7 +106,11 @@ fn committed_stages(assignment: &Assignment, leader: &dyn Leader) -> Result<Stag
         Some(_) => leader.committed(Stage::Merge)?,
         None => Vec::new(),
     };
-    Ok(Stages { scatter, execute: leader.committed(Stage::Execute)?, merge })
+    Ok(Stages {
+        scatter,
+        execute: leader.committed(Stage::Execute)?,
+        merge,
+    })
 }
 
 fn check_stop(assignment: &Assignment, leader: &dyn Leader, rows: u64) -> Result<(), TaskError> {
@@ -100,14 +118,20 @@ fn check_stop(assignment: &Assignment, leader: &dyn Leader, rows: u64) -> Result
         Stop::No | Stop::AtCheckpoint => Ok(()),
         Stop::Now => Err(TaskError::new(
             ErrorClass::Fenced,
-            format!("{} of {} was told to stop; another attempt goes on", assignment.fence, assignment.task),
+            format!(
+                "{} of {} was told to stop; another attempt goes on",
+                assignment.fence, assignment.task
+            ),
         )),
     }
 }
 
 fn parse(preparation: &[u8]) -> Result<Preparation, TaskError> {
     serde_json::from_slice(preparation).map_err(|error| {
-        TaskError::new(ErrorClass::Transient, format!("what prepare reported cannot be read: {error}"))
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("what prepare reported cannot be read: {error}"),
+        )
     })
 }
 

@@ -41,7 +41,10 @@ fn file_sink(exists: Exists) -> FileSink {
 }
 
 fn fence(serial: u64) -> Fence {
-    Fence { number: serial as u32, id: AttemptId { term: Term(1), serial } }
+    Fence {
+        number: serial as u32,
+        id: AttemptId { term: Term(1), serial },
+    }
 }
 
 /// One step of one run over a folder that several runs may share.
@@ -58,20 +61,31 @@ fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         after: vec![],
         source: Source::Sequence { from: 0, to: 30 },
         lookups: BTreeMap::new(),
-        partition: Partitioning { method: Partition::Auto, count: Count::Auto },
+        partition: Partitioning {
+            method: Partition::Auto,
+            count: Count::Auto,
+        },
         checks: vec![],
         sql: None,
         on_error: OnError::default(),
         sink: sink.clone(),
     };
-    let column = |name: &str| Column { name: name.into(), ty: "Int64".into(), nullable: true, key_type: None };
+    let column = |name: &str| Column {
+        name: name.into(),
+        ty: "Int64".into(),
+        nullable: true,
+        key_type: None,
+    };
     let facts = Facts {
         unit: Unit::Number,
         files: vec![],
         domain: UnitRange::new(0, u64::from(PARTITIONS) * RECORDS),
         columns: vec![column("n")],
         output: vec![column("n"), column("k")],
-        transform: TransformFacts { mode: TransformMode::RowWise { expands: false }, reason: String::new() },
+        transform: TransformFacts {
+            mode: TransformMode::RowWise { expands: false },
+            reason: String::new(),
+        },
         rows: 30,
         bytes: 0,
         sample: None,
@@ -82,7 +96,11 @@ fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         Sink::Discard => None,
     };
     StepContext {
-        job: Job { name: "nightly".into(), parameters: BTreeMap::new(), steps: vec![step] },
+        job: Job {
+            name: "nightly".into(),
+            parameters: BTreeMap::new(),
+            steps: vec![step],
+        },
         step_no: 0,
         run: RunId(Uuid::from_u128(run)),
         base_dir: folder.to_path_buf(),
@@ -103,14 +121,25 @@ impl Run {
     fn prepared(folder: &Path, run: u128, sink: Sink) -> Self {
         let context = context(folder, run, sink);
         let preparation = prepare(&context, fence(1)).unwrap();
-        assert_eq!(prepare(&context, fence(2)).unwrap(), preparation, "preparing again changes nothing");
-        Self { context, preparation, execute: vec![], merge: vec![] }
+        assert_eq!(
+            prepare(&context, fence(2)).unwrap(),
+            preparation,
+            "preparing again changes nothing"
+        );
+        Self {
+            context,
+            preparation,
+            execute: vec![],
+            merge: vec![],
+        }
     }
 
     /// Prepared, executed and merged.
     fn executed(folder: &Path, run: u128, sink: Sink) -> Self {
         let mut this = Self::prepared(folder, run, sink);
-        this.execute = (0..PARTITIONS).map(|partition| this.execute(partition, 10 + u64::from(partition))).collect();
+        this.execute = (0..PARTITIONS)
+            .map(|partition| this.execute(partition, 10 + u64::from(partition)))
+            .collect();
         if let Some(shares) = this.context.frame.as_ref().unwrap().merge {
             let share = |number| {
                 let units = UnitRange::new(u64::from(number), u64::from(number) + 1);
@@ -130,7 +159,10 @@ impl Run {
         let mut total = Counters::default();
         let mut records = RecordHash::default();
         for (seq, (from, to)) in [(low, low + 4), (low + 4, low + RECORDS)].into_iter().enumerate() {
-            let kept: Vec<i64> = (from..to).filter(|n| n % RECORDS != 3 && n % RECORDS != 7).map(|n| n as i64).collect();
+            let kept: Vec<i64> = (from..to)
+                .filter(|n| n % RECORDS != 3 && n % RECORDS != 7)
+                .map(|n| n as i64)
+                .collect();
             let manifest = self.chunk(partition, fence(serial), seq as u32, (from, to), &kept);
             total += manifest.counters;
             records += manifest.records;
@@ -152,7 +184,12 @@ impl Run {
         let rejects: Vec<Reject> = (from..to)
             .filter(|n| n % RECORDS == 7)
             .map(|n| Reject {
-                place: Place { file: "in.csv".into(), line: Some(n), row: None, raw: format!("{n},\"x") },
+                place: Place {
+                    file: "in.csv".into(),
+                    line: Some(n),
+                    row: None,
+                    raw: format!("{n},\"x"),
+                },
                 rule: "parse".into(),
                 reason: "an odd quote".into(),
             })
@@ -190,7 +227,11 @@ impl Run {
             fence: fence(serial),
             generation: self.preparation.generation,
             seal: SEAL,
-            committed: Committed { scatter: &[], execute: &self.execute, merge: &self.merge },
+            committed: Committed {
+                scatter: &[],
+                execute: &self.execute,
+                merge: &self.merge,
+            },
         }
     }
 
@@ -200,7 +241,14 @@ impl Run {
 
     fn abort(&self, serial: u64) -> Result<Abortion, TaskError> {
         let sealed = self.sealed(serial);
-        abort(&self.context, fence(serial), Some(sealed.generation), SEAL, sealed.committed, &mut |_| Ok(()))
+        abort(
+            &self.context,
+            fence(serial),
+            Some(sealed.generation),
+            SEAL,
+            sealed.committed,
+            &mut |_| Ok(()),
+        )
     }
 
     fn folders(&self) -> StepFolders {
@@ -238,7 +286,11 @@ fn committed(
         position: units.high,
         counters,
         records,
-        segments: vec![Segment { attempt: fence.id, first_seq: 0, next_seq: commits }],
+        segments: vec![Segment {
+            attempt: fence.id,
+            first_seq: 0,
+            next_seq: commits,
+        }],
     }
 }
 
@@ -249,8 +301,11 @@ fn numbers(output: &Path) -> Vec<i64> {
         .filter(|path| path.extension().is_some_and(|extension| extension == "csv"))
         .flat_map(|path| {
             let text = fs::read_to_string(path).unwrap();
-            let lines: Vec<i64> =
-                text.lines().skip(1).map(|line| line.split(',').next().unwrap().parse().unwrap()).collect();
+            let lines: Vec<i64> = text
+                .lines()
+                .skip(1)
+                .map(|line| line.split(',').next().unwrap().parse().unwrap())
+                .collect();
             lines
         })
         .collect();
@@ -260,9 +315,17 @@ fn numbers(output: &Path) -> Vec<i64> {
 
 fn files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for name in list_folder(folder).unwrap().into_iter().filter(|name| !name.starts_with(['_', '.'])) {
+    for name in list_folder(folder)
+        .unwrap()
+        .into_iter()
+        .filter(|name| !name.starts_with(['_', '.']))
+    {
         let path = folder.join(name);
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path))
+        } else {
+            found.push(path)
+        }
     }
     found
 }
@@ -297,18 +360,37 @@ fn check_published(run: &Run, publication: &Publication, former: &[i64]) {
     let lines: Vec<String> = list_folder(&rejects)
         .unwrap()
         .iter()
-        .flat_map(|name| fs::read_to_string(rejects.join(name)).unwrap().lines().map(String::from).collect::<Vec<_>>())
+        .flat_map(|name| {
+            fs::read_to_string(rejects.join(name))
+                .unwrap()
+                .lines()
+                .map(String::from)
+                .collect::<Vec<_>>()
+        })
         .collect();
     assert_eq!(lines.len(), 3);
-    assert!(lines[0].contains("\"partition\":0") && lines[0].contains("\"line\":7"), "{}", lines[0]);
+    assert!(
+        lines[0].contains("\"partition\":0") && lines[0].contains("\"line\":7"),
+        "{}",
+        lines[0]
+    );
     run.check_nothing_staged();
 }
 
 fn sinks(exists: Exists) -> Vec<Sink> {
     let plain = file_sink(exists);
-    let merged = FileSink { files: Some(2), ..plain.clone() };
-    let hive = FileSink { partition_by: vec!["k".into()], ..plain.clone() };
-    let both = FileSink { files: Some(1), ..hive.clone() };
+    let merged = FileSink {
+        files: Some(2),
+        ..plain.clone()
+    };
+    let hive = FileSink {
+        partition_by: vec!["k".into()],
+        ..plain.clone()
+    };
+    let both = FileSink {
+        files: Some(1),
+        ..hive.clone()
+    };
     [plain, merged, hive, both].into_iter().map(Sink::Csv).collect()
 }
 
@@ -404,7 +486,10 @@ fn an_abort_and_a_publisher_agree() {
             });
             (publisher.join().unwrap(), abort.join().unwrap())
         });
-        assert!(head_start < 3 || published.is_ok(), "the verdict stood when the abort began");
+        assert!(
+            head_start < 3 || published.is_ok(),
+            "the verdict stood when the abort began"
+        );
         // Whoever was disturbed by the other's sweep asks again, as the leader would have it do.
         let aborted = aborted.or_else(|_| run.abort(32)).unwrap();
         let published = match published {
@@ -427,7 +512,10 @@ fn an_abort_and_a_publisher_agree() {
         }
         assert_eq!(run.abort(34).unwrap(), aborted);
     }
-    assert!(outcomes.iter().all(|&count| count > 0), "each won sometimes: {outcomes:?}");
+    assert!(
+        outcomes.iter().all(|&count| count > 0),
+        "each won sometimes: {outcomes:?}"
+    );
 }
 
 #[test]
@@ -468,7 +556,11 @@ fn nothing_is_published_after_an_abort() {
     let context = context(folder.path(), 1, Sink::Csv(file_sink(Exists::Fail)));
     let abortion = abort(&context, fence(1), None, 0, Committed::default(), &mut |_| Ok(())).unwrap();
     assert_eq!(abortion.verdict, VerdictKind::Aborted);
-    assert_eq!(list_folder(folder.path()).unwrap(), Vec::<String>::new(), "a step that was not prepared leaves nothing");
+    assert_eq!(
+        list_folder(folder.path()).unwrap(),
+        Vec::<String>::new(),
+        "a step that was not prepared leaves nothing"
+    );
 }
 
 #[test]
@@ -488,7 +580,13 @@ fn a_late_publisher_does_not_bring_back_what_was_replaced() {
         Ok(())
     });
     assert!(result.is_ok_and(|publication| publication.rows == 24));
-    assert!(folder.path().join("out/table/_gapless").join(format!("certificate-0-{}.json", Uuid::from_u128(2))).exists());
+    assert!(
+        folder
+            .path()
+            .join("out/table/_gapless")
+            .join(format!("certificate-0-{}.json", Uuid::from_u128(2)))
+            .exists()
+    );
 
     // The same where the first was never exposed at all.
     let folder = tempfile::tempdir().unwrap();
@@ -505,14 +603,20 @@ fn runs_that_append_both_count_whatever_their_names() {
     // Both were prepared for the same generation, and both stores gave the same attempt ids.
     let folder = tempfile::tempdir().unwrap();
     let sink = || Sink::Csv(file_sink(Exists::Append));
-    let (one, other) = (Run::executed(folder.path(), 1, sink()), Run::executed(folder.path(), 2, sink()));
+    let (one, other) = (
+        Run::executed(folder.path(), 1, sink()),
+        Run::executed(folder.path(), 2, sink()),
+    );
     assert_eq!(one.preparation.generation, other.preparation.generation);
     one.publish(30).unwrap();
     other.publish(30).unwrap();
     let mut all = [expected(), expected()].concat();
     all.sort_unstable();
     assert_eq!(numbers(one.folders().output()), all);
-    assert_eq!(list_folder(&one.folders().published()).unwrap(), ["000001.json", "000002.json"]);
+    assert_eq!(
+        list_folder(&one.folders().published()).unwrap(),
+        ["000001.json", "000002.json"]
+    );
 }
 
 #[test]
@@ -521,12 +625,18 @@ fn an_output_that_is_taken_is_refused_with_the_remedy() {
     former(folder.path(), Exists::Replace);
     let error = prepare(&context(folder.path(), 1, Sink::Csv(file_sink(Exists::Fail))), fence(1)).unwrap_err();
     assert_eq!(error.class, ErrorClass::Config);
-    assert!(error.message.contains("out/table") && error.message.contains("exists: replace"), "{error}");
+    assert!(
+        error.message.contains("out/table") && error.message.contains("exists: replace"),
+        "{error}"
+    );
 
     // Taken after prepare, by another run.
     let folder = tempfile::tempdir().unwrap();
     let sink = || Sink::Csv(file_sink(Exists::Fail));
-    let (one, other) = (Run::executed(folder.path(), 1, sink()), Run::executed(folder.path(), 2, sink()));
+    let (one, other) = (
+        Run::executed(folder.path(), 1, sink()),
+        Run::executed(folder.path(), 2, sink()),
+    );
     let publication = one.publish(30).unwrap();
     let error = other.publish(31).unwrap_err();
     assert_eq!(error.class, ErrorClass::Config);
@@ -535,7 +645,10 @@ fn an_output_that_is_taken_is_refused_with_the_remedy() {
 
     // An abort of another run changed nothing and stands in nobody's way.
     let folder = tempfile::tempdir().unwrap();
-    let (one, other) = (Run::executed(folder.path(), 1, sink()), Run::executed(folder.path(), 2, sink()));
+    let (one, other) = (
+        Run::executed(folder.path(), 1, sink()),
+        Run::executed(folder.path(), 2, sink()),
+    );
     one.abort(30).unwrap();
     let publication = other.publish(31).unwrap();
     check_published(&other, &publication, &[]);
@@ -543,7 +656,10 @@ fn an_output_that_is_taken_is_refused_with_the_remedy() {
     let taken = folder.path().join("file");
     fs::write(&taken, "").unwrap();
     for path in ["file", "file/below"] {
-        let sink = Sink::Csv(FileSink { path: path.into(), ..file_sink(Exists::Replace) });
+        let sink = Sink::Csv(FileSink {
+            path: path.into(),
+            ..file_sink(Exists::Replace)
+        });
         let error = prepare(&context(folder.path(), 3, sink), fence(1)).unwrap_err();
         assert_eq!(error.class, ErrorClass::Config, "{error}");
     }
@@ -566,7 +682,9 @@ fn what_does_not_add_up_is_not_published() {
         ("the coordinator recorded", |run| run.execute[1].records.add(1)),
         ("is not complete", |run| run.execute[2].position -= 1),
         ("its commits end at", |run| run.execute[2].segments[0].next_seq = 1),
-        ("no attempt is recorded for commit 0", |run| run.execute[0].segments[0].first_seq = 1),
+        ("no attempt is recorded for commit 0", |run| {
+            run.execute[0].segments[0].first_seq = 1
+        }),
         ("nothing covers", |run| {
             run.execute.pop();
         }),
@@ -592,11 +710,22 @@ fn what_does_not_add_up_is_not_published() {
 fn counts_that_lose_a_record_are_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut run = Run::prepared(folder.path(), 1, Sink::Discard);
-    let counters = Counters { read: 10, written: 9, ..Counters::default() };
+    let counters = Counters {
+        read: 10,
+        written: 9,
+        ..Counters::default()
+    };
     run.execute = (0..PARTITIONS)
         .map(|partition| {
             let low = u64::from(partition) * RECORDS;
-            committed(partition, UnitRange::new(low, low + RECORDS), counters, RecordHash(0), fence(9), 1)
+            committed(
+                partition,
+                UnitRange::new(low, low + RECORDS),
+                counters,
+                RecordHash(0),
+                fence(9),
+                1,
+            )
         })
         .collect();
     let error = run.publish(30).unwrap_err();
@@ -610,11 +739,22 @@ fn a_discarded_output_has_its_certificate_and_rejects() {
     let run = Run::executed(folder.path(), 1, Sink::Discard);
     assert_eq!(list_folder(&run.folders().data()).unwrap(), Vec::<String>::new());
     // Only chunks that rejected something have a manifest.
-    assert_eq!(list_folder(&run.folders().manifests(Stage::Execute)).unwrap().len(), PARTITIONS as usize);
+    assert_eq!(
+        list_folder(&run.folders().manifests(Stage::Execute)).unwrap().len(),
+        PARTITIONS as usize
+    );
     let publication = run.publish(30).unwrap();
-    assert_eq!((publication.rows, publication.files, publication.source_rows), (24, 0, 30));
+    assert_eq!(
+        (publication.rows, publication.files, publication.source_rows),
+        (24, 0, 30)
+    );
     assert!(Path::new(&publication.certificate).exists());
-    assert_eq!(list_folder(&run.folders().output().join("_gapless/rejects")).unwrap().len(), PARTITIONS as usize);
+    assert_eq!(
+        list_folder(&run.folders().output().join("_gapless/rejects"))
+            .unwrap()
+            .len(),
+        PARTITIONS as usize
+    );
     run.check_nothing_staged();
 }
 
@@ -625,19 +765,49 @@ fn a_merged_output_has_the_files_asked_for() {
         let run = Run::executed(folder.path(), 1, kind(sink));
         run.publish(30).unwrap();
         let output = run.folders().output().to_path_buf();
-        let found: Vec<String> =
-            files(&output).iter().map(|path| path.strip_prefix(&output).unwrap().display().to_string()).collect();
+        let found: Vec<String> = files(&output)
+            .iter()
+            .map(|path| path.strip_prefix(&output).unwrap().display().to_string())
+            .collect();
         let first = fs::read(output.join(&found[0])).unwrap();
         (found, first)
     };
-    let one = FileSink { files: Some(1), ..file_sink(Exists::Fail) };
+    let one = FileSink {
+        files: Some(1),
+        ..file_sink(Exists::Fail)
+    };
     let (found, content) = names(one.clone(), Sink::Csv);
     assert_eq!(found, ["merged-00000-1-20-0.csv"]);
-    let text: String = expected().iter().map(|n| format!("{n},{}\n", if n % 2 == 0 { "even" } else { "odd" })).collect();
-    assert_eq!(String::from_utf8(content).unwrap(), format!("n,k\n{text}"), "in the order of partitions and chunks");
+    let text: String = expected()
+        .iter()
+        .map(|n| format!("{n},{}\n", if n % 2 == 0 { "even" } else { "odd" }))
+        .collect();
+    assert_eq!(
+        String::from_utf8(content).unwrap(),
+        format!("n,k\n{text}"),
+        "in the order of partitions and chunks"
+    );
 
-    let (found, _) = names(FileSink { files: Some(2), ..one.clone() }, Sink::Parquet);
+    let (found, _) = names(
+        FileSink {
+            files: Some(2),
+            ..one.clone()
+        },
+        Sink::Parquet,
+    );
     assert_eq!(found, ["merged-00000-1-20-0.parquet", "merged-00001-1-21-0.parquet"]);
-    let (found, _) = names(FileSink { partition_by: vec!["k".into()], ..one }, Sink::Parquet);
-    assert_eq!(found, ["k=even/merged-00000-1-20-0.parquet", "k=odd/merged-00000-1-20-0.parquet"]);
+    let (found, _) = names(
+        FileSink {
+            partition_by: vec!["k".into()],
+            ..one
+        },
+        Sink::Parquet,
+    );
+    assert_eq!(
+        found,
+        [
+            "k=even/merged-00000-1-20-0.parquet",
+            "k=odd/merged-00000-1-20-0.parquet"
+        ]
+    );
 }

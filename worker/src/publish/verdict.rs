@@ -11,7 +11,10 @@ use crate::storage::{Created, StepFolders, create_once, list_folder, read_if_pre
 /// The numbers of the verdicts that exist, ascending.
 pub(super) fn generations(folders: &StepFolders) -> Result<Vec<u64>, TaskError> {
     let names = list_folder(&folders.published())?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+    let mut numbers: Vec<u64> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".json")?.parse().ok())
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -44,10 +44,22 @@ impl CsvStyle {
         if matches!(sink.delimiter, QUOTE | b'\n' | b'\r') {
             return config("a delimiter is neither a quote nor the end of a line".into());
         }
-        if sink.null.bytes().any(|byte| matches!(byte, QUOTE | b'\n' | b'\r') || byte == sink.delimiter) {
-            return config(format!("the null text {:?} holds a delimiter, quote or end of line", sink.null));
+        if sink
+            .null
+            .bytes()
+            .any(|byte| matches!(byte, QUOTE | b'\n' | b'\r') || byte == sink.delimiter)
+        {
+            return config(format!(
+                "the null text {:?} holds a delimiter, quote or end of line",
+                sink.null
+            ));
         }
-        Ok(Self { header: sink.header, delimiter: sink.delimiter, null: sink.null.clone(), compression })
+        Ok(Self {
+            header: sink.header,
+            delimiter: sink.delimiter,
+            null: sink.null.clone(),
+            compression,
+        })
     }
 
     /// The header line, empty without one.
@@ -85,8 +97,7 @@ impl CsvStyle {
             Compression::Gzip => CsvEncoder::Gzip(GzEncoder::new(file, flate2::Compression::default())),
             Compression::Zstd => {
                 let path = file.path().to_path_buf();
-                let encoder =
-                    zstd::Encoder::new(file, ZSTD_LEVEL).map_err(|error| io_error("begin", &path, &error))?;
+                let encoder = zstd::Encoder::new(file, ZSTD_LEVEL).map_err(|error| io_error("begin", &path, &error))?;
                 CsvEncoder::Zstd(encoder)
             }
             _ => CsvEncoder::Plain(file),
@@ -160,7 +171,12 @@ pub(crate) struct CsvFile {
 impl CsvFile {
     pub fn begin(file: DurableFile, schema: SchemaRef, style: CsvStyle) -> Result<Self, TaskError> {
         let buffer = style.header_line(&schema);
-        Ok(Self { encoder: style.encoder(file)?, style, schema, buffer })
+        Ok(Self {
+            encoder: style.encoder(file)?,
+            style,
+            schema,
+            buffer,
+        })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
@@ -171,7 +187,10 @@ impl CsvFile {
             .zip(batch.columns())
             .map(|(field, column)| textual(field.name(), column))
             .collect::<Result<Vec<_>, _>>()?;
-        let columns = columns.iter().map(|column| TextColumn::new(column)).collect::<Result<Vec<_>, _>>()?;
+        let columns = columns
+            .iter()
+            .map(|column| TextColumn::new(column))
+            .collect::<Result<Vec<_>, _>>()?;
         let guarded = self.style.guards_values();
         for row in 0..batch.num_rows() {
             for (number, column) in columns.iter().enumerate() {

@@ -94,5 +94,8 @@ impl FormatFile {
 
 /// A batch that is not what the sink was opened for: a fault of ours, told rather than written.
 pub(super) fn wrong_batch(error: &arrow::error::ArrowError) -> TaskError {
-    TaskError::new(ErrorClass::Config, format!("the sink was given rows of another shape than planned: {error}"))
+    TaskError::new(
+        ErrorClass::Config,
+        format!("the sink was given rows of another shape than planned: {error}"),
+    )
 }

@@ -80,9 +80,18 @@ pub(super) struct HiveSink {
 impl HiveSink {
     /// `input` is what batches look like; `by` names columns of it.
     pub fn new(staging: Staging, input: &SchemaRef, by: &[String]) -> Result<Self, TaskError> {
-        let keys = by.iter().map(|name| input.index_of(name)).collect::<Result<Vec<_>, _>>().map_err(|e| wrong_batch(&e))?;
-        let rest: Vec<usize> = (0..input.fields().len()).filter(|column| !keys.contains(column)).collect();
-        let fields = keys.iter().map(|&key| SortField::new(input.field(key).data_type().clone())).collect();
+        let keys = by
+            .iter()
+            .map(|name| input.index_of(name))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|e| wrong_batch(&e))?;
+        let rest: Vec<usize> = (0..input.fields().len())
+            .filter(|column| !keys.contains(column))
+            .collect();
+        let fields = keys
+            .iter()
+            .map(|&key| SortField::new(input.field(key).data_type().clone()))
+            .collect();
         Ok(Self {
             staging,
             schema: Arc::new(input.project(&rest).map_err(|e| wrong_batch(&e))?),
@@ -134,7 +143,13 @@ impl HiveSink {
             ));
         }
         self.by_name.insert(name.clone(), self.folders.len());
-        self.folders.push(Folder { name, files: 0, open: None, waiting: Vec::new(), waiting_bytes: 0 });
+        self.folders.push(Folder {
+            name,
+            files: 0,
+            open: None,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+        });
         Ok(self.folders.len() - 1)
     }
 
@@ -160,10 +175,16 @@ impl HiveSink {
 
     fn open_in(&mut self, place: usize, folder: usize, first: &RecordBatch) -> Result<(), TaskError> {
         let entry = &mut self.folders[folder];
-        let file = self.staging.begin(&entry.name, entry.files, self.schema.clone(), Some(first))?;
+        let file = self
+            .staging
+            .begin(&entry.name, entry.files, self.schema.clone(), Some(first))?;
         entry.files += 1;
         entry.open = Some(place);
-        self.open[place] = Some(Slot { file, folder, used: self.clock });
+        self.open[place] = Some(Slot {
+            file,
+            folder,
+            used: self.clock,
+        });
         Ok(())
     }
 
@@ -175,7 +196,9 @@ impl HiveSink {
         self.folders[folder].waiting_bytes += bytes;
         self.waiting_bytes += bytes;
         while self.waiting_bytes > WAITING_BYTES {
-            let fullest = (0..self.folders.len()).max_by_key(|&folder| self.folders[folder].waiting_bytes).unwrap_or(0);
+            let fullest = (0..self.folders.len())
+                .max_by_key(|&folder| self.folders[folder].waiting_bytes)
+                .unwrap_or(0);
             self.admit(fullest)?;
         }
         Ok(())
@@ -183,7 +206,9 @@ impl HiveSink {
 
     /// Opens a file for a folder whose rows wait, in place of the one used longest ago.
     fn admit(&mut self, folder: usize) -> Result<(), TaskError> {
-        let Some(rows) = self.take_waiting(folder)? else { return Ok(()) };
+        let Some(rows) = self.take_waiting(folder)? else {
+            return Ok(());
+        };
         let oldest = (0..self.open.len())
             .min_by_key(|&place| self.open[place].as_ref().map_or(0, |slot| slot.used))
             .unwrap_or(0);
@@ -197,7 +222,9 @@ impl HiveSink {
         self.waiting_bytes -= mem::take(&mut entry.waiting_bytes);
         let waiting = mem::take(&mut entry.waiting);
         let Some(first) = waiting.first() else { return Ok(None) };
-        concat_batches(first.schema_ref(), &waiting).map(Some).map_err(|e| wrong_batch(&e))
+        concat_batches(first.schema_ref(), &waiting)
+            .map(Some)
+            .map_err(|e| wrong_batch(&e))
     }
 
     fn close(&mut self, place: usize) -> Result<(), TaskError> {
@@ -235,7 +262,10 @@ impl ChunkSink for HiveSink {
         let keys: Vec<ArrayRef> = self.keys.iter().map(|&key| batch.column(key).clone()).collect();
         let runs = partition(&keys).map_err(|e| wrong_batch(&e))?.ranges();
         let starts = UInt32Array::from_iter_values(runs.iter().map(|run| run.start as u32));
-        let first = keys.iter().map(|key| take(key, &starts, None)).collect::<Result<Vec<_>, _>>();
+        let first = keys
+            .iter()
+            .map(|key| take(key, &starts, None))
+            .collect::<Result<Vec<_>, _>>();
         let folders = self.folders_of(&first.map_err(|e| wrong_batch(&e))?)?;
         let content = batch.project(&self.rest).map_err(|e| wrong_batch(&e))?;
         if rows / runs.len() >= SHORT_RUN {
@@ -247,7 +277,8 @@ impl ChunkSink for HiveSink {
             let mut order: Vec<usize> = (0..runs.len()).collect();
             order.sort_by_key(|&run| folders[run]);
             let indices = order.iter().flat_map(|&run| runs[run].clone()).map(|row| row as u32);
-            let gathered = take_record_batch(&content, &UInt32Array::from_iter_values(indices)).map_err(|e| wrong_batch(&e))?;
+            let gathered =
+                take_record_batch(&content, &UInt32Array::from_iter_values(indices)).map_err(|e| wrong_batch(&e))?;
             let mut start = 0;
             for group in order.chunk_by(|&one, &other| folders[one] == folders[other]) {
                 let length = group.iter().map(|&run| runs[run].len()).sum();
@@ -317,7 +348,10 @@ fn folder_name(names: &[String], keys: &[ArrayRef], row: usize) -> Result<String
         if path.len() - start > NAME_BYTES {
             return Err(TaskError::new(
                 ErrorClass::Data,
-                format!("column {name} holds a value too long for a folder's name: {}", &path[start..]),
+                format!(
+                    "column {name} holds a value too long for a folder's name: {}",
+                    &path[start..]
+                ),
             ));
         }
     }

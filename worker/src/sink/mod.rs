@@ -49,15 +49,21 @@ pub struct SealedChunk {
 impl SealedChunk {
     /// Returns when content and names are durable.
     pub fn wait(self) -> Result<Vec<DataFile>, TaskError> {
-        let (names, sealed): (Vec<_>, Vec<_>) =
-            self.files.into_iter().map(|(path, rows, file)| ((path, rows), file)).unzip();
+        let (names, sealed): (Vec<_>, Vec<_>) = self
+            .files
+            .into_iter()
+            .map(|(path, rows, file)| ((path, rows), file))
+            .unzip();
         let facts = create_durable(sealed, &self.folders)?;
-        let files = names.into_iter().zip(facts).map(|((path, rows), (bytes, checksum))| DataFile {
-            path,
-            rows,
-            bytes,
-            checksum: format!("{checksum:016x}"),
-        });
+        let files = names
+            .into_iter()
+            .zip(facts)
+            .map(|((path, rows), (bytes, checksum))| DataFile {
+                path,
+                rows,
+                bytes,
+                checksum: format!("{checksum:016x}"),
+            });
         Ok(files.collect())
     }
 }

@@ -43,14 +43,23 @@ impl ChunkTarget {
     ) -> Result<Self, TaskError> {
         Ok(Self {
             folders: StepFolders::of(context)?,
-            chunk: ChunkName { stage, partition, attempt: fence.id, seq },
+            chunk: ChunkName {
+                stage,
+                partition,
+                attempt: fence.id,
+                seq,
+            },
             discards: matches!(context.step().sink, Sink::Discard),
         })
     }
 
     /// The target of a chunk that keeps its files in `folders`.
     pub fn at(folders: StepFolders, chunk: ChunkName) -> Self {
-        Self { folders, chunk, discards: false }
+        Self {
+            folders,
+            chunk,
+            discards: false,
+        }
     }
 
     pub fn folders(&self) -> &StepFolders {
@@ -85,7 +94,11 @@ pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Resu
         Box::new(HiveSink::new(staging, &numbered, &file.partition_by)?)
     };
     Ok(match file.partition_column {
-        Some(_) => Box::new(NumberedSink { inner, schema: numbered, partition: target.chunk.partition }),
+        Some(_) => Box::new(NumberedSink {
+            inner,
+            schema: numbered,
+            partition: target.chunk.partition,
+        }),
         None => inner,
     })
 }
@@ -97,8 +110,12 @@ pub fn written_schema(sink: &Sink, output: &SchemaRef) -> Result<SchemaRef, Task
         return Ok(output.clone());
     };
     let numbered = with_partition_number(file, output);
-    let fields: Vec<_> =
-        numbered.fields().iter().filter(|field| !file.partition_by.contains(field.name())).cloned().collect();
+    let fields: Vec<_> = numbered
+        .fields()
+        .iter()
+        .filter(|field| !file.partition_by.contains(field.name()))
+        .cloned()
+        .collect();
     Ok(Arc::new(Schema::new(fields)))
 }
 
@@ -113,13 +130,18 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
     if let Some(name) = &file.partition_column
         && output.index_of(name).is_ok()
     {
-        return config(format!("partition_column: the output has a column {name} already; choose another name"));
+        return config(format!(
+            "partition_column: the output has a column {name} already; choose another name"
+        ));
     }
     let numbered = with_partition_number(file, output);
     let names: Vec<&str> = numbered.fields().iter().map(|field| field.name().as_str()).collect();
     for (number, name) in file.partition_by.iter().enumerate() {
         let Ok(field) = numbered.field_with_name(name) else {
-            return config(format!("partition_by: no column {name} in the output; there are {}", names.join(", ")));
+            return config(format!(
+                "partition_by: no column {name} in the output; there are {}",
+                names.join(", ")
+            ));
         };
         check_type(name, field.data_type())?;
         if file.partition_by[..number].contains(name) {

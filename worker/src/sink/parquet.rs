@@ -61,7 +61,10 @@ impl ParquetFile {
         let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|error| {
             TaskError::new(
                 ErrorClass::Config,
-                format!("cannot begin {}: {error}; cast the column to a type that Parquet has", path.display()),
+                format!(
+                    "cannot begin {}: {error}; cast the column to a type that Parquet has",
+                    path.display()
+                ),
             )
         })?;
         Ok(Self { writer, schema })
@@ -87,7 +90,9 @@ impl ParquetFile {
 
     pub fn close(self) -> Result<DurableFile, TaskError> {
         let path = self.writer.inner().path().to_path_buf();
-        self.writer.into_inner().map_err(|error| parquet_error("close", &path, &error))
+        self.writer
+            .into_inner()
+            .map_err(|error| parquet_error("close", &path, &error))
     }
 
     fn error(&self, action: &str, error: &ParquetError) -> TaskError {
@@ -153,7 +158,18 @@ const INTEGER_DECIMAL_DIGITS: u8 = 18;
 fn fallback_encoding(ty: &DataType) -> Option<Encoding> {
     use DataType::*;
     match ty {
-        Int8 | Int16 | Int32 | Int64 | UInt8 | UInt16 | UInt32 | UInt64 | Date32 | Date64 | Time32(_) | Time64(_)
+        Int8
+        | Int16
+        | Int32
+        | Int64
+        | UInt8
+        | UInt16
+        | UInt32
+        | UInt64
+        | Date32
+        | Date64
+        | Time32(_)
+        | Time64(_)
         | Timestamp(_, _) => Some(Encoding::DELTA_BINARY_PACKED),
         Decimal32(digits, _) | Decimal64(digits, _) | Decimal128(digits, _) | Decimal256(digits, _)
             if *digits <= INTEGER_DECIMAL_DIGITS =>
@@ -173,10 +189,17 @@ fn average_text_bytes(column: &dyn Array) -> usize {
         return 0;
     }
     let total: usize = match column.data_type() {
-        DataType::Utf8 => (0..rows).map(|row| column.as_string::<i32>().value_length(row) as usize).sum(),
-        DataType::LargeUtf8 => (0..rows).map(|row| column.as_string::<i64>().value_length(row) as usize).sum(),
+        DataType::Utf8 => (0..rows)
+            .map(|row| column.as_string::<i32>().value_length(row) as usize)
+            .sum(),
+        DataType::LargeUtf8 => (0..rows)
+            .map(|row| column.as_string::<i64>().value_length(row) as usize)
+            .sum(),
         // The low half of a view is its length.
-        DataType::Utf8View => column.as_string_view().views()[..rows].iter().map(|view| *view as u32 as usize).sum(),
+        DataType::Utf8View => column.as_string_view().views()[..rows]
+            .iter()
+            .map(|view| *view as u32 as usize)
+            .sum(),
         _ => 0,
     };
     total / rows

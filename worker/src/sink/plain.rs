@@ -28,7 +28,14 @@ pub(crate) struct Staging {
 
 impl Staging {
     pub fn new(folders: StepFolders, chunk: ChunkName, format: Format) -> Self {
-        Self { folders, chunk, format, made: HashSet::new(), sync: BTreeSet::new(), sealed: Vec::new() }
+        Self {
+            folders,
+            chunk,
+            format,
+            made: HashSet::new(),
+            sync: BTreeSet::new(),
+            sealed: Vec::new(),
+        }
     }
 
     pub fn format(&self) -> &Format {
@@ -40,7 +47,11 @@ impl Staging {
     pub fn create(&mut self, hive: &str, further: u32) -> Result<(String, DurableFile), TaskError> {
         self.make_folders(hive)?;
         let slash = if hive.is_empty() { "" } else { "/" };
-        let more = if further == 0 { String::new() } else { format!("-f{further}") };
+        let more = if further == 0 {
+            String::new()
+        } else {
+            format!("-f{further}")
+        };
         let rel = format!("{hive}{slash}{}{more}.{}", self.chunk, self.format.extension());
         let file = DurableFile::create(self.folders.data_file(&rel))?;
         Ok((rel, file))
@@ -54,7 +65,11 @@ impl Staging {
         first: Option<&RecordBatch>,
     ) -> Result<OpenFile, TaskError> {
         let (rel, file) = self.create(hive, further)?;
-        Ok(OpenFile { rel, rows: 0, file: self.format.begin(file, schema, first)? })
+        Ok(OpenFile {
+            rel,
+            rows: 0,
+            file: self.format.begin(file, schema, first)?,
+        })
     }
 
     pub fn seal(&mut self, open: OpenFile) -> Result<(), TaskError> {
@@ -68,7 +83,10 @@ impl Staging {
     }
 
     pub fn into_sealed(self) -> SealedChunk {
-        SealedChunk { files: self.sealed, folders: self.sync }
+        SealedChunk {
+            files: self.sealed,
+            folders: self.sync,
+        }
     }
 
     /// Creates the folders of `hive` below the staged data, never that folder itself: a step that
@@ -115,7 +133,12 @@ pub(super) struct PlainSink {
 
 impl PlainSink {
     pub fn new(staging: Staging, schema: SchemaRef, ensure_file: bool) -> Self {
-        Self { staging, schema, open: None, ensure_file }
+        Self {
+            staging,
+            schema,
+            open: None,
+            ensure_file,
+        }
     }
 
     fn begin(&mut self, first: Option<&RecordBatch>) -> Result<OpenFile, TaskError> {

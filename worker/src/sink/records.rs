@@ -36,15 +36,23 @@ impl ChunkTarget {
         let mut file = DurableFile::create(path.clone())?;
         let mut buffer = Vec::new();
         for reject in rejects {
-            serde_json::to_writer(&mut buffer, &RejectLine { partition: self.chunk.partition, reject })
-                .map_err(|error| TaskError::new(ErrorClass::Data, format!("a rejected record has no JSON: {error}")))?;
+            serde_json::to_writer(
+                &mut buffer,
+                &RejectLine {
+                    partition: self.chunk.partition,
+                    reject,
+                },
+            )
+            .map_err(|error| TaskError::new(ErrorClass::Data, format!("a rejected record has no JSON: {error}")))?;
             buffer.push(b'\n');
             if buffer.len() >= BUFFER_BYTES {
-                file.write_all(&buffer).map_err(|error| io_error("write", &path, &error))?;
+                file.write_all(&buffer)
+                    .map_err(|error| io_error("write", &path, &error))?;
                 buffer.clear();
             }
         }
-        file.write_all(&buffer).map_err(|error| io_error("write", &path, &error))?;
+        file.write_all(&buffer)
+            .map_err(|error| io_error("write", &path, &error))?;
         let (bytes, checksum) = file.seal().wait()?;
         sync_folder(&self.folders.rejects())?;
         Ok(Some(DataFile {

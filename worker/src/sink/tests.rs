@@ -50,14 +50,38 @@ struct Place {
 impl Place {
     fn new(sink: &Sink, partition: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let fence = Fence { number: 1, id: AttemptId { term: Term(1), serial: 17 } };
-        let folders =
-            StepFolders::new(sink, folder.path(), &folder.path().join("scratch"), RunId(Uuid::nil()), 0).unwrap();
+        let fence = Fence {
+            number: 1,
+            id: AttemptId {
+                term: Term(1),
+                serial: 17,
+            },
+        };
+        let folders = StepFolders::new(
+            sink,
+            folder.path(),
+            &folder.path().join("scratch"),
+            RunId(Uuid::nil()),
+            0,
+        )
+        .unwrap();
         for path in [folders.data(), folders.rejects(), folders.manifests(Stage::Execute)] {
             fs::create_dir_all(path).unwrap();
         }
-        let chunk = ChunkName { stage: Stage::Execute, partition, attempt: fence.id, seq: 0 };
-        Self { _folder: folder, target: ChunkTarget { folders, chunk, discards: matches!(sink, Sink::Discard) } }
+        let chunk = ChunkName {
+            stage: Stage::Execute,
+            partition,
+            attempt: fence.id,
+            seq: 0,
+        };
+        Self {
+            _folder: folder,
+            target: ChunkTarget {
+                folders,
+                chunk,
+                discards: matches!(sink, Sink::Discard),
+            },
+        }
     }
 
     fn write(&self, sink: &Sink, batches: &[RecordBatch]) -> Result<Vec<DataFile>, TaskError> {
@@ -80,15 +104,31 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 fn sample() -> RecordBatch {
     batch(vec![
         ("n", Arc::new(Int64Array::from(vec![Some(1), None, Some(-3), Some(4)]))),
-        ("t", Arc::new(StringArray::from(vec![Some("plain"), None, Some(""), Some("a,\"b\"\nc")]))),
-        ("f", Arc::new(Float64Array::from(vec![Some(0.1), None, Some(1e300), Some(f64::NAN)]))),
+        (
+            "t",
+            Arc::new(StringArray::from(vec![
+                Some("plain"),
+                None,
+                Some(""),
+                Some("a,\"b\"\nc"),
+            ])),
+        ),
+        (
+            "f",
+            Arc::new(Float64Array::from(vec![Some(0.1), None, Some(1e300), Some(f64::NAN)])),
+        ),
         (
             "d",
             Arc::new(
-                Decimal128Array::from(vec![Some(-5), None, Some(123_456), Some(0)]).with_precision_and_scale(12, 2).unwrap(),
+                Decimal128Array::from(vec![Some(-5), None, Some(123_456), Some(0)])
+                    .with_precision_and_scale(12, 2)
+                    .unwrap(),
             ),
         ),
-        ("day", Arc::new(Date32Array::from(vec![Some(0), None, Some(19_782), Some(-1)]))),
+        (
+            "day",
+            Arc::new(Date32Array::from(vec![Some(0), None, Some(19_782), Some(-1)])),
+        ),
     ])
 }
 
@@ -101,15 +141,30 @@ fn read_parquet(path: &Path) -> RecordBatch {
 
 #[test]
 fn parquet_reads_back_equal() {
-    for compression in [Compression::Auto, Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4] {
-        let sink = Sink::Parquet(FileSink { compression, ..file_sink("out") });
+    for compression in [
+        Compression::Auto,
+        Compression::None,
+        Compression::Gzip,
+        Compression::Snappy,
+        Compression::Lz4,
+    ] {
+        let sink = Sink::Parquet(FileSink {
+            compression,
+            ..file_sink("out")
+        });
         let place = Place::new(&sink, 3);
         let files = place.write(&sink, &[sample(), sample()]).unwrap();
         assert_eq!(files.len(), 1);
-        assert_eq!((files[0].path.as_str(), files[0].rows), ("part-00003-1-17-0.parquet", 8));
+        assert_eq!(
+            (files[0].path.as_str(), files[0].rows),
+            ("part-00003-1-17-0.parquet", 8)
+        );
         let bytes = fs::read(place.path(&files[0])).unwrap();
         assert_eq!(files[0].bytes, bytes.len() as u64);
-        assert_eq!(files[0].checksum, format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes)));
+        assert_eq!(
+            files[0].checksum,
+            format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))
+        );
         let back = read_parquet(&place.path(&files[0]));
         // NaN is not equal to itself, so compare as shown.
         let expected = concat_batches(sample().schema_ref(), &[sample(), sample()]).unwrap();
@@ -126,7 +181,12 @@ fn csv_is_written_byte_for_byte() {
              4,\"a,\"\"b\"\"\nc\",NaN,0.00,1969-12-31\n",
         ),
         (
-            FileSink { header: false, delimiter: b'-', null: "4".into(), ..file_sink("out") },
+            FileSink {
+                header: false,
+                delimiter: b'-',
+                null: "4".into(),
+                ..file_sink("out")
+            },
             "1-plain-0.1-\"-0.05\"-\"1970-01-01\"\n4-4-4-4-4\n\"-3\"-\"\"-1e300-1234.56-\"2024-02-29\"\n\
              \"4\"-\"a,\"\"b\"\"\nc\"-NaN-0.00-\"1969-12-31\"\n",
         ),
@@ -142,20 +202,36 @@ fn csv_is_written_byte_for_byte() {
 #[test]
 fn csv_is_compressed_as_asked() {
     use std::io::Read;
-    for (compression, name) in
-        [(Compression::Gzip, "part-00003-1-17-0.csv.gz"), (Compression::Zstd, "part-00003-1-17-0.csv.zst")]
-    {
-        let sink = Sink::Csv(FileSink { compression, ..file_sink("out") });
+    for (compression, name) in [
+        (Compression::Gzip, "part-00003-1-17-0.csv.gz"),
+        (Compression::Zstd, "part-00003-1-17-0.csv.zst"),
+    ] {
+        let sink = Sink::Csv(FileSink {
+            compression,
+            ..file_sink("out")
+        });
         let place = Place::new(&sink, 3);
         let files = place.write(&sink, &[sample()]).unwrap();
         assert_eq!(files[0].path, name);
-        let Some((Format::Csv(style), _)) = Format::of(&sink).unwrap() else { panic!() };
+        let Some((Format::Csv(style), _)) = Format::of(&sink).unwrap() else {
+            panic!()
+        };
         let mut text = String::new();
-        style.decoder(fs::File::open(place.path(&files[0])).unwrap()).unwrap().read_to_string(&mut text).unwrap();
+        style
+            .decoder(fs::File::open(place.path(&files[0])).unwrap())
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert!(text.starts_with("n,t,f,d,day\n1,plain,0.1"), "{text}");
     }
-    let sink = Sink::Csv(FileSink { compression: Compression::Snappy, ..file_sink("out") });
-    assert_eq!(Place::new(&sink, 3).write(&sink, &[sample()]).unwrap_err().class, ErrorClass::Config);
+    let sink = Sink::Csv(FileSink {
+        compression: Compression::Snappy,
+        ..file_sink("out")
+    });
+    assert_eq!(
+        Place::new(&sink, 3).write(&sink, &[sample()]).unwrap_err().class,
+        ErrorClass::Config
+    );
 }
 
 #[test]
@@ -173,10 +249,16 @@ fn only_partition_zero_leaves_an_empty_file() {
 
 #[test]
 fn the_partition_number_is_a_column() {
-    let sink = Sink::Csv(FileSink { partition_column: Some("part".into()), ..file_sink("out") });
+    let sink = Sink::Csv(FileSink {
+        partition_column: Some("part".into()),
+        ..file_sink("out")
+    });
     let place = Place::new(&sink, 12);
     let files = place.write(&sink, &[sample().project(&[0]).unwrap()]).unwrap();
-    assert_eq!(fs::read_to_string(place.path(&files[0])).unwrap(), "n,part\n1,12\n,12\n-3,12\n4,12\n");
+    assert_eq!(
+        fs::read_to_string(place.path(&files[0])).unwrap(),
+        "n,part\n1,12\n,12\n-3,12\n4,12\n"
+    );
 }
 
 /// Writes, and reads back (folder, values of the one column left).
@@ -190,14 +272,20 @@ fn hive(sink: &Sink, batches: &[RecordBatch]) -> (usize, BTreeMap<String, Vec<i6
         let rows = read_parquet(&place.path(file));
         assert_eq!(rows.num_columns(), 1);
         assert_eq!(rows.num_rows() as u64, file.rows);
-        found.entry(folder.to_string()).or_default().extend(rows.column(0).as_primitive::<Int64Type>().values());
+        found
+            .entry(folder.to_string())
+            .or_default()
+            .extend(rows.column(0).as_primitive::<Int64Type>().values());
     }
     (files.len(), found)
 }
 
 #[test]
 fn hive_folders_are_named_as_hive_does() {
-    let sink = Sink::Parquet(FileSink { partition_by: vec!["k".into(), "d".into()], ..file_sink("out") });
+    let sink = Sink::Parquet(FileSink {
+        partition_by: vec!["k".into(), "d".into()],
+        ..file_sink("out")
+    });
     let keys = StringArray::from(vec![
         Some("x"),
         Some("a/b c%"),
@@ -222,13 +310,19 @@ fn hive_folders_are_named_as_hive_does() {
         ("k=x/d=__HIVE_DEFAULT_PARTITION__", vec![5]),
         ("k=ü%3D1/d=1970-01-02", vec![6]),
     ];
-    let expected: BTreeMap<_, _> = expected.into_iter().map(|(name, rows)| (name.to_string(), rows)).collect();
+    let expected: BTreeMap<_, _> = expected
+        .into_iter()
+        .map(|(name, rows)| (name.to_string(), rows))
+        .collect();
     assert_eq!(hive(&sink, &[rows]), (7, expected));
 }
 
 #[test]
 fn hive_files_are_bounded_and_lose_no_row() {
-    let sink = Sink::Parquet(FileSink { partition_by: vec!["k".into()], ..file_sink("out") });
+    let sink = Sink::Parquet(FileSink {
+        partition_by: vec!["k".into()],
+        ..file_sink("out")
+    });
     // Sorted, shuffled, and far more values than files may be open, with rows wide enough to spill.
     for (values, shuffle, width) in [(5_i64, 1_i64, 1_usize), (500, 1, 1), (500, 7919, 1), (200, 7919, 400)] {
         let rows = 20_000_i64;
@@ -240,7 +334,12 @@ fn hive_files_are_bounded_and_lose_no_row() {
                 let pad = "x".repeat(width);
                 batch(vec![
                     ("n", Arc::new(Int64Array::from(chunk.to_vec()))),
-                    ("k", Arc::new(StringViewArray::from_iter_values(chunk.iter().map(|n| format!("{pad:.200}{}", key(n)))))),
+                    (
+                        "k",
+                        Arc::new(StringViewArray::from_iter_values(
+                            chunk.iter().map(|n| format!("{pad:.200}{}", key(n))),
+                        )),
+                    ),
                 ])
             })
             .collect();
@@ -266,8 +365,20 @@ fn options_that_cannot_be_are_refused_by_name() {
         (Sink::Parquet(by(&["absent"])), "absent"),
         (Sink::Parquet(by(&["n", "n"])), "twice"),
         (Sink::Parquet(by(&["n", "t", "f", "d", "day"])), "at least one"),
-        (Sink::Csv(FileSink { partition_column: Some("n".into()), ..file_sink("out") }), "has a column n already"),
-        (Sink::Csv(FileSink { null: "a,b".into(), ..file_sink("out") }), "a,b"),
+        (
+            Sink::Csv(FileSink {
+                partition_column: Some("n".into()),
+                ..file_sink("out")
+            }),
+            "has a column n already",
+        ),
+        (
+            Sink::Csv(FileSink {
+                null: "a,b".into(),
+                ..file_sink("out")
+            }),
+            "a,b",
+        ),
     ];
     for (sink, told) in cases {
         let error = check_sink(&sink, sample().schema_ref()).unwrap_err();

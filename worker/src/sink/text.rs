@@ -35,7 +35,9 @@ pub(super) fn check_type(name: &str, ty: &DataType) -> Result<(), TaskError> {
     if flat.is_nested() {
         return Err(TaskError::new(
             ErrorClass::Config,
-            format!("column {name} has type {ty}, which has no place in a text; use a parquet sink, or select its parts"),
+            format!(
+                "column {name} has type {ty}, which has no place in a text; use a parquet sink, or select its parts"
+            ),
         ));
     }
     Ok(())
@@ -88,7 +90,10 @@ impl<'a> TextColumn<'a> {
     pub fn append(&self, row: usize, out: &mut Vec<u8>) -> Result<(), TaskError> {
         match self {
             TextColumn::Other(_, formatter) => write!(Bytes(out), "{}", formatter.value(row)).map_err(|_| {
-                TaskError::new(ErrorClass::Data, format!("row {row} of a batch holds a value that has no text"))
+                TaskError::new(
+                    ErrorClass::Data,
+                    format!("row {row} of a batch holds a value that has no text"),
+                )
             }),
             _ => {
                 out.extend_from_slice(self.text(row).unwrap_or_default().as_bytes());

@@ -33,18 +33,28 @@ impl DurableFile {
     /// Creates `path`, which must not exist: names carry the attempt, so that an existing file was
     /// written by an earlier life of the same attempt and may already count.
     pub fn create(path: PathBuf) -> Result<Self, TaskError> {
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => gone(&path),
-            io::ErrorKind::AlreadyExists => TaskError::new(
-                ErrorClass::Transient,
-                format!(
-                    "{} exists already: this attempt has run before; the task goes on with a new attempt",
-                    path.display()
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => gone(&path),
+                io::ErrorKind::AlreadyExists => TaskError::new(
+                    ErrorClass::Transient,
+                    format!(
+                        "{} exists already: this attempt has run before; the task goes on with a new attempt",
+                        path.display()
+                    ),
                 ),
-            ),
-            _ => io_error("create", &path, &error),
-        })?;
-        Ok(Self { path, file: Tracked::new(file), hash: Box::default(), bytes: 0, since_write_back: 0 })
+                _ => io_error("create", &path, &error),
+            })?;
+        Ok(Self {
+            path,
+            file: Tracked::new(file),
+            hash: Box::default(),
+            bytes: 0,
+            since_write_back: 0,
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -97,7 +107,9 @@ pub struct SealedFile {
 impl SealedFile {
     /// Returns when the content is durable.
     pub fn wait(self) -> Result<(u64, u64), TaskError> {
-        self.pending.wait().map_err(|error| io_error("make durable", &self.path, &error))?;
+        self.pending
+            .wait()
+            .map_err(|error| io_error("make durable", &self.path, &error))?;
         Ok((self.bytes, self.checksum))
     }
 }
@@ -117,7 +129,8 @@ fn gone(path: &Path) -> TaskError {
 /// Writes a small new file durably, folder included. The file must not exist.
 pub fn write_new(path: PathBuf, content: &[u8]) -> Result<u64, TaskError> {
     let mut file = DurableFile::create(path.clone())?;
-    file.write_all(content).map_err(|error| io_error("write", &path, &error))?;
+    file.write_all(content)
+        .map_err(|error| io_error("write", &path, &error))?;
     let (_, checksum) = file.seal().wait()?;
     sync_folder(parent(&path))?;
     Ok(checksum)
@@ -145,7 +158,8 @@ pub fn create_once(path: &Path, unique: &str, content: &[u8]) -> Result<Created,
     // Left by an earlier life of the same caller, in whatever state.
     remove_file_if_present(&temporary)?;
     let mut file = DurableFile::create(temporary.clone())?;
-    file.write_all(content).map_err(|error| io_error("write", &temporary, &error))?;
+    file.write_all(content)
+        .map_err(|error| io_error("write", &temporary, &error))?;
     file.seal().wait()?;
     let linked = fs::hard_link(&temporary, path);
     remove_file_if_present(&temporary)?;
@@ -179,15 +193,22 @@ fn remove_file_if_present(path: &Path) -> Result<(), TaskError> {
 
 /// Makes the names in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<(), TaskError> {
-    flusher::folder(path.to_path_buf()).wait().map_err(|error| io_error("make durable the folder", path, &error))
+    flusher::folder(path.to_path_buf())
+        .wait()
+        .map_err(|error| io_error("make durable the folder", path, &error))
 }
 
 /// Makes files durable, then the folders that hold their names: all of them at once.
 pub fn create_durable(files: Vec<SealedFile>, folders: &BTreeSet<PathBuf>) -> Result<Vec<(u64, u64)>, TaskError> {
     let facts = files.into_iter().map(SealedFile::wait).collect::<Result<Vec<_>, _>>()?;
-    let pending: Vec<_> = folders.iter().map(|folder| (folder, flusher::folder(folder.clone()))).collect();
+    let pending: Vec<_> = folders
+        .iter()
+        .map(|folder| (folder, flusher::folder(folder.clone())))
+        .collect();
     for (folder, pending) in pending {
-        pending.wait().map_err(|error| io_error("make durable the folder", folder, &error))?;
+        pending
+            .wait()
+            .map_err(|error| io_error("make durable the folder", folder, &error))?;
     }
     Ok(facts)
 }
@@ -236,7 +257,10 @@ pub fn move_folder(from: &Path, to: &Path) -> Result<bool, TaskError> {
     match fs::rename(from, to) {
         Ok(()) => {}
         Err(error)
-            if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) =>
+            if matches!(
+                error.kind(),
+                io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+            ) =>
         {
             return Ok(false);
         }
@@ -313,20 +337,30 @@ mod tests {
                     let path = &path;
                     scope.spawn(move || {
                         let content = format!("writer {number}");
-                        (content.clone(), create_once(path, &number.to_string(), content.as_bytes()).unwrap())
+                        (
+                            content.clone(),
+                            create_once(path, &number.to_string(), content.as_bytes()).unwrap(),
+                        )
                     })
                 })
                 .collect();
             handles.into_iter().map(|handle| handle.join().unwrap()).collect()
         });
-        let winners: Vec<_> = outcomes.iter().filter(|(_, outcome)| *outcome == Created::Created).collect();
+        let winners: Vec<_> = outcomes
+            .iter()
+            .filter(|(_, outcome)| *outcome == Created::Created)
+            .collect();
         assert_eq!(winners.len(), 1);
         for (_, outcome) in &outcomes {
             if let Created::Exists(content) = outcome {
                 assert_eq!(content, winners[0].0.as_bytes());
             }
         }
-        assert_eq!(list_folder(folder.path()).unwrap(), ["000001.json"], "temporary names are gone");
+        assert_eq!(
+            list_folder(folder.path()).unwrap(),
+            ["000001.json"],
+            "temporary names are gone"
+        );
     }
 
     #[test]
@@ -334,7 +368,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("part");
         write_new(path.clone(), b"first").unwrap();
-        assert_eq!(write_new(path.clone(), b"second").unwrap_err().class, ErrorClass::Transient);
+        assert_eq!(
+            write_new(path.clone(), b"second").unwrap_err().class,
+            ErrorClass::Transient
+        );
         assert_eq!(fs::read(path).unwrap(), b"first");
     }
 

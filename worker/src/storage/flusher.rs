@@ -26,18 +26,29 @@ pub(super) struct Tracked {
 
 impl Tracked {
     pub fn new(file: File) -> Arc<Self> {
-        Arc::new(Self { file, failed: Mutex::new(None) })
+        Arc::new(Self {
+            file,
+            failed: Mutex::new(None),
+        })
     }
 
     fn sync_data(&self) {
         if let Err(error) = self.file.sync_data() {
-            self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(error);
+            self.failed
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner())
+                .get_or_insert(error);
         }
     }
 
     fn sync_all(&self) -> io::Result<()> {
         let result = self.file.sync_all();
-        match self.failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take() {
+        match self
+            .failed
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .take()
+        {
             Some(error) => Err(error),
             None => result,
         }
@@ -58,7 +69,9 @@ pub(super) struct Pending(Receiver<io::Result<()>>);
 
 impl Pending {
     pub fn wait(self) -> io::Result<()> {
-        self.0.recv().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs files is gone")))
+        self.0
+            .recv()
+            .unwrap_or_else(|_| Err(io::Error::other("the thread that syncs files is gone")))
     }
 }
 
@@ -68,7 +81,9 @@ static REQUESTS: LazyLock<SyncSender<Request>> = LazyLock::new(|| {
     let receiver = Arc::new(Mutex::new(receiver));
     for number in 0..THREADS {
         let receiver = Arc::clone(&receiver);
-        let spawned = thread::Builder::new().name(format!("gapless-fsync-{number}")).spawn(move || serve(&receiver));
+        let spawned = thread::Builder::new()
+            .name(format!("gapless-fsync-{number}"))
+            .spawn(move || serve(&receiver));
         // Without any thread the channel is closed and callers sync by themselves.
         drop(spawned);
     }

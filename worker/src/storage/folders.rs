@@ -54,7 +54,13 @@ pub struct StepFolders {
 impl StepFolders {
     /// Errors: `Config` where the sink's path has no last name (`/`, `..`).
     pub fn of(context: &StepContext) -> Result<Self, TaskError> {
-        Self::new(&context.step().sink, &context.base_dir, &context.scratch, context.run, context.step_no)
+        Self::new(
+            &context.step().sink,
+            &context.base_dir,
+            &context.scratch,
+            context.run,
+            context.step_no,
+        )
     }
 
     pub fn new(sink: &Sink, base_dir: &Path, scratch: &Path, run: RunId, step: StepNo) -> Result<Self, TaskError> {
@@ -67,7 +73,10 @@ impl StepFolders {
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
             return Err(TaskError::new(
                 ErrorClass::Config,
-                format!("the sink's path {} names no folder of its own; write out/<name>", output.display()),
+                format!(
+                    "the sink's path {} names no folder of its own; write out/<name>",
+                    output.display()
+                ),
             ));
         };
         let control = parent.join(format!(".{}.gapless", name.to_string_lossy()));
@@ -75,7 +84,14 @@ impl StepFolders {
             Sink::Csv(_) | Sink::Parquet(_) => control.join("run").join(&own),
             Sink::Discard => scratch_own.clone(),
         };
-        Ok(Self { output, control, staged, scratch: scratch_own, run, step })
+        Ok(Self {
+            output,
+            control,
+            staged,
+            scratch: scratch_own,
+            run,
+            step,
+        })
     }
 
     /// `P`: what readers open.
@@ -206,14 +222,20 @@ mod tests {
         let chunk = ChunkName {
             stage: Stage::Execute,
             partition: 7,
-            attempt: AttemptId { term: Term(1), serial: 17 },
+            attempt: AttemptId {
+                term: Term(1),
+                serial: 17,
+            },
             seq: 2,
         };
         let folders = folders("./out/x/").unwrap();
         let run = "00000000-0000-0000-0000-000000000000";
         let expected = [
             (folders.output().to_path_buf(), "/base/out/x".to_string()),
-            (folders.data_file("d=1/a.parquet"), format!("/base/out/.x.gapless/run/{run}-3/data/d=1/a.parquet.part")),
+            (
+                folders.data_file("d=1/a.parquet"),
+                format!("/base/out/.x.gapless/run/{run}-3/data/d=1/a.parquet.part"),
+            ),
             (
                 folders.manifest_file(chunk),
                 format!("/base/out/.x.gapless/run/{run}-3/manifest/part-00007-1-17-2.json"),
@@ -223,12 +245,24 @@ mod tests {
                 format!("/base/out/.x.gapless/run/{run}-3/rejects/part-00007-1-17-2.ndjson"),
             ),
             (
-                folders.manifest_file(ChunkName { stage: Stage::Scatter, ..chunk }),
+                folders.manifest_file(ChunkName {
+                    stage: Stage::Scatter,
+                    ..chunk
+                }),
                 format!("/scratch/{run}-3/manifest/scatter-00007-1-17-2.json"),
             ),
-            (folders.verdict_file(12), "/base/out/.x.gapless/published/000012.json".to_string()),
-            (folders.publication(chunk.attempt), format!("/base/out/.x.gapless/run/{run}-3/publish-1-17")),
-            (folders.certificate(), format!("/base/out/x/_gapless/certificate-3-{run}.json")),
+            (
+                folders.verdict_file(12),
+                "/base/out/.x.gapless/published/000012.json".to_string(),
+            ),
+            (
+                folders.publication(chunk.attempt),
+                format!("/base/out/.x.gapless/run/{run}-3/publish-1-17"),
+            ),
+            (
+                folders.certificate(),
+                format!("/base/out/x/_gapless/certificate-3-{run}.json"),
+            ),
         ];
         for (path, expected) in expected {
             assert_eq!(path, Path::new(&expected));

@@ -60,7 +60,10 @@ pub fn io_error(action: &str, path: &Path, error: &io::Error) -> TaskError {
         Some(Errno::OPNOTSUPP | Errno::INVAL) => "; the file system cannot do what publishing once needs",
         _ => "",
     };
-    TaskError::new(classify(error), format!("cannot {action} {}: {error}{remedy}", path.display()))
+    TaskError::new(
+        classify(error),
+        format!("cannot {action} {}: {error}{remedy}", path.display()),
+    )
 }
 
 #[cfg(test)]
@@ -84,7 +87,11 @@ mod tests {
         for (errno, class) in cases {
             let error = io::Error::from(errno);
             assert_eq!(classify(&error), class, "{errno:?}");
-            assert!(io_error("write", Path::new("/out/x"), &error).message.contains("/out/x"));
+            assert!(
+                io_error("write", Path::new("/out/x"), &error)
+                    .message
+                    .contains("/out/x")
+            );
         }
     }
 }
