@@ -7,7 +7,7 @@ use gapless_common::{
 };
 
 use super::{
-    Abortion, Action, Committed, Gate, Sealed, exists_mode,
+    Abortion, Action, Gate, Sealed, exists_mode,
     expose::{Exposure, sweep},
     is_own,
     settle::complete,
@@ -15,44 +15,37 @@ use super::{
 };
 use crate::{attempt::StepContext, storage::StepFolders};
 
-/// Aborts a step. `generation` is what prepare reported, `None` where the step was not prepared:
-/// then nobody can be publishing it. `seal` and `committed` are those of the sealed step, or zero
-/// and empty; a step found published is made visible with them before the answer.
+/// Aborts the step. `sealed` tells what would be published: the seal and the committed partitions, or
+/// zero and none where the step was not sealed. A step found published is made visible with them
+/// before the answer.
 ///
 /// After `ABORTED` nothing of this step becomes visible, whoever may still be at work on it.
-pub fn abort(
-    context: &StepContext,
-    fence: Fence,
-    generation: Option<u64>,
-    seal: u64,
-    committed: Committed<'_>,
-    gate: &mut Gate<'_>,
-) -> Result<Abortion, TaskError> {
-    let folders = StepFolders::of(context)?;
-    if let Some(generation) = generation {
-        let verdict = settle(context, fence, &folders, generation)?;
-        gate(Action::Decided)?;
-        if verdict.verdict == VerdictKind::Committed {
-            let sealed = Sealed {
-                context,
-                fence,
-                generation,
-                seal,
-                committed,
-            };
-            let exposure = Exposure {
-                folders: &folders,
-                fence,
-                exists: exists_mode(context),
-            };
-            let publication = complete(&sealed, &exposure, &verdict, None, gate)?;
-            return Ok(Abortion {
-                verdict: VerdictKind::Committed,
-                publication: Some(publication),
-            });
-        }
+pub fn abort(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Abortion, TaskError> {
+    let folders = StepFolders::of(sealed.context)?;
+    let verdict = settle(sealed.context, sealed.fence, &folders, sealed.generation)?;
+    gate(Action::Decided)?;
+    if verdict.verdict == VerdictKind::Committed {
+        let exposure = Exposure {
+            folders: &folders,
+            fence: sealed.fence,
+            exists: exists_mode(sealed.context),
+        };
+        let publication = complete(sealed, &exposure, &verdict, None, gate)?;
+        return Ok(Abortion {
+            verdict: VerdictKind::Committed,
+            publication: Some(publication),
+        });
     }
-    sweep(&folders, fence, gate)?;
+    sweep(&folders, sealed.fence, gate)?;
+    Ok(Abortion {
+        verdict: VerdictKind::Aborted,
+        publication: None,
+    })
+}
+
+/// Aborts a step that was not prepared: nobody can be publishing it, so there is nothing to settle.
+pub fn abort_unprepared(context: &StepContext, fence: Fence, gate: &mut Gate<'_>) -> Result<Abortion, TaskError> {
+    sweep(&StepFolders::of(context)?, fence, gate)?;
     Ok(Abortion {
         verdict: VerdictKind::Aborted,
         publication: None,

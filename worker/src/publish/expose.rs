@@ -15,8 +15,8 @@ use gapless_common::{
 
 use super::{Action, Gate, prepare::parent_of, reconcile::Accounts};
 use crate::storage::{
-    CONTROL_SUBFOLDER, StepFolders, create_folder, exchange_folders, io_error, link_file, list_folder, move_folder,
-    remove_tree, sync_folder, write_new,
+    CONTROL_SUBFOLDER, ChunkName, StepFolders, create_folder, exchange_folders, io_error, link_file, list_folder,
+    move_folder, remove_tree, sync_folder, write_new,
 };
 
 /// How one step is published.
@@ -37,7 +37,7 @@ impl Exposure<'_> {
         let mut tree = Tree::new(place);
         tree.folder(&format!("{CONTROL_SUBFOLDER}/rejects"))?;
         for (chunk, file) in &accounts.rejects {
-            tree.link(&self.folders.rejects_file(*chunk), &file.path, file.bytes)?;
+            tree.link(&self.folders.rejects_file(*chunk), &rejects_name(*chunk), file.bytes)?;
         }
         if self.exists != Exists::Append {
             for file in &accounts.files {
@@ -106,12 +106,9 @@ impl Exposure<'_> {
             tree.link(&self.folders.data_file(&staged.path), &shown.path, staged.bytes)?;
             gate(Action::Linked)?;
         }
-        for (_, file) in &accounts.rejects {
-            tree.link(
-                &place.join(&file.path),
-                &appended_name(&file.path, generation),
-                file.bytes,
-            )?;
+        for (chunk, file) in &accounts.rejects {
+            let name = rejects_name(*chunk);
+            tree.link(&place.join(&name), &appended_name(&name, generation), file.bytes)?;
             gate(Action::Linked)?;
         }
         tree.folder(CONTROL_SUBFOLDER)?;
@@ -127,6 +124,11 @@ impl Exposure<'_> {
         }
         sync_folder(&output.join(CONTROL_SUBFOLDER))
     }
+}
+
+/// Where the quarantined records of a chunk are found in the output.
+fn rejects_name(chunk: ChunkName) -> String {
+    format!("{CONTROL_SUBFOLDER}/rejects/{chunk}.ndjson")
 }
 
 /// The name under which an appended file is seen. Attempts are numbered by their store, and several

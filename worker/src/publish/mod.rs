@@ -14,22 +14,23 @@ mod task;
 mod verdict;
 
 use gapless_common::{
-    attempt::Fence,
+    attempt::{Fence, RecordHash},
     error::{ErrorClass, TaskError},
     job::{Exists, Sink},
     manifest::{Verdict, VerdictKind},
+    range::UnitRange,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::attempt::{CommittedPartition, StepContext};
 
-pub use abort::abort;
+pub use abort::{abort, abort_unprepared};
 pub use merge::merge;
 pub use prepare::prepare;
 pub use settle::publish;
-pub use task::{run_abort, run_merge, run_prepare, run_publish};
+pub use task::{ScatteredOf, run_abort, run_merge, run_prepare, run_publish};
 
-/// What prepare reports, and merge, publish and abort are given.
+/// What prepare reports, and publish and abort are given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Preparation {
     /// The number of the verdict that this step will create.
@@ -72,8 +73,12 @@ pub struct Committed<'a> {
     pub merge: &'a [CommittedPartition],
 }
 
+/// Tells rows and fingerprint that were scattered into a range of buckets, from the indexes of the
+/// sealed exchange files.
+pub type Scattered<'a> = dyn Fn(UnitRange) -> Result<(u64, RecordHash), TaskError> + 'a;
+
 /// What a publisher is to publish.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Sealed<'a> {
     pub context: &'a StepContext,
     pub fence: Fence,
@@ -81,6 +86,8 @@ pub struct Sealed<'a> {
     /// The digest under which the leader sealed the step.
     pub seal: u64,
     pub committed: Committed<'a>,
+    /// Asked where the step went through the exchange.
+    pub scattered: &'a Scattered<'a>,
 }
 
 /// What a publishing task has just done. It may be stopped after each, and repeated from the start.

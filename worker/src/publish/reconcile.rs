@@ -12,7 +12,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use super::Committed;
+use super::{Committed, Sealed};
 use crate::{
     attempt::{CommittedPartition, StepContext},
     storage::{ChunkName, StepFolders, read_if_present},
@@ -35,24 +35,29 @@ fn data_error(message: String) -> TaskError {
 /// Reads exactly the committed manifests and checks that everything adds up.
 ///
 /// Errors: `Data` in words, naming stage, partition and figures; then nothing is published.
-pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Result<Accounts, TaskError> {
+pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
+    let Sealed { context, committed, .. } = *sealed;
     let folders = StepFolders::of(context)?;
     let frame = frame(context)?;
     let scatter = read_stage(context, &folders, Stage::Scatter, committed.scatter)?;
     let execute = read_stage(context, &folders, Stage::Execute, committed.execute)?;
     let merged = read_stage(context, &folders, Stage::Merge, committed.merge)?;
 
-    let sealed = if frame.exchange.is_some() {
+    let source = if frame.exchange.is_some() {
         committed.scatter
     } else {
         committed.execute
     };
-    tiles("source", sealed, frame.facts.domain)?;
+    tiles("source", source, frame.facts.domain)?;
     if let Some(exchange) = &frame.exchange {
         let all = UnitRange::new(0, u64::from(exchange.buckets));
         tiles("exchange", committed.execute, all)?;
     }
     check_counts(context, frame, committed)?;
+    let exchange = match frame.exchange {
+        Some(_) => exchange_proofs(sealed)?,
+        None => Vec::new(),
+    };
 
     let mut files: Vec<DataFile> = if frame.merge.is_some() { &merged } else { &execute }
         .iter()
@@ -78,7 +83,7 @@ pub(super) fn reconcile(context: &StepContext, committed: Committed<'_>) -> Resu
         files,
         rows: written,
         rejects,
-        certificate: certificate(context, frame, committed),
+        certificate: certificate(context, frame, committed, exchange),
     })
 }
 
@@ -347,11 +352,40 @@ fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'
     Ok(())
 }
 
+/// Each range of buckets gave what was scattered into it, by count and by fingerprint.
+fn exchange_proofs(sealed: &Sealed<'_>) -> Result<Vec<ExchangeProof>, TaskError> {
+    let prove = |partition: &CommittedPartition| {
+        let (scattered_rows, scattered) = (sealed.scattered)(partition.units)?;
+        let proof = ExchangeProof {
+            partition: partition.partition,
+            units: partition.units,
+            scattered_rows,
+            read_rows: partition.counters.read,
+            scattered,
+            read: partition.records,
+        };
+        if (proof.scattered_rows, proof.scattered) != (proof.read_rows, proof.read) {
+            return Err(data_error(format!(
+                "the exchange does not add up: {scattered_rows} records ({scattered}) went into buckets {} of \
+                 partition {}, which read {} ({}); nothing is published",
+                proof.units, proof.partition, proof.read_rows, proof.read
+            )));
+        }
+        Ok(proof)
+    };
+    sealed.committed.execute.iter().map(prove).collect()
+}
+
 fn must_reconcile(frame: &StepFrame) -> bool {
     matches!(frame.facts.transform.mode, TransformMode::RowWise { expands: false })
 }
 
-fn certificate(context: &StepContext, frame: &StepFrame, committed: Committed<'_>) -> Certificate {
+fn certificate(
+    context: &StepContext,
+    frame: &StepFrame,
+    committed: Committed<'_>,
+    exchange: Vec<ExchangeProof>,
+) -> Certificate {
     let exchanged = frame.exchange.is_some();
     let source = if exchanged {
         committed.scatter
@@ -372,16 +406,6 @@ fn certificate(context: &StepContext, frame: &StepFrame, committed: Committed<'_
         read: partition.counters.read,
         records: partition.records,
     };
-    // The reader of a bucket has compared rows and fingerprint with what the sealed scatter files
-    // say before it committed; what it committed is therefore both.
-    let bucket = |partition: &CommittedPartition| ExchangeProof {
-        partition: partition.partition,
-        units: partition.units,
-        scattered_rows: partition.counters.read,
-        read_rows: partition.counters.read,
-        scattered: partition.records,
-        read: partition.records,
-    };
     Certificate {
         version: Certificate::VERSION,
         job: context.job.name.clone(),
@@ -392,11 +416,7 @@ fn certificate(context: &StepContext, frame: &StepFrame, committed: Committed<'_
         files: frame.facts.files.clone(),
         domain: frame.facts.domain,
         ranges: source.iter().map(range).collect(),
-        exchange: if exchanged {
-            committed.execute.iter().map(bucket).collect()
-        } else {
-            Vec::new()
-        },
+        exchange,
         counters,
         records: source_totals(frame, committed).1,
         reconciled: must_reconcile(frame).then_some(true),

@@ -120,7 +120,7 @@ pub(super) fn own_verdict(sealed: &Sealed<'_>, folders: &StepFolders) -> Result<
 }
 
 fn lay_out(sealed: &Sealed<'_>, exposure: &Exposure<'_>, gate: &mut Gate<'_>) -> Result<Accounts, TaskError> {
-    let accounts = reconcile(sealed.context, sealed.committed)?;
+    let accounts = reconcile(sealed)?;
     gate(Action::Reconciled)?;
     exposure.lay_out(&accounts)?;
     gate(Action::LaidOut)?;

@@ -1,13 +1,15 @@
 //! The stages of this room as an attempt runs them: an assignment in, an outcome out.
 
 use gapless_common::{
+    attempt::RecordHash,
     error::{ErrorClass, TaskError},
     ids::Stage,
+    range::UnitRange,
 };
 use serde::Serialize;
 
-use super::{Committed, Preparation, Sealed, abort, merge, prepare, publish};
-use crate::attempt::{Assignment, Leader, Outcome, Stop};
+use super::{Committed, Preparation, Scattered, Sealed, abort, abort_unprepared, merge, prepare, publish};
+use crate::attempt::{Assignment, CommittedPartition, Leader, Outcome, Stop};
 
 /// Stage Prepare. The result is a [`Preparation`].
 pub fn run_prepare(assignment: &Assignment) -> Result<Outcome, TaskError> {
@@ -31,67 +33,63 @@ pub fn run_merge(assignment: &Assignment, leader: &dyn Leader) -> Result<Outcome
     Ok(Outcome::Committed)
 }
 
-/// Stage Publish. `preparation` is what prepare reported, JSON. The result is a
-/// [`Publication`](super::Publication).
+/// Stage Publish. The result is a [`Publication`](super::Publication). `scattered` is asked only
+/// where the step went through the exchange, with the committed scatter partitions.
 pub fn run_publish(
     assignment: &Assignment,
     leader: &dyn Leader,
-    preparation: &[u8],
-    seal: u64,
+    scattered: &ScatteredOf<'_>,
 ) -> Result<Outcome, TaskError> {
     let stages = committed_stages(assignment, leader)?;
-    let sealed = Sealed {
-        context: &assignment.context,
-        fence: assignment.fence,
-        generation: parse(preparation)?.generation,
-        seal,
-        committed: stages.as_committed(),
-    };
+    let scattered = |units| scattered(&stages.scatter, units);
+    let sealed = stages.sealed(assignment, preparation(assignment)?.generation, &scattered);
     finished(&publish(&sealed, &mut |_| check_stop(assignment, leader, 0))?)
 }
 
-/// Stage Abort. `preparation` is empty where the step was not prepared, `seal` `None` where it was
-/// not sealed. The result is an [`Abortion`](super::Abortion).
+/// Stage Abort. The result is an [`Abortion`](super::Abortion).
 pub fn run_abort(
     assignment: &Assignment,
     leader: &dyn Leader,
-    preparation: &[u8],
-    seal: Option<u64>,
+    scattered: &ScatteredOf<'_>,
 ) -> Result<Outcome, TaskError> {
-    let generation = if preparation.is_empty() {
-        None
-    } else {
-        Some(parse(preparation)?.generation)
-    };
-    // An unsealed step cannot have been published, so nothing has to be made visible.
-    let stages = match seal {
+    let context = &assignment.context;
+    let gate = &mut |_| check_stop(assignment, leader, 0);
+    if context.preparation.is_none() {
+        return finished(&abort_unprepared(context, assignment.fence, gate)?);
+    }
+    // A step that was not sealed cannot have been published, so nothing has to be made visible.
+    let stages = match context.seal {
         Some(_) => committed_stages(assignment, leader)?,
         None => Stages::default(),
     };
-    let abortion = abort(
-        &assignment.context,
-        assignment.fence,
-        generation,
-        seal.unwrap_or(0),
-        stages.as_committed(),
-        &mut |_| check_stop(assignment, leader, 0),
-    )?;
-    finished(&abortion)
+    let scattered = |units| scattered(&stages.scatter, units);
+    let sealed = stages.sealed(assignment, preparation(assignment)?.generation, &scattered);
+    finished(&abort(&sealed, gate)?)
 }
+
+/// Rows and fingerprint that committed scatter partitions put into a range of buckets.
+pub type ScatteredOf<'a> = dyn Fn(&[CommittedPartition], UnitRange) -> Result<(u64, RecordHash), TaskError> + 'a;
 
 #[derive(Default)]
 struct Stages {
-    scatter: Vec<crate::attempt::CommittedPartition>,
-    execute: Vec<crate::attempt::CommittedPartition>,
-    merge: Vec<crate::attempt::CommittedPartition>,
+    scatter: Vec<CommittedPartition>,
+    execute: Vec<CommittedPartition>,
+    merge: Vec<CommittedPartition>,
 }
 
 impl Stages {
-    fn as_committed(&self) -> Committed<'_> {
-        Committed {
-            scatter: &self.scatter,
-            execute: &self.execute,
-            merge: &self.merge,
+    fn sealed<'a>(&'a self, assignment: &'a Assignment, generation: u64, scattered: &'a Scattered<'a>) -> Sealed<'a> {
+        Sealed {
+            context: &assignment.context,
+            fence: assignment.fence,
+            generation,
+            seal: assignment.context.seal.unwrap_or(0),
+            committed: Committed {
+                scatter: &self.scatter,
+                execute: &self.execute,
+                merge: &self.merge,
+            },
+            scattered,
         }
     }
 }
@@ -126,11 +124,12 @@ fn check_stop(assignment: &Assignment, leader: &dyn Leader, rows: u64) -> Result
     }
 }
 
-fn parse(preparation: &[u8]) -> Result<Preparation, TaskError> {
-    serde_json::from_slice(preparation).map_err(|error| {
+fn preparation(assignment: &Assignment) -> Result<Preparation, TaskError> {
+    let json = assignment.context.preparation.as_deref().unwrap_or_default();
+    serde_json::from_slice(json).map_err(|error| {
         TaskError::new(
             ErrorClass::Transient,
-            format!("what prepare reported cannot be read: {error}"),
+            format!("what prepare reported for {} cannot be read: {error}", assignment.task),
         )
     })
 }

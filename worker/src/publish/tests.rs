@@ -105,6 +105,8 @@ fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         run: RunId(Uuid::from_u128(run)),
         base_dir: folder.to_path_buf(),
         started_micros: 0,
+        preparation: None,
+        seal: None,
         scratch: folder.join("scratch"),
         frame: Some(StepFrame {
             facts,
@@ -232,6 +234,7 @@ impl Run {
                 execute: &self.execute,
                 merge: &self.merge,
             },
+            scattered: &|_| unreachable!("there is no exchange"),
         }
     }
 
@@ -240,15 +243,7 @@ impl Run {
     }
 
     fn abort(&self, serial: u64) -> Result<Abortion, TaskError> {
-        let sealed = self.sealed(serial);
-        abort(
-            &self.context,
-            fence(serial),
-            Some(sealed.generation),
-            SEAL,
-            sealed.committed,
-            &mut |_| Ok(()),
-        )
+        abort(&self.sealed(serial), &mut |_| Ok(()))
     }
 
     fn folders(&self) -> StepFolders {
@@ -554,7 +549,7 @@ fn nothing_is_published_after_an_abort() {
     }
     let folder = tempfile::tempdir().unwrap();
     let context = context(folder.path(), 1, Sink::Csv(file_sink(Exists::Fail)));
-    let abortion = abort(&context, fence(1), None, 0, Committed::default(), &mut |_| Ok(())).unwrap();
+    let abortion = abort_unprepared(&context, fence(1), &mut |_| Ok(())).unwrap();
     assert_eq!(abortion.verdict, VerdictKind::Aborted);
     assert_eq!(
         list_folder(folder.path()).unwrap(),
@@ -810,4 +805,71 @@ fn a_merged_output_has_the_files_asked_for() {
             "k=odd/merged-00000-1-20-0.parquet"
         ]
     );
+}
+
+#[test]
+fn an_exchange_is_proved_bucket_by_bucket() {
+    let exchange = gapless_common::plan::ExchangePlan {
+        function: gapless_common::plan::BucketFn::Hash {
+            columns: vec!["n".into()],
+        },
+        buckets: 30,
+    };
+    // How many records more the index of the exchange tells, and what comes of it.
+    for (more, told) in [(0, None), (1, Some("11 records"))] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::executed(folder.path(), 1, Sink::Csv(file_sink(Exists::Fail)));
+        run.context.frame.as_mut().unwrap().exchange = Some(exchange.clone());
+        let scatter: Vec<CommittedPartition> = (0..2_u32)
+            .map(|partition| {
+                let units = UnitRange::new(u64::from(partition) * 15, u64::from(partition) * 15 + 15);
+                let fence = fence(5 + u64::from(partition));
+                let counters = Counters {
+                    read: 16,
+                    written: 15,
+                    filtered: 1,
+                    ..Counters::default()
+                };
+                let manifest = ChunkManifest {
+                    run: run.context.run,
+                    step: 0,
+                    partition,
+                    fence,
+                    seq: 0,
+                    previous: units.low,
+                    next: units.high,
+                    counters,
+                    records: RecordHash(7),
+                    files: vec![],
+                    rejects: None,
+                };
+                let target = ChunkTarget::new(&run.context, Stage::Scatter, partition, fence, 0).unwrap();
+                target.write_manifest(&manifest).unwrap();
+                committed(partition, units, counters, RecordHash(7), fence, 1)
+            })
+            .collect();
+        let scattered = |units: UnitRange| {
+            let sum = (units.low..units.high).map(u128::from).sum();
+            Ok((units.len() + more, RecordHash(sum)))
+        };
+        let mut sealed = run.sealed(30);
+        sealed.committed.scatter = &scatter;
+        sealed.scattered = &scattered;
+        let result = publish(&sealed, &mut |_| Ok(()));
+        let Some(told) = told else {
+            let publication = result.unwrap();
+            assert_eq!(
+                (publication.source_rows, publication.records),
+                (32, RecordHash(14).to_string())
+            );
+            let certificate: Certificate =
+                serde_json::from_slice(&fs::read(&publication.certificate).unwrap()).unwrap();
+            assert_eq!((certificate.ranges.len(), certificate.exchange.len()), (2, 3));
+            assert_eq!((certificate.counters.read, certificate.counters.filtered), (32, 5));
+            continue;
+        };
+        let error = result.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Data);
+        assert!(error.message.contains(told), "{error}");
+    }
 }
