@@ -152,7 +152,13 @@ impl Book {
             self.tell(released);
             return Ok(());
         }
-        self.entries.insert(task, Entry { held: held.clone(), offer: None });
+        self.entries.insert(
+            task,
+            Entry {
+                held: held.clone(),
+                offer: None,
+            },
+        );
         self.fresh.push(held);
         Ok(())
     }
@@ -172,7 +178,9 @@ impl Book {
     fn supersede(&mut self, task: TaskKey, by: Fence) {
         if let Some(old) = self.entries.remove(&task) {
             self.unqueue(&old.held);
-            let why = old.held.fenced(&format!("{by} of the same task was granted to this worker"));
+            let why = old
+                .held
+                .fenced(&format!("{by} of the same task was granted to this worker"));
             old.held.stop_now(why);
         }
     }
@@ -191,14 +199,22 @@ impl Book {
         if !reply.accepted && reply.reason.starts_with("session") {
             return Ok(());
         }
-        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.held.fence.id == fence.id) else {
+        let Some(entry) = self
+            .entries
+            .get_mut(&task)
+            .filter(|entry| entry.held.fence.id == fence.id)
+        else {
             return Ok(());
         };
         let Some(offer) = entry.offer.take_if(|offer| offer.request.seq == reply.seq) else {
             return Ok(());
         };
         if !offer.request.last {
-            let answer = if reply.accepted { Ok(()) } else { Err(entry.held.refused(&reply.reason)) };
+            let answer = if reply.accepted {
+                Ok(())
+            } else {
+                Err(entry.held.refused(&reply.reason))
+            };
             entry.held.answer(answer);
             return Ok(());
         }
@@ -236,7 +252,10 @@ impl Book {
     /// A slot's word. That of a superseded attempt counts no more.
     pub fn said(&mut self, said: Said, now: Duration) {
         let Said { held, what } = said;
-        let entry = self.entries.get_mut(&held.task).filter(|entry| entry.held.fence.id == held.fence.id);
+        let entry = self
+            .entries
+            .get_mut(&held.task)
+            .filter(|entry| entry.held.fence.id == held.fence.id);
         let Some(entry) = entry else {
             if matches!(what, What::Commit(_)) {
                 held.answer(Err(held.fenced("this worker does not hold it any more")));
@@ -246,7 +265,10 @@ impl Book {
         match what {
             What::Commit(commit) => {
                 let request = wire::commit_to_wire(held.wire_task(), held.wire_fence(), &commit);
-                entry.offer = Some(Offer { request: request.clone(), offered: now });
+                entry.offer = Some(Offer {
+                    request: request.clone(),
+                    offered: now,
+                });
                 self.tell(Event::Commit(request));
             }
             What::Finished(result) => {
@@ -274,7 +296,11 @@ impl Book {
     fn end(&mut self, held: &Arc<Held>, event: Event, now: Duration) {
         self.entries.remove(&held.task);
         self.tell(event.clone());
-        self.reports.push_back(Report { held: held.clone(), event, reported: now });
+        self.reports.push_back(Report {
+            held: held.clone(),
+            event,
+            reported: now,
+        });
         if self.reports.len() > MAX_REPORTS {
             self.reports.pop_front();
         }
@@ -346,5 +372,8 @@ impl Book {
 }
 
 fn released(held: &Held) -> Event {
-    Event::Released(v1::Released { task: Some(held.wire_task()), fence: Some(held.wire_fence()) })
+    Event::Released(v1::Released {
+        task: Some(held.wire_task()),
+        fence: Some(held.wire_fence()),
+    })
 }

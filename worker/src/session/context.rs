@@ -63,7 +63,10 @@ fn needs_frame(stage: Stage) -> bool {
 
 impl Contexts {
     pub fn new(read_job: ReadJob) -> Self {
-        Self { read_job, cache: Mutex::default() }
+        Self {
+            read_job,
+            cache: Mutex::default(),
+        }
     }
 
     /// The context of the attempt's step, complete enough for its stage. Blocks while it is asked for.
@@ -75,7 +78,10 @@ impl Contexts {
             return Ok(known.context.clone());
         }
         let context = Arc::new(self.read(held, calls.get_step(held)?)?);
-        *known = Some(Known { context: context.clone(), stage: task.stage });
+        *known = Some(Known {
+            context: context.clone(),
+            stage: task.stage,
+        });
         if context.frame.is_none() && needs_frame(task.stage) {
             let message = format!("{task}: the leader has no plan of this step yet");
             return Err(TaskError::new(ErrorClass::Transient, message));
@@ -92,7 +98,11 @@ impl Contexts {
             return place.clone();
         }
         if cache.places.len() >= MAX_CONTEXTS
-            && let Some(oldest) = cache.places.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+            && let Some(oldest) = cache
+                .places
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(key, _)| *key)
         {
             cache.places.remove(&oldest);
         }

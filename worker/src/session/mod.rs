@@ -74,7 +74,11 @@ pub enum WorkerError {
     #[error(
         "{endpoint} belongs to cluster {found}, but this worker has worked for cluster {known}: two clusters must not share workers; check the endpoints, or start the worker anew if the cluster was set up again"
     )]
-    OtherCluster { endpoint: String, known: ClusterId, found: ClusterId },
+    OtherCluster {
+        endpoint: String,
+        known: ClusterId,
+        found: ClusterId,
+    },
     #[error("a worker needs at least one slot")]
     NoSlots,
     #[error("cannot start the worker's threads: {0}")]
