@@ -23,8 +23,16 @@ pub const MAX_BUCKETS: u32 = 1 << 16;
 
 /// The bucket function of a plan, bound to the columns of a schema.
 pub(super) enum Bucketing {
-    Hash { columns: Vec<usize>, buckets: u32, hashes: Vec<u64> },
-    KeyRange { column: usize, ranges: KeyRanges, null_bucket: u16 },
+    Hash {
+        columns: Vec<usize>,
+        buckets: u32,
+        hashes: Vec<u64>,
+    },
+    KeyRange {
+        column: usize,
+        ranges: KeyRanges,
+        null_bucket: u16,
+    },
 }
 
 impl Bucketing {
@@ -34,7 +42,10 @@ impl Bucketing {
     /// of buckets does not fit the function.
     pub(super) fn new(plan: &ExchangePlan, schema: &Schema) -> Result<Self, TaskError> {
         if plan.buckets == 0 || plan.buckets > MAX_BUCKETS {
-            return Err(config(format!("{} buckets: an exchange has 1 to {MAX_BUCKETS}", plan.buckets)));
+            return Err(config(format!(
+                "{} buckets: an exchange has 1 to {MAX_BUCKETS}",
+                plan.buckets
+            )));
         }
         match &plan.function {
             BucketFn::Hash { columns } => {
@@ -51,9 +62,17 @@ impl Bucketing {
                         }
                     })
                     .collect::<Result<_, _>>()?;
-                Ok(Bucketing::Hash { columns, buckets: plan.buckets, hashes: Vec::new() })
+                Ok(Bucketing::Hash {
+                    columns,
+                    buckets: plan.buckets,
+                    hashes: Vec::new(),
+                })
             }
-            BucketFn::KeyRange { column, key_type, bounds } => {
+            BucketFn::KeyRange {
+                column,
+                key_type,
+                bounds,
+            } => {
                 let intervals_and_null = bounds.len() + 2;
                 if plan.buckets as usize != intervals_and_null {
                     return Err(config(format!(
@@ -65,7 +84,11 @@ impl Bucketing {
                 let (index, field) = find(schema, column)?;
                 let ranges = KeyRanges::new(travelling_type(field.data_type()), *key_type, bounds)
                     .map_err(|words| config(format!("column {column}: {words}")))?;
-                Ok(Bucketing::KeyRange { column: index, ranges, null_bucket: (plan.buckets - 1) as u16 })
+                Ok(Bucketing::KeyRange {
+                    column: index,
+                    ranges,
+                    null_bucket: (plan.buckets - 1) as u16,
+                })
             }
         }
     }
@@ -74,7 +97,11 @@ impl Bucketing {
     pub(super) fn assign(&mut self, columns: &[ArrayRef], rows: usize, out: &mut Vec<u16>) {
         out.clear();
         match self {
-            Bucketing::Hash { columns: keys, buckets, hashes } => {
+            Bucketing::Hash {
+                columns: keys,
+                buckets,
+                hashes,
+            } => {
                 hashes.clear();
                 hashes.resize(rows, 0);
                 for (position, &key) in keys.iter().enumerate() {
@@ -83,7 +110,11 @@ impl Bucketing {
                 let buckets = *buckets;
                 out.extend(hashes.iter().map(|&hash| hash::bucket(hash, buckets) as u16));
             }
-            Bucketing::KeyRange { column, ranges, null_bucket } => {
+            Bucketing::KeyRange {
+                column,
+                ranges,
+                null_bucket,
+            } => {
                 let column = &columns[*column];
                 ranges.assign(column, out);
                 if let Some(nulls) = nulls_of(column) {
@@ -102,7 +133,11 @@ fn find<'a>(schema: &'a Schema, name: &str) -> Result<(usize, &'a Field), TaskEr
     schema
         .index_of(name)
         .map(|index| (index, schema.field(index)))
-        .map_err(|_| config(format!("the exchange needs column {name}, which the source does not have")))
+        .map_err(|_| {
+            config(format!(
+                "the exchange needs column {name}, which the source does not have"
+            ))
+        })
 }
 
 fn config(message: String) -> TaskError {
@@ -116,11 +151,15 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
     match column.data_type() {
         DataType::Decimal32(_, scale) => {
             let scale = *scale;
-            hash_cells::<i32>(column, hashes, first, |value| hash::hash_decimal(i128::from(value), scale));
+            hash_cells::<i32>(column, hashes, first, |value| {
+                hash::hash_decimal(i128::from(value), scale)
+            });
         }
         DataType::Decimal64(_, scale) => {
             let scale = *scale;
-            hash_cells::<i64>(column, hashes, first, |value| hash::hash_decimal(i128::from(value), scale));
+            hash_cells::<i64>(column, hashes, first, |value| {
+                hash::hash_decimal(i128::from(value), scale)
+            });
         }
         DataType::Decimal128(_, scale) => {
             let scale = *scale;
@@ -128,12 +167,16 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
         }
         DataType::Float16 => hash_cells::<u16>(column, hashes, first, |bits| hash::hash_f64(half_to_f64(bits))),
         DataType::Float32 => {
-            hash_cells::<u32>(column, hashes, first, |bits| hash::hash_f64(f64::from(f32::from_bits(bits))));
+            hash_cells::<u32>(column, hashes, first, |bits| {
+                hash::hash_f64(f64::from(f32::from_bits(bits)))
+            });
         }
         DataType::Float64 => hash_cells::<u64>(column, hashes, first, |bits| hash::hash_f64(f64::from_bits(bits))),
         DataType::Date32 => hash_cells::<i32>(column, hashes, first, |days| hash::hash_date(i64::from(days))),
         DataType::Date64 => {
-            hash_cells::<i64>(column, hashes, first, |millis| hash::hash_date(millis.div_euclid(MILLIS_PER_DAY)));
+            hash_cells::<i64>(column, hashes, first, |millis| {
+                hash::hash_date(millis.div_euclid(MILLIS_PER_DAY))
+            });
         }
         DataType::Timestamp(unit, _) => {
             let to_micros: fn(i64) -> i64 = match unit {
@@ -146,7 +189,12 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
         }
         DataType::Boolean => {
             let bools = column.as_boolean();
-            fill(hashes, first, nulls_of(column), bools.values().iter().map(hash::hash_bool));
+            fill(
+                hashes,
+                first,
+                nulls_of(column),
+                bools.values().iter().map(hash::hash_bool),
+            );
         }
         ty => with_native!(Carrier::of(ty), N => hash_cells::<N>(column, hashes, first, |value| {
             // The compiler removes the wide case for types that fit 64 bits.

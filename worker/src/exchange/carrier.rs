@@ -108,22 +108,59 @@ macro_rules! native {
         }
     )*};
 }
-native!(i8 as u8, i16 as u16, i32 as u32, i64 as u64, i128 as u128, u8 as u8, u16 as u16, u32 as u32, u64 as u64);
+native!(
+    i8 as u8,
+    i16 as u16,
+    i32 as u32,
+    i64 as u64,
+    i128 as u128,
+    u8 as u8,
+    u16 as u16,
+    u32 as u32,
+    u64 as u64
+);
 
 /// Runs a block with `$N` bound to the native type of a fixed-width carrier; `$bool` and `$else`
 /// stand for the carriers without one.
 macro_rules! with_native {
     ($carrier:expr, $N:ident => $body:expr, Bool => $bool:expr, Bytes => $bytes:expr, Other => $other:expr) => {
         match $carrier {
-            $crate::exchange::carrier::Carrier::I8 => { type $N = i8; $body }
-            $crate::exchange::carrier::Carrier::I16 => { type $N = i16; $body }
-            $crate::exchange::carrier::Carrier::I32 => { type $N = i32; $body }
-            $crate::exchange::carrier::Carrier::I64 => { type $N = i64; $body }
-            $crate::exchange::carrier::Carrier::I128 => { type $N = i128; $body }
-            $crate::exchange::carrier::Carrier::U8 => { type $N = u8; $body }
-            $crate::exchange::carrier::Carrier::U16 => { type $N = u16; $body }
-            $crate::exchange::carrier::Carrier::U32 => { type $N = u32; $body }
-            $crate::exchange::carrier::Carrier::U64 => { type $N = u64; $body }
+            $crate::exchange::carrier::Carrier::I8 => {
+                type $N = i8;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::I16 => {
+                type $N = i16;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::I32 => {
+                type $N = i32;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::I64 => {
+                type $N = i64;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::I128 => {
+                type $N = i128;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::U8 => {
+                type $N = u8;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::U16 => {
+                type $N = u16;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::U32 => {
+                type $N = u32;
+                $body
+            }
+            $crate::exchange::carrier::Carrier::U64 => {
+                type $N = u64;
+                $body
+            }
             $crate::exchange::carrier::Carrier::Bool => $bool,
             $crate::exchange::carrier::Carrier::Bytes => $bytes,
             $crate::exchange::carrier::Carrier::Other => $other,
@@ -138,7 +175,12 @@ pub(super) use with_native;
 pub(super) fn cells<N: Native>(array: &dyn Array) -> (CellBuffer<N>, Option<NullBuffer>) {
     let data = array.to_data();
     let buffer = data.buffers()[0].clone();
-    let cells = CellBuffer { buffer, offset: data.offset(), len: data.len(), native: std::marker::PhantomData };
+    let cells = CellBuffer {
+        buffer,
+        offset: data.offset(),
+        len: data.len(),
+        native: std::marker::PhantomData,
+    };
     (cells, nulls_of(array))
 }
 
@@ -167,12 +209,30 @@ macro_rules! with_bytes {
         use arrow::array::AsArray as _;
         let array: &dyn arrow::array::Array = $array;
         match array.data_type() {
-            arrow::datatypes::DataType::Utf8 => { let $name = array.as_string::<i32>(); $body }
-            arrow::datatypes::DataType::LargeUtf8 => { let $name = array.as_string::<i64>(); $body }
-            arrow::datatypes::DataType::Utf8View => { let $name = array.as_string_view(); $body }
-            arrow::datatypes::DataType::Binary => { let $name = array.as_binary::<i32>(); $body }
-            arrow::datatypes::DataType::LargeBinary => { let $name = array.as_binary::<i64>(); $body }
-            arrow::datatypes::DataType::BinaryView => { let $name = array.as_binary_view(); $body }
+            arrow::datatypes::DataType::Utf8 => {
+                let $name = array.as_string::<i32>();
+                $body
+            }
+            arrow::datatypes::DataType::LargeUtf8 => {
+                let $name = array.as_string::<i64>();
+                $body
+            }
+            arrow::datatypes::DataType::Utf8View => {
+                let $name = array.as_string_view();
+                $body
+            }
+            arrow::datatypes::DataType::Binary => {
+                let $name = array.as_binary::<i32>();
+                $body
+            }
+            arrow::datatypes::DataType::LargeBinary => {
+                let $name = array.as_binary::<i64>();
+                $body
+            }
+            arrow::datatypes::DataType::BinaryView => {
+                let $name = array.as_binary_view();
+                $body
+            }
             other => unreachable!("{other} does not travel as bytes"),
         }
     }};
@@ -194,7 +254,12 @@ pub(super) fn travelling_schema(schema: &Schema) -> SchemaRef {
     let fields: Vec<Field> = schema
         .fields()
         .iter()
-        .map(|field| field.as_ref().clone().with_data_type(travelling_type(field.data_type()).clone()))
+        .map(|field| {
+            field
+                .as_ref()
+                .clone()
+                .with_data_type(travelling_type(field.data_type()).clone())
+        })
         .collect();
     Schema::new(fields).into()
 }
@@ -202,5 +267,9 @@ pub(super) fn travelling_schema(schema: &Schema) -> SchemaRef {
 /// The array in its travelling type.
 pub(super) fn to_travelling(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     let ty = travelling_type(array.data_type());
-    if ty == array.data_type() { Ok(array.clone()) } else { cast(array, ty) }
+    if ty == array.data_type() {
+        Ok(array.clone())
+    } else {
+        cast(array, ty)
+    }
 }

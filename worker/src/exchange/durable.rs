@@ -33,12 +33,19 @@ impl StagedFile {
         // An attempt's names are its own, so a file left under the temporary one is from a chunk
         // that the same attempt gave up.
         let file = File::create(&temporary).map_err(|error| io_error("create", &temporary, error))?;
-        Ok(Self { file, temporary, path, bytes: 0 })
+        Ok(Self {
+            file,
+            temporary,
+            path,
+            bytes: 0,
+        })
     }
 
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), TaskError> {
         for piece in bytes.chunks(WRITE_PIECE) {
-            self.file.write_all(piece).map_err(|error| io_error("write", &self.temporary, error))?;
+            self.file
+                .write_all(piece)
+                .map_err(|error| io_error("write", &self.temporary, error))?;
         }
         self.bytes += bytes.len() as u64;
         Ok(())
@@ -50,7 +57,9 @@ impl StagedFile {
 
     /// Makes content and name durable. Slow (a disk's flush): called by the thread that commits.
     pub(super) fn publish(self) -> Result<(), TaskError> {
-        self.file.sync_all().map_err(|error| io_error("fsync", &self.temporary, error))?;
+        self.file
+            .sync_all()
+            .map_err(|error| io_error("fsync", &self.temporary, error))?;
         match fs::hard_link(&self.temporary, &self.path) {
             Ok(()) => {}
             Err(error) => return Err(io_error("link", &self.path, error)),

@@ -37,14 +37,30 @@ impl ExchangeWriter {
     pub(super) fn create(path: PathBuf, schema: SchemaRef, buckets: u32) -> Result<Self, TaskError> {
         let mut staged = StagedFile::create(path)?;
         staged.write(&MAGIC)?;
-        Ok(Self { staged, footer: Footer { schema, buckets, blocks: Vec::new() } })
+        Ok(Self {
+            staged,
+            footer: Footer {
+                schema,
+                buckets,
+                blocks: Vec::new(),
+            },
+        })
     }
 
     /// Sorts what the splitter holds and writes it as one block.
     pub(super) fn write_block(&mut self, splitter: &mut Splitter) -> Result<(), TaskError> {
+        self.write_block_timed(splitter, |write| write())
+    }
+
+    /// [`ExchangeWriter::write_block`] with each write passed through `timer`.
+    pub(super) fn write_block_timed(
+        &mut self,
+        splitter: &mut Splitter,
+        timer: impl Fn(&mut dyn FnMut() -> Result<(), TaskError>) -> Result<(), TaskError>,
+    ) -> Result<(), TaskError> {
         let offset = self.staged.bytes();
         let staged = &mut self.staged;
-        let mut block = splitter.drain(|bytes| staged.write(bytes).map_err(SplitError::Write))?;
+        let mut block = splitter.drain(|bytes| timer(&mut || staged.write(bytes)).map_err(SplitError::Write))?;
         block.offset = offset;
         self.footer.blocks.push(block);
         Ok(())
@@ -54,7 +70,12 @@ impl ExchangeWriter {
         let rows = self.footer.rows();
         let (footer, checksum) = self.footer.encode().map_err(SplitError::Arrow)?;
         self.staged.write(&footer)?;
-        Ok(Finished { rows, bytes: self.staged.bytes(), checksum, staged: self.staged })
+        Ok(Finished {
+            rows,
+            bytes: self.staged.bytes(),
+            checksum,
+            staged: self.staged,
+        })
     }
 }
 
@@ -94,7 +115,8 @@ const FIRST_READ: u64 = 32 * 1024;
 fn read_footer(path: &Path, file: &File, size: u64) -> Result<Footer, TaskError> {
     let first = FIRST_READ.min(size);
     let mut end = vec![0; first as usize];
-    file.read_exact_at(&mut end, size - first).map_err(|error| unreadable(path, error))?;
+    file.read_exact_at(&mut end, size - first)
+        .map_err(|error| unreadable(path, error))?;
     let Some(tail) = end.len().checked_sub(TAIL) else {
         return Err(damaged(path, format!("it has {size} bytes")));
     };
@@ -107,7 +129,8 @@ fn read_footer(path: &Path, file: &File, size: u64) -> Result<Footer, TaskError>
             return Err(damaged(path, format!("it has {size} bytes")));
         };
         let mut bytes = vec![0; length];
-        file.read_exact_at(&mut bytes, start).map_err(|error| unreadable(path, error))?;
+        file.read_exact_at(&mut bytes, start)
+            .map_err(|error| unreadable(path, error))?;
         longer = bytes;
         &longer
     };
@@ -122,7 +145,12 @@ fn read_footer(path: &Path, file: &File, size: u64) -> Result<Footer, TaskError>
 pub(super) fn footer_of(path: &Path) -> Result<Arc<Footer>, TaskError> {
     let file = File::open(path).map_err(|error| unreadable(path, error))?;
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
-    let seen = Seen { inode: metadata.ino(), size: metadata.size(), nanos: metadata.mtime_nsec(), time: metadata.mtime() };
+    let seen = Seen {
+        inode: metadata.ino(),
+        size: metadata.size(),
+        nanos: metadata.mtime_nsec(),
+        time: metadata.mtime(),
+    };
     let cache = CACHE.get_or_init(Mutex::default);
     let lock = || cache.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(footer) = lock().get(path, seen) {
@@ -156,7 +184,10 @@ struct FooterCache {
 
 impl FooterCache {
     fn get(&self, path: &Path, seen: Seen) -> Option<Arc<Footer>> {
-        self.footers.get(path).filter(|(then, _)| *then == seen).map(|(_, footer)| footer.clone())
+        self.footers
+            .get(path)
+            .filter(|(then, _)| *then == seen)
+            .map(|(_, footer)| footer.clone())
     }
 
     fn insert(&mut self, path: &Path, seen: Seen, footer: Arc<Footer>) {

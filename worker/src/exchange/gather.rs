@@ -78,13 +78,19 @@ impl GatherReader {
             let footer = footer_of(path)?;
             match &first {
                 Some((schema, buckets)) if *schema != footer.schema || *buckets != footer.buckets => {
-                    return Err(damaged(path, "its columns or buckets are not those of the other exchange files"));
+                    return Err(damaged(
+                        path,
+                        "its columns or buckets are not those of the other exchange files",
+                    ));
                 }
                 Some(_) => {}
                 None => first = Some((footer.schema.clone(), footer.buckets)),
             }
             if range.high > u64::from(footer.buckets) {
-                return Err(damaged(path, format!("it has {} buckets, the partition is {range}", footer.buckets)));
+                return Err(damaged(
+                    path,
+                    format!("it has {} buckets, the partition is {range}", footer.buckets),
+                ));
             }
             let path: Arc<Path> = path.as_path().into();
             for block in &footer.blocks {
@@ -93,7 +99,12 @@ impl GatherReader {
                 let segments = rest[..range.len() as usize].to_vec();
                 if segments.iter().any(|segment| segment.rows > 0) {
                     let columns = block.columns.as_slice().into();
-                    parts.push(Part { path: path.clone(), columns, offset: block.offset + bytes(before), segments });
+                    parts.push(Part {
+                        path: path.clone(),
+                        columns,
+                        offset: block.offset + bytes(before),
+                        segments,
+                    });
                 }
             }
         }
@@ -130,7 +141,11 @@ impl GatherReader {
         let mut high = self.bucket;
         while high < self.range.high {
             let at = (high - self.range.low) as usize;
-            bytes += self.parts.iter().map(|part| u64::from(part.segments[at].bytes)).sum::<u64>();
+            bytes += self
+                .parts
+                .iter()
+                .map(|part| u64::from(part.segments[at].bytes))
+                .sum::<u64>();
             if bytes > WINDOW_BYTES && high > self.bucket {
                 break;
             }
@@ -147,13 +162,23 @@ impl GatherReader {
         let index = self.part;
         let part = &self.parts[index];
         let at = (self.bucket - self.range.low) as usize;
-        let Segment { rows, hash, bytes: length } = part.segments[at];
+        let Segment {
+            rows,
+            hash,
+            bytes: length,
+        } = part.segments[at];
         if rows == 0 {
             return Ok(());
         }
         let sizes = |range: UnitRange| {
-            let (low, high) = ((range.low - self.range.low) as usize, (range.high - self.range.low) as usize);
-            part.segments[low..high].iter().map(|segment| u64::from(segment.bytes)).sum::<u64>()
+            let (low, high) = (
+                (range.low - self.range.low) as usize,
+                (range.high - self.range.low) as usize,
+            );
+            part.segments[low..high]
+                .iter()
+                .map(|segment| u64::from(segment.bytes))
+                .sum::<u64>()
         };
         if self.buffers[index].is_none() {
             let mut buffer = self.spare.pop().unwrap_or_default();
@@ -167,11 +192,20 @@ impl GatherReader {
         let buffer = self.buffers[index].as_deref().unwrap_or_default();
         let start = sizes(UnitRange::new(self.window.low, self.bucket)) as usize;
         let stored = &buffer[start..start + length as usize];
-        let key = SegmentKey { bucket: self.bucket as u32, rows, columns: &part.columns };
+        let key = SegmentKey {
+            bucket: self.bucket as u32,
+            rows,
+            columns: &part.columns,
+        };
         if segment_hash(key, stored) != hash {
-            return Err(damaged(&part.path, format!("bucket {} does not have its checksum", self.bucket)));
+            return Err(damaged(
+                &part.path,
+                format!("bucket {} does not have its checksum", self.bucket),
+            ));
         }
-        self.restorer.add(&part.columns, rows as usize, stored).map_err(|words| damaged(&part.path, words))?;
+        self.restorer
+            .add(&part.columns, rows as usize, stored)
+            .map_err(|words| damaged(&part.path, words))?;
         self.intake.read += u64::from(rows);
         self.intake.bytes += u64::from(length);
         self.intake.records.add(hash);
@@ -225,7 +259,10 @@ impl SourceReader for GatherReader {
                     return Ok(None);
                 }
                 self.restorer.take().map_err(|words| {
-                    TaskError::new(ErrorClass::Data, format!("buckets {} cannot be read: {words}", self.range))
+                    TaskError::new(
+                        ErrorClass::Data,
+                        format!("buckets {} cannot be read: {words}", self.range),
+                    )
                 })?
             }
         };
@@ -235,7 +272,10 @@ impl SourceReader for GatherReader {
         } else {
             self.settled = self.bucket;
         }
-        let origin = Arc::new(ExchangedRows { batch: whole.clone(), range: self.range });
+        let origin = Arc::new(ExchangedRows {
+            batch: whole.clone(),
+            range: self.range,
+        });
         Ok(Some(InputBatch { batch: whole, origin }))
     }
 
@@ -271,8 +311,16 @@ impl Origin for ExchangedRows {
             record.insert(field.name().clone(), value);
         }
         let mut raw = serde_json::Value::Object(record).to_string();
-        let end = (0..=raw.len().min(Place::MAX_RAW)).rev().find(|&at| raw.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=raw.len().min(Place::MAX_RAW))
+            .rev()
+            .find(|&at| raw.is_char_boundary(at))
+            .unwrap_or(0);
         raw.truncate(end);
-        Place { file: format!("exchange buckets {}", self.range), line: None, row: None, raw }
+        Place {
+            file: format!("exchange buckets {}", self.range),
+            line: None,
+            row: None,
+            raw,
+        }
     }
 }

@@ -39,13 +39,17 @@ impl KeyRanges {
                 _ => None,
             },
             KeyType::Float => match column {
-                DataType::Float16 | DataType::Float32 | DataType::Float64 => {
-                    bounds.iter().map(float_of).collect::<Option<_>>().map(KeyRanges::Floats)
-                }
+                DataType::Float16 | DataType::Float32 | DataType::Float64 => bounds
+                    .iter()
+                    .map(float_of)
+                    .collect::<Option<_>>()
+                    .map(KeyRanges::Floats),
                 _ => None,
             },
             _ => stored_per_key(column, key_type).and_then(|unit| {
-                let bounds = bounds.iter().map(|bound| integer_of(bound).map(|key| unit.least_at_or_above(key)));
+                let bounds = bounds
+                    .iter()
+                    .map(|bound| integer_of(bound).map(|key| unit.least_at_or_above(key)));
                 bounds.collect::<Option<_>>().map(KeyRanges::Integers)
             }),
         }
@@ -62,7 +66,9 @@ impl KeyRanges {
                 }));
             }),
             KeyRanges::Floats(bounds) => match column.data_type() {
-                DataType::Float16 => assign_cells::<u16, u64>(column, bounds, 0, out, |bits| sortable(half_to_f64(bits))),
+                DataType::Float16 => {
+                    assign_cells::<u16, u64>(column, bounds, 0, out, |bits| sortable(half_to_f64(bits)))
+                }
                 DataType::Float32 => {
                     assign_cells::<u32, u64>(column, bounds, 0, out, |bits| sortable(f64::from(f32::from_bits(bits))));
                 }
@@ -95,7 +101,11 @@ fn assign_cells<N: Native, K: Ord + Copy>(
     let (cells, _) = cells::<N>(column);
     let cells = cells.as_slice().iter().map(|&cell| key(cell));
     if bounds.len() <= COUNTED_BOUNDS {
-        out.extend(cells.map(|cell| bounds.iter().fold(below, |count, &bound| count + u16::from(bound <= cell))));
+        out.extend(cells.map(|cell| {
+            bounds
+                .iter()
+                .fold(below, |count, &bound| count + u16::from(bound <= cell))
+        }));
     } else {
         out.extend(cells.map(|cell| below + bounds.partition_point(|&bound| bound <= cell) as u16));
     }
@@ -139,22 +149,48 @@ fn stored_per_key(column: &DataType, key_type: KeyType) -> Option<Unit> {
     };
     match key_type {
         KeyType::Int | KeyType::Decimal { .. } => {
-            let key_scale = if let KeyType::Decimal { scale } = key_type { scale } else { 0 };
+            let key_scale = if let KeyType::Decimal { scale } = key_type {
+                scale
+            } else {
+                0
+            };
             let difference = i32::from(column_scale?) - i32::from(key_scale);
             let power = 10i128.checked_pow(difference.unsigned_abs())?;
-            Some(if difference >= 0 { Unit { multiply: 1, divide: power } } else { Unit { multiply: power, divide: 1 } })
+            Some(if difference >= 0 {
+                Unit {
+                    multiply: 1,
+                    divide: power,
+                }
+            } else {
+                Unit {
+                    multiply: power,
+                    divide: 1,
+                }
+            })
         }
         KeyType::Bool => (*column == DataType::Boolean).then_some(SAME),
         KeyType::Date => match column {
             DataType::Date32 => Some(SAME),
-            DataType::Date64 => Some(Unit { multiply: 1, divide: 86_400_000 }),
+            DataType::Date64 => Some(Unit {
+                multiply: 1,
+                divide: 86_400_000,
+            }),
             _ => None,
         },
         KeyType::Timestamp => match column {
-            DataType::Timestamp(TimeUnit::Second, _) => Some(Unit { multiply: 1_000_000, divide: 1 }),
-            DataType::Timestamp(TimeUnit::Millisecond, _) => Some(Unit { multiply: 1_000, divide: 1 }),
+            DataType::Timestamp(TimeUnit::Second, _) => Some(Unit {
+                multiply: 1_000_000,
+                divide: 1,
+            }),
+            DataType::Timestamp(TimeUnit::Millisecond, _) => Some(Unit {
+                multiply: 1_000,
+                divide: 1,
+            }),
             DataType::Timestamp(TimeUnit::Microsecond, _) => Some(SAME),
-            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(Unit { multiply: 1, divide: 1_000 }),
+            DataType::Timestamp(TimeUnit::Nanosecond, _) => Some(Unit {
+                multiply: 1,
+                divide: 1_000,
+            }),
             _ => None,
         },
         KeyType::Float | KeyType::Text => None,
@@ -166,11 +202,19 @@ fn integer_of(key: &Key) -> Option<i128> {
 }
 
 fn float_of(key: &Key) -> Option<u64> {
-    if let Key::Float(value) = key { Some(sortable(*value)) } else { None }
+    if let Key::Float(value) = key {
+        Some(sortable(*value))
+    } else {
+        None
+    }
 }
 
 fn text_of(key: &Key) -> Option<Vec<u8>> {
-    if let Key::Text(text) = key { Some(text.clone().into_bytes()) } else { None }
+    if let Key::Text(text) = key {
+        Some(text.clone().into_bytes())
+    } else {
+        None
+    }
 }
 
 /// Bits that compare as unsigned integers in the order of [`gapless_common::key::compare_floats`].

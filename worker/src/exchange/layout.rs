@@ -84,7 +84,11 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) const EMPTY: Segment = Segment { rows: 0, bytes: 0, hash: 0 };
+    pub(super) const EMPTY: Segment = Segment {
+        rows: 0,
+        bytes: 0,
+        hash: 0,
+    };
 }
 
 /// What a segment's bytes mean; part of their hash.
@@ -152,7 +156,11 @@ impl Footer {
 
     /// Rows of the whole file.
     pub(super) fn rows(&self) -> u64 {
-        self.blocks.iter().flat_map(|block| &block.segments).map(|segment| u64::from(segment.rows)).sum()
+        self.blocks
+            .iter()
+            .flat_map(|block| &block.segments)
+            .map(|segment| u64::from(segment.rows))
+            .sum()
     }
 
     /// Footer and tail as they stand at the end of a file, and the footer's hash.
@@ -195,15 +203,27 @@ impl Footer {
         let blocks = (0..blocks)
             .map(|_| {
                 let offset = rest.u64()?;
-                let columns = schema.fields().iter().map(|_| rest.layout()).collect::<Result<_, _>>()?;
+                let columns = schema
+                    .fields()
+                    .iter()
+                    .map(|_| rest.layout())
+                    .collect::<Result<_, _>>()?;
                 let segments = (0..buckets).map(|_| rest.segment()).collect::<Result<_, _>>()?;
-                Ok(Block { offset, columns, segments })
+                Ok(Block {
+                    offset,
+                    columns,
+                    segments,
+                })
             })
             .collect::<Result<_, String>>()?;
         if !rest.0.is_empty() {
             return Err(format!("its index has {} bytes too many", rest.0.len()));
         }
-        Ok(Footer { schema, buckets, blocks })
+        Ok(Footer {
+            schema,
+            buckets,
+            blocks,
+        })
     }
 
     /// About what a decoded footer takes in memory.
@@ -254,10 +274,18 @@ impl<'a> Bytes<'a> {
         let minimum = i128::from_le_bytes(self.array()?);
         let [width, nullable] = self.array()?;
         let width = Width::from_byte(width).ok_or_else(|| format!("cells of {width} bytes are unknown"))?;
-        Ok(ColumnLayout { minimum, width, nullable: nullable != 0 })
+        Ok(ColumnLayout {
+            minimum,
+            width,
+            nullable: nullable != 0,
+        })
     }
 
     fn segment(&mut self) -> Result<Segment, String> {
-        Ok(Segment { rows: self.u32()?, bytes: self.u32()?, hash: u128::from_le_bytes(self.array()?) })
+        Ok(Segment {
+            rows: self.u32()?,
+            bytes: self.u32()?,
+            hash: u128::from_le_bytes(self.array()?),
+        })
     }
 }

@@ -10,6 +10,8 @@
 //! The file format is in `layout`, the counting sort in `split`, the way back in `restore`, the bucket
 //! functions in `bucket` and `key_ranges`. Only `durable` and `file` touch the disk for writing.
 
+#[cfg(test)]
+mod bench;
 mod bucket;
 mod carrier;
 mod durable;
@@ -39,6 +41,12 @@ pub use self::{
     scatter::{Checked, ScatterFolders, scatter},
 };
 use crate::attempt::{CommittedPartition, StepContext};
+
+/// Rows of a block: enough that each of 256 buckets gets a few thousand, and that sorting them is
+/// still done in a few megabytes.
+const BLOCK_ROWS: usize = 1_000_000;
+/// Bytes of a block, for wide rows.
+const BLOCK_BYTES: usize = 128 * 1024 * 1024;
 
 /// The scratch folder of a step: `<scratch>/<run>-<step no>`.
 pub fn scratch_folder(scratch: &Path, run: RunId, step: StepNo) -> PathBuf {
@@ -74,7 +82,10 @@ pub fn scattered(files: &[PathBuf], buckets: UnitRange) -> Result<Scattered, Tas
     for path in files {
         let footer = file::footer_of(path)?;
         if buckets.high > u64::from(footer.buckets) {
-            return Err(file::damaged(path, format!("it has {} buckets, not {buckets}", footer.buckets)));
+            return Err(file::damaged(
+                path,
+                format!("it has {} buckets, not {buckets}", footer.buckets),
+            ));
         }
         sum += footer.scattered(buckets);
     }

@@ -3,7 +3,10 @@
 use std::{io::Cursor, sync::Arc};
 
 use arrow::{
-    array::{ArrayData, ArrayRef, BinaryViewBuilder, BooleanBufferBuilder, RecordBatch, RecordBatchOptions, StringViewBuilder, make_array},
+    array::{
+        ArrayData, ArrayRef, BinaryViewBuilder, BooleanBufferBuilder, RecordBatch, RecordBatchOptions,
+        StringViewBuilder, make_array,
+    },
     buffer::Buffer,
     compute::concat,
     datatypes::{DataType, SchemaRef},
@@ -88,12 +91,22 @@ impl Cells {
 
 impl Restorer {
     pub(super) fn new(schema: SchemaRef) -> Self {
-        let carriers: Vec<Carrier> = schema.fields().iter().map(|field| Carrier::of(field.data_type())).collect();
+        let carriers: Vec<Carrier> = schema
+            .fields()
+            .iter()
+            .map(|field| Carrier::of(field.data_type()))
+            .collect();
         Self {
-            others: (0..carriers.len()).filter(|&at| carriers[at] == Carrier::Other).collect(),
+            others: (0..carriers.len())
+                .filter(|&at| carriers[at] == Carrier::Other)
+                .collect(),
             columns: carriers
                 .into_iter()
-                .map(|carrier| Column { carrier, cells: Cells::new(carrier), validity: None })
+                .map(|carrier| Column {
+                    carrier,
+                    cells: Cells::new(carrier),
+                    validity: None,
+                })
                 .collect(),
             schema,
             rows: 0,
@@ -131,7 +144,11 @@ impl Restorer {
         self.bytes += segment.len() + rows * self.columns.len() * size_of::<u64>();
         self.rows += rows;
         if self.others.is_empty() {
-            return if rest.is_empty() { Ok(()) } else { Err(format!("{} bytes are left over", rest.len())) };
+            return if rest.is_empty() {
+                Ok(())
+            } else {
+                Err(format!("{} bytes are left over", rest.len()))
+            };
         }
         let reader = StreamReader::try_new(Cursor::new(rest), None).map_err(|error| error.to_string())?;
         for batch in reader {
@@ -205,7 +222,9 @@ impl Column {
     fn take(&mut self, ty: &DataType, rows: usize) -> Result<ArrayRef, String> {
         let cells = std::mem::replace(&mut self.cells, Cells::new(self.carrier));
         let validity = self.validity.take().map(|mut bits| bits.finish());
-        let nulls = validity.map(arrow::buffer::NullBuffer::new).filter(|nulls| nulls.null_count() > 0);
+        let nulls = validity
+            .map(arrow::buffer::NullBuffer::new)
+            .filter(|nulls| nulls.null_count() > 0);
         let buffers = match cells {
             Cells::I8(cells) => vec![Buffer::from_vec(cells)],
             Cells::I16(cells) => vec![Buffer::from_vec(cells)],
@@ -227,7 +246,9 @@ impl Column {
                     if i32::try_from(texts.len()).is_err() {
                         return Err(format!("{} bytes of text do not fit one batch of {ty}", texts.len()));
                     }
-                    let offsets: Vec<i32> = std::iter::once(0).chain(ends.into_iter().map(|end| end as i32)).collect();
+                    let offsets: Vec<i32> = std::iter::once(0)
+                        .chain(ends.into_iter().map(|end| end as i32))
+                        .collect();
                     vec![Buffer::from_vec(offsets), Buffer::from_vec(texts)]
                 }
             },
@@ -256,18 +277,44 @@ fn restore<N: Native>(out: &mut Vec<N>, layout: &ColumnLayout, rows: usize, stor
     match layout.width {
         Width::W0 => out.extend(std::iter::repeat_n(minimum, rows)),
         Width::W1 => out.extend(stored.iter().map(|&cell| at(u64::from(cell)))),
-        Width::W2 => out.extend(stored.as_chunks().0.iter().map(|&cell| at(u64::from(u16::from_le_bytes(cell))))),
-        Width::W4 => out.extend(stored.as_chunks().0.iter().map(|&cell| at(u64::from(u32::from_le_bytes(cell))))),
+        Width::W2 => out.extend(
+            stored
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&cell| at(u64::from(u16::from_le_bytes(cell)))),
+        ),
+        Width::W4 => out.extend(
+            stored
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&cell| at(u64::from(u32::from_le_bytes(cell)))),
+        ),
         Width::W8 => out.extend(stored.as_chunks().0.iter().map(|&cell| at(u64::from_le_bytes(cell)))),
-        Width::W16 => out.extend(stored.as_chunks().0.iter().map(|&cell| N::narrow(i128::from_le_bytes(cell)))),
+        Width::W16 => out.extend(
+            stored
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&cell| N::narrow(i128::from_le_bytes(cell))),
+        ),
     }
 }
 
 /// Texts as views into one buffer.
-fn views(ty: &DataType, ends: &[i64], texts: Vec<u8>, nulls: Option<&arrow::buffer::NullBuffer>) -> Result<ArrayRef, String> {
+fn views(
+    ty: &DataType,
+    ends: &[i64],
+    texts: Vec<u8>,
+    nulls: Option<&arrow::buffer::NullBuffer>,
+) -> Result<ArrayRef, String> {
     let valid = |row: usize| nulls.is_none_or(|nulls| nulls.is_valid(row));
     let starts = std::iter::once(0).chain(ends.iter().copied());
-    let spans = starts.zip(ends).map(|(start, &end)| (start as u32, (end - start) as u32)).enumerate();
+    let spans = starts
+        .zip(ends)
+        .map(|(start, &end)| (start as u32, (end - start) as u32))
+        .enumerate();
     if u32::try_from(texts.len()).is_err() {
         return Err(format!("{} bytes of text do not fit one batch of {ty}", texts.len()));
     }
@@ -277,7 +324,9 @@ fn views(ty: &DataType, ends: &[i64], texts: Vec<u8>, nulls: Option<&arrow::buff
             let block = builder.append_block(texts.into());
             for (row, (start, length)) in spans {
                 match valid(row) {
-                    true => builder.try_append_view(block, start, length).map_err(|error| error.to_string())?,
+                    true => builder
+                        .try_append_view(block, start, length)
+                        .map_err(|error| error.to_string())?,
                     false => builder.append_null(),
                 }
             }

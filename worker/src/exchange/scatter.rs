@@ -17,25 +17,14 @@ use gapless_common::{
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::{
-    bucket::Bucketing,
-    carrier::to_travelling,
-    chunk_name,
-    durable::StagedFile,
-    exchange_folder,
-    file::ExchangeWriter,
-    scratch_folder,
-    split::Splitter,
+    BLOCK_BYTES, BLOCK_ROWS, bucket::Bucketing, carrier::to_travelling, chunk_name, durable::StagedFile,
+    exchange_folder, file::ExchangeWriter, scratch_folder, split::Splitter,
 };
 use crate::{
     attempt::{Assignment, Leader, Outcome, StepContext, Stop},
     source::{InputBatch, Reject, SourceReader},
 };
 
-/// Rows of a block: enough that each of 256 buckets gets a few thousand, and that sorting them is
-/// still done in a few megabytes.
-const BLOCK_ROWS: usize = 1_000_000;
-/// Bytes of a block, for wide rows.
-const BLOCK_BYTES: usize = 128 * 1024 * 1024;
 /// A slow source commits at least so often.
 const CHUNK_TIME: Duration = Duration::from_secs(60);
 /// Chunks that are written but wait to be durable. More would only hide that the disk is too slow.
@@ -57,7 +46,11 @@ impl ScatterFolders {
     /// The folders of a step, its rejects in the run folder of its sink.
     pub fn new(context: &StepContext, rejects: PathBuf) -> Self {
         let scratch = scratch_folder(&context.scratch, context.run, context.step_no);
-        Self { exchange: exchange_folder(context), manifests: scratch.join("manifest"), rejects }
+        Self {
+            exchange: exchange_folder(context),
+            manifests: scratch.join("manifest"),
+            rejects,
+        }
     }
 }
 
@@ -80,9 +73,12 @@ pub fn scatter(
     folders: &ScatterFolders,
 ) -> Result<Outcome, TaskError> {
     let frame = assignment.context.frame.as_ref();
-    let plan = frame
-        .and_then(|frame| frame.exchange.as_ref())
-        .ok_or_else(|| TaskError::new(ErrorClass::Config, format!("{} has no exchange in its plan", assignment.task)))?;
+    let plan = frame.and_then(|frame| frame.exchange.as_ref()).ok_or_else(|| {
+        TaskError::new(
+            ErrorClass::Config,
+            format!("{} has no exchange in its plan", assignment.task),
+        )
+    })?;
     thread::scope(|scope| {
         let (chunks, sealed) = sync_channel(CHUNKS_IN_FLIGHT);
         let committer = scope.spawn(move || commit_chunks(sealed, leader));
@@ -142,7 +138,13 @@ struct Chunk {
 impl Chunk {
     fn new() -> Self {
         let (counters, records) = (Counters::default(), RecordHash::default());
-        Self { counters, records, opened: Instant::now(), file: None, rejects: None }
+        Self {
+            counters,
+            records,
+            opened: Instant::now(),
+            file: None,
+            rejects: None,
+        }
     }
 }
 
@@ -158,7 +160,10 @@ impl<'a> Scatter<'a> {
         let schema = reader.schema();
         let projection = match columns {
             None => (0..schema.fields().len()).collect(),
-            Some(columns) => columns.iter().map(|name| position_of(&schema, name)).collect::<Result<Vec<_>, _>>()?,
+            Some(columns) => columns
+                .iter()
+                .map(|name| position_of(&schema, name))
+                .collect::<Result<Vec<_>, _>>()?,
         };
         let scattered = schema
             .project(&projection)
@@ -209,8 +214,9 @@ impl<'a> Scatter<'a> {
                 return Ok(Outcome::Committed);
             }
             let block_full = self.splitter.rows() >= BLOCK_ROWS || self.splitter.bytes() >= BLOCK_BYTES;
-            let chunk_full =
-                block_full || self.chunk.counters.read >= BLOCK_ROWS as u64 || self.chunk.opened.elapsed() >= CHUNK_TIME;
+            let chunk_full = block_full
+                || self.chunk.counters.read >= BLOCK_ROWS as u64
+                || self.chunk.opened.elapsed() >= CHUNK_TIME;
             let stopping = stop == Stop::AtCheckpoint;
             if may_stop && (stopping || chunk_full) && reader.position() > self.previous {
                 self.seal(reader.position(), false)?;
@@ -255,7 +261,11 @@ impl<'a> Scatter<'a> {
         let path = self.folders.exchange.join(self.name() + ".gx");
         let file = match &mut self.chunk.file {
             Some(file) => file,
-            none => none.insert(ExchangeWriter::create(path, self.splitter.schema().clone(), self.buckets)?),
+            none => none.insert(ExchangeWriter::create(
+                path,
+                self.splitter.schema().clone(),
+                self.buckets,
+            )?),
         };
         if self.splitter.rows() > 0 {
             file.write_block(&mut self.splitter)?;
@@ -267,7 +277,13 @@ impl<'a> Scatter<'a> {
     fn seal(&mut self, next: u64, last: bool) -> Result<(), TaskError> {
         self.write_block()?;
         let name = self.name();
-        let Chunk { mut counters, records, file, rejects, .. } = std::mem::replace(&mut self.chunk, Chunk::new());
+        let Chunk {
+            mut counters,
+            records,
+            file,
+            rejects,
+            ..
+        } = std::mem::replace(&mut self.chunk, Chunk::new());
         let file = file.map(ExchangeWriter::finish).transpose()?;
         let rows = file.as_ref().map_or(0, |file| file.rows);
         if rows != counters.written || !counters.reconciles() {
@@ -283,7 +299,12 @@ impl<'a> Scatter<'a> {
         if let Some(file) = file {
             counters.bytes_written = file.bytes;
             let (path, checksum) = (format!("{name}.gx"), format!("{:016x}", file.checksum));
-            files.push(DataFile { path, rows: file.rows, bytes: file.bytes, checksum });
+            files.push(DataFile {
+                path,
+                rows: file.rows,
+                bytes: file.bytes,
+                checksum,
+            });
             staged.push(file.staged);
         }
         let rejects = rejects.map(RejectWriter::finish).transpose()?.map(|(file, data)| {
@@ -310,7 +331,15 @@ impl<'a> Scatter<'a> {
         let mut file = StagedFile::create(self.folders.manifests.join(name + ".json"))?;
         file.write(&manifest)?;
         staged.push(file);
-        let commit = Commit { seq, previous, next, counters, records, digest: xxh3_64(&manifest), last };
+        let commit = Commit {
+            seq,
+            previous,
+            next,
+            counters,
+            records,
+            digest: xxh3_64(&manifest),
+            last,
+        };
         (self.previous, self.seq) = (next, seq + 1);
         self.chunks.send(SealedChunk { files: staged, commit }).map_err(|_| {
             let message = format!("{}: an earlier chunk could not be committed", self.assignment.task);
@@ -321,7 +350,10 @@ impl<'a> Scatter<'a> {
 
 fn position_of(schema: &Schema, name: &str) -> Result<usize, TaskError> {
     schema.index_of(name).map_err(|_| {
-        TaskError::new(ErrorClass::Config, format!("the step needs column {name}, which the source does not have"))
+        TaskError::new(
+            ErrorClass::Config,
+            format!("the step needs column {name}, which the source does not have"),
+        )
     })
 }
 
@@ -340,7 +372,13 @@ const REJECT_PIECE: usize = 256 * 1024;
 impl RejectWriter {
     fn create(folder: &Path, name: String) -> Result<Self, TaskError> {
         let staged = StagedFile::create(folder.join(&name))?;
-        Ok(Self { staged, name, rows: 0, pending: Vec::new(), hash: Xxh3Default::new() })
+        Ok(Self {
+            staged,
+            name,
+            rows: 0,
+            pending: Vec::new(),
+            hash: Xxh3Default::new(),
+        })
     }
 
     fn write(&mut self, rejects: &[Reject]) -> Result<(), TaskError> {
@@ -366,7 +404,12 @@ impl RejectWriter {
     fn finish(mut self) -> Result<(StagedFile, DataFile), TaskError> {
         self.flush()?;
         let checksum = format!("{:016x}", self.hash.digest());
-        let data = DataFile { path: self.name, rows: self.rows, bytes: self.staged.bytes(), checksum };
+        let data = DataFile {
+            path: self.name,
+            rows: self.rows,
+            bytes: self.staged.bytes(),
+            checksum,
+        };
         Ok((self.staged, data))
     }
 }

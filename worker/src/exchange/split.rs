@@ -43,7 +43,11 @@ struct Stats {
 }
 
 impl Stats {
-    const NONE: Stats = Stats { min: i128::MAX, max: i128::MIN, nulls: false };
+    const NONE: Stats = Stats {
+        min: i128::MAX,
+        max: i128::MIN,
+        nulls: false,
+    };
 
     fn add(&mut self, min: i128, max: i128) {
         self.min = self.min.min(min);
@@ -55,7 +59,11 @@ impl Splitter {
     /// A splitter for rows of `schema` into `buckets` buckets.
     pub(super) fn new(schema: &Schema, buckets: u32) -> Self {
         let schema = travelling_schema(schema);
-        let carriers: Vec<Carrier> = schema.fields().iter().map(|field| Carrier::of(field.data_type())).collect();
+        let carriers: Vec<Carrier> = schema
+            .fields()
+            .iter()
+            .map(|field| Carrier::of(field.data_type()))
+            .collect();
         Self {
             columns: carriers.iter().map(|_| SortedColumn::default()).collect(),
             stats: vec![Stats::NONE; carriers.len()],
@@ -107,7 +115,14 @@ impl Splitter {
         let starts = self.assign_places();
         for index in 0..self.carriers.len() {
             let batches = self.batches.iter().map(|columns| &columns[index]);
-            self.columns[index].sort(self.carriers[index], self.stats[index], batches, &self.places, &self.bucket_of, &starts);
+            self.columns[index].sort(
+                self.carriers[index],
+                self.stats[index],
+                batches,
+                &self.places,
+                &self.bucket_of,
+                &starts,
+            );
         }
         let others = self.sort_others()?;
         let layout = self.columns.iter().map(SortedColumn::layout).collect::<Vec<_>>();
@@ -128,10 +143,18 @@ impl Splitter {
             if let Some(others) = &others {
                 append_ipc(&others.slice(first, rows), &mut pending)?;
             }
-            let key = SegmentKey { bucket: bucket as u32, rows: rows as u32, columns: &layout };
+            let key = SegmentKey {
+                bucket: bucket as u32,
+                rows: rows as u32,
+                columns: &layout,
+            };
             let stored = &pending[from..];
             let bytes = u32::try_from(stored.len()).map_err(|_| too_large(bucket, stored.len()))?;
-            segments.push(Segment { rows: rows as u32, bytes, hash: segment_hash(key, stored) });
+            segments.push(Segment {
+                rows: rows as u32,
+                bytes,
+                hash: segment_hash(key, stored),
+            });
             if pending.len() >= WRITE_PIECE {
                 write(&pending)?;
                 pending.clear();
@@ -139,7 +162,11 @@ impl Splitter {
         }
         write(&pending)?;
         self.clear();
-        Ok(Block { offset: 0, columns: layout, segments })
+        Ok(Block {
+            offset: 0,
+            columns: layout,
+            segments,
+        })
     }
 
     fn clear(&mut self) {
@@ -170,7 +197,9 @@ impl Splitter {
 
     /// The columns that travel as IPC, in bucket order.
     fn sort_others(&self) -> Result<Option<RecordBatch>, ArrowError> {
-        let others: Vec<usize> = (0..self.carriers.len()).filter(|&at| self.carriers[at] == Carrier::Other).collect();
+        let others: Vec<usize> = (0..self.carriers.len())
+            .filter(|&at| self.carriers[at] == Carrier::Other)
+            .collect();
         if others.is_empty() {
             return Ok(None);
         }
@@ -227,7 +256,11 @@ fn bounds<N: Native>(cells: &[N], nulls: Option<&NullBuffer>) -> Option<(N, N)> 
         Some(nulls) => nulls.valid_indices().map(|row| cells[row]).fold(None, widen),
         None => {
             let &first = cells.first()?;
-            Some(cells.iter().fold((first, first), |(min, max), &cell| (min.min(cell), max.max(cell))))
+            Some(
+                cells
+                    .iter()
+                    .fold((first, first), |(min, max), &cell| (min.min(cell), max.max(cell))),
+            )
         }
     }
 }
@@ -253,7 +286,11 @@ struct SortedColumn {
 
 impl SortedColumn {
     fn layout(&self) -> ColumnLayout {
-        ColumnLayout { minimum: self.minimum, width: self.width, nullable: self.nullable }
+        ColumnLayout {
+            minimum: self.minimum,
+            width: self.width,
+            nullable: self.nullable,
+        }
     }
 
     fn sort<'a>(
@@ -422,11 +459,17 @@ fn scatter<'a, N: Native, C: Copy + Default>(
 }
 
 fn pack_bits(valid: &[u8], out: &mut Vec<u8>) {
-    out.extend(valid.chunks(8).map(|bits| bits.iter().enumerate().fold(0u8, |byte, (at, &bit)| byte | (bit << at))));
+    out.extend(
+        valid
+            .chunks(8)
+            .map(|bits| bits.iter().enumerate().fold(0u8, |byte, (at, &bit)| byte | (bit << at))),
+    );
 }
 
 fn too_large(bucket: usize, bytes: usize) -> ArrowError {
-    ArrowError::InvalidArgumentError(format!("{bytes} bytes of bucket {bucket} in one batch: 4 GiB are the limit"))
+    ArrowError::InvalidArgumentError(format!(
+        "{bytes} bytes of bucket {bucket} in one batch: 4 GiB are the limit"
+    ))
 }
 
 fn append_ipc(batch: &RecordBatch, out: &mut Vec<u8>) -> Result<(), ArrowError> {
