@@ -7,6 +7,10 @@ use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 
+mod parse;
+
+pub use parse::KeyParseError;
+
 /// The domain in which keys of a column are compared and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -12,7 +12,7 @@ use crate::key::{Key, KeyType};
 
 /// The half-open interval `[low, high)` of a dense domain. An empty one (`low == high`) is legal:
 /// an empty file is a partition with nothing in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UnitRange {
     pub low: u64,
     pub high: u64,
@@ -64,6 +64,22 @@ impl KeyInterval {
 
     pub fn is_empty(&self) -> bool {
         matches!((&self.low, &self.high), (Some(low), Some(high)) if low >= high)
+    }
+
+    /// The same keys with bounds that bound nothing left open: no text is below the empty one, no
+    /// truth value below false or above true.
+    pub fn widened(self, ty: KeyType) -> KeyInterval {
+        let idle_low = match (&self.low, ty) {
+            (Some(Key::Text(low)), KeyType::Text) => low.is_empty(),
+            (Some(Key::Int(low)), KeyType::Bool) => *low <= 0,
+            (Some(Key::Float(low)), KeyType::Float) => *low == f64::NEG_INFINITY,
+            _ => false,
+        };
+        let idle_high = matches!((&self.high, ty), (Some(Key::Int(high)), KeyType::Bool) if *high > 1);
+        KeyInterval {
+            low: self.low.filter(|_| !idle_low),
+            high: self.high.filter(|_| !idle_high),
+        }
     }
 
     pub fn display(&self, ty: KeyType) -> String {

@@ -1,1 +1,11 @@
+//! What every process of Gapless stands on: configuration, telemetry, time, retries, shutdown.
+//!
+//! This is the only crate that reads the environment, the process's clock and its signals; the
+//! shells above it are handed values. It knows nothing of jobs, runs or the wire.
 
+pub mod clock;
+pub mod config;
+pub mod process;
+pub mod retry;
+pub mod shutdown;
+pub mod telemetry;

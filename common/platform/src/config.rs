@@ -1,0 +1,585 @@
+//! Configuration: flag > `GAPLESS_*` variable > config file > default, each value with its origin.
+//!
+//! Everything here is a function of what it is given, but for [`Layers::of_process`], which reads
+//! the environment and the config file. A setting is one row of [`Setting::ALL`].
+
+use std::{collections::BTreeMap, env, fmt, fs, io, net::SocketAddr, path::PathBuf, str::FromStr, thread};
+
+use crate::telemetry::{self, LogFormat};
+
+/// Names the config file, where no flag does.
+pub const CONFIG_VARIABLE: &str = "GAPLESS_CONFIG";
+
+/// Looked for in this order when no file is named; having none is fine.
+const DEFAULT_FILES: [&str; 2] = ["$HOME/.config/gapless/config.yaml", "/etc/gapless/config.yaml"];
+
+/// A lease must outlast some heartbeats, else one late packet costs a worker its work.
+pub const HEARTBEATS_PER_LEASE: u32 = 3;
+
+const MAX_SLOTS: u32 = 1024;
+const MAX_MEMORY_PER_SLOT_MIB: u32 = 1024 * 1024;
+/// Below, a busy machine's scheduling ends leases; above, a lost worker is missed for too long.
+const LEASE_MS: std::ops::RangeInclusive<u32> = 200..=600_000;
+const HEARTBEAT_MS: std::ops::RangeInclusive<u32> = 20..=200_000;
+
+/// What can be configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Setting {
+    Endpoints,
+    Listen,
+    StateDir,
+    Scratch,
+    Slots,
+    MemoryPerSlotMib,
+    LeaseMs,
+    HeartbeatMs,
+    LogFormat,
+    LogLevel,
+}
+
+impl Setting {
+    pub const ALL: [Setting; 10] = [
+        Setting::Endpoints,
+        Setting::Listen,
+        Setting::StateDir,
+        Setting::Scratch,
+        Setting::Slots,
+        Setting::MemoryPerSlotMib,
+        Setting::LeaseMs,
+        Setting::HeartbeatMs,
+        Setting::LogFormat,
+        Setting::LogLevel,
+    ];
+
+    /// The name in the config file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Setting::Endpoints => "endpoints",
+            Setting::Listen => "listen",
+            Setting::StateDir => "state_dir",
+            Setting::Scratch => "scratch",
+            Setting::Slots => "slots",
+            Setting::MemoryPerSlotMib => "memory_per_slot_mib",
+            Setting::LeaseMs => "lease_ms",
+            Setting::HeartbeatMs => "heartbeat_ms",
+            Setting::LogFormat => "log_format",
+            Setting::LogLevel => "log_level",
+        }
+    }
+
+    /// What it is for, with its unit, for `--help` and `config show`.
+    pub fn about(self) -> &'static str {
+        match self {
+            Setting::Endpoints => "coordinators to speak to, as URLs joined by commas",
+            Setting::Listen => "address on which a coordinator serves",
+            Setting::StateDir => "folder of the embedded store",
+            Setting::Scratch => {
+                "folder for exchange files and staged data, shared by all workers; `auto` is scratch in the state folder"
+            }
+            Setting::Slots => "tasks a worker runs at a time; `auto` is one for each processor",
+            Setting::MemoryPerSlotMib => "memory for the data of one task, in MiB",
+            Setting::LeaseMs => "silence after which a worker's tasks are given to others, in milliseconds",
+            Setting::HeartbeatMs => "time between a worker's heartbeats, in milliseconds",
+            Setting::LogFormat => "compact or json",
+            Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
+        }
+    }
+
+    pub fn default_text(self) -> &'static str {
+        match self {
+            Setting::Endpoints => "http://127.0.0.1:7070",
+            Setting::Listen => "127.0.0.1:7070",
+            Setting::StateDir => ".gapless",
+            Setting::Scratch => "auto",
+            Setting::Slots => "auto",
+            Setting::MemoryPerSlotMib => "512",
+            Setting::LeaseMs => "5000",
+            Setting::HeartbeatMs => "1000",
+            Setting::LogFormat => "compact",
+            Setting::LogLevel => "info",
+        }
+    }
+
+    /// `GAPLESS_LEASE_MS`.
+    pub fn variable(self) -> String {
+        format!("GAPLESS_{}", self.name().to_ascii_uppercase())
+    }
+
+    /// `--lease-ms`.
+    pub fn flag(self) -> String {
+        format!("--{}", self.name().replace('_', "-"))
+    }
+
+    pub fn from_name(name: &str) -> Option<Setting> {
+        Setting::ALL.into_iter().find(|setting| setting.name() == name)
+    }
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    Flag(String),
+    Variable(String),
+    File(PathBuf),
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag(flag) => write!(f, "flag {flag}"),
+            Origin::Variable(name) => write!(f, "variable {name}"),
+            Origin::File(path) => write!(f, "file {}", path.display()),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("config file {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: io::Error },
+    #[error("config file {}: {reason}", path.display())]
+    Malformed { path: PathBuf, reason: String },
+    #[error("config file {}: unknown setting {name:?}{}; allowed are {}", path.display(), did_you_mean(suggestion), allowed())]
+    UnknownSetting {
+        path: PathBuf,
+        name: String,
+        suggestion: Option<&'static str>,
+    },
+    #[error("{} = {value:?} (from {origin}): {reason}", setting.name())]
+    BadValue {
+        setting: Setting,
+        value: String,
+        origin: Origin,
+        reason: String,
+    },
+    #[error(
+        "heartbeat_ms = {heartbeat_ms} and lease_ms = {lease_ms}: a lease must last at least {HEARTBEATS_PER_LEASE} heartbeats; raise lease_ms or lower heartbeat_ms"
+    )]
+    LeaseTooShort { heartbeat_ms: u32, lease_ms: u32 },
+}
+
+fn did_you_mean(suggestion: &Option<&'static str>) -> String {
+    suggestion.map_or_else(String::new, |name| format!(", did you mean {name:?}?"))
+}
+
+fn allowed() -> String {
+    Setting::ALL.map(Setting::name).join(", ")
+}
+
+/// The layers above the defaults, as texts.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// Only those given on the command line.
+    pub flags: BTreeMap<Setting, String>,
+    pub variables: BTreeMap<String, String>,
+    /// Path and text of the config file.
+    pub file: Option<(PathBuf, String)>,
+}
+
+impl Layers {
+    /// Takes the environment of this process and reads the config file: `named` (by a flag), else
+    /// the one that `GAPLESS_CONFIG` names, else the first of the usual places that exists.
+    pub fn of_process(flags: BTreeMap<Setting, String>, named: Option<PathBuf>) -> Result<Layers, ConfigError> {
+        // Names and values that are no UTF-8 cannot be settings of ours.
+        let variables: BTreeMap<String, String> = env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let named = named.or_else(|| variables.get(CONFIG_VARIABLE).map(PathBuf::from));
+        let file = match named {
+            Some(path) => match fs::read_to_string(&path) {
+                Ok(text) => Some((path, text)),
+                Err(source) => return Err(ConfigError::Unreadable { path, source }),
+            },
+            None => usual_file(variables.get("HOME"))?,
+        };
+        Ok(Layers { flags, variables, file })
+    }
+}
+
+fn usual_file(home: Option<&String>) -> Result<Option<(PathBuf, String)>, ConfigError> {
+    for place in DEFAULT_FILES {
+        let path = match (place.strip_prefix("$HOME/"), home) {
+            (Some(below), Some(home)) => PathBuf::from(home).join(below),
+            (Some(_), None) => continue,
+            (None, _) => PathBuf::from(place),
+        };
+        match fs::read_to_string(&path) {
+            Ok(text) => return Ok(Some((path, text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(ConfigError::Unreadable { path, source }),
+        }
+    }
+    Ok(None)
+}
+
+/// A setting's text and where it comes from, for `config show --origin`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sourced {
+    pub setting: Setting,
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// The configuration of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    pub endpoints: Vec<String>,
+    pub listen: SocketAddr,
+    pub state_dir: PathBuf,
+    pub scratch: PathBuf,
+    pub slots: u32,
+    pub memory_per_slot_mib: u32,
+    pub lease_ms: u32,
+    pub heartbeat_ms: u32,
+    pub log_format: LogFormat,
+    pub log_level: String,
+    /// One for each setting, in the order of [`Setting::ALL`].
+    pub sources: Vec<Sourced>,
+    /// What is not wrong but probably not meant, to be logged once telemetry runs.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Lays the layers over each other and checks every value, also those of lower layers that win.
+    pub fn resolve(layers: &Layers) -> Result<Config, ConfigError> {
+        let file = match &layers.file {
+            Some((path, text)) => read_file(path, text)?,
+            None => BTreeMap::new(),
+        };
+        let sources: Vec<Sourced> = Setting::ALL.map(|setting| pick(setting, layers, &file)).into();
+        let state_dir = parse_path(&sources, Setting::StateDir)?;
+        let scratch = match text(&sources, Setting::Scratch) {
+            "auto" => state_dir.join("scratch"),
+            _ => parse_path(&sources, Setting::Scratch)?,
+        };
+        let slots = match text(&sources, Setting::Slots) {
+            "auto" => processors(),
+            _ => parse_number(&sources, Setting::Slots, 1..=MAX_SLOTS)?,
+        };
+        let config = Config {
+            endpoints: parse_endpoints(&sources)?,
+            listen: parse(&sources, Setting::Listen, |text| {
+                text.parse()
+                    .map_err(|_| "write an address and a port, such as 127.0.0.1:7070".to_string())
+            })?,
+            state_dir,
+            scratch,
+            slots,
+            memory_per_slot_mib: parse_number(&sources, Setting::MemoryPerSlotMib, 16..=MAX_MEMORY_PER_SLOT_MIB)?,
+            lease_ms: parse_number(&sources, Setting::LeaseMs, LEASE_MS)?,
+            heartbeat_ms: parse_number(&sources, Setting::HeartbeatMs, HEARTBEAT_MS)?,
+            log_format: parse(&sources, Setting::LogFormat, LogFormat::from_str)?,
+            log_level: parse(&sources, Setting::LogLevel, |text| {
+                telemetry::filter(text)
+                    .map(|_| text.to_string())
+                    .map_err(|error| error.to_string())
+            })?,
+            sources,
+            warnings: unknown_variables(&layers.variables),
+        };
+        if config.heartbeat_ms * HEARTBEATS_PER_LEASE > config.lease_ms {
+            let Config {
+                heartbeat_ms, lease_ms, ..
+            } = config;
+            return Err(ConfigError::LeaseTooShort { heartbeat_ms, lease_ms });
+        }
+        Ok(config)
+    }
+
+    pub fn origin(&self, setting: Setting) -> &Origin {
+        &sourced(&self.sources, setting).origin
+    }
+}
+
+fn processors() -> u32 {
+    thread::available_parallelism().map_or(1, |count| u32::try_from(count.get()).unwrap_or(MAX_SLOTS))
+}
+
+/// The settings of a config file as texts: a mapping of scalars, lists for lists.
+fn read_file(path: &PathBuf, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
+    let malformed = |reason: String| ConfigError::Malformed {
+        path: path.clone(),
+        reason,
+    };
+    // A file of comments alone is an empty one.
+    if text
+        .lines()
+        .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+    {
+        return Ok(BTreeMap::new());
+    }
+    let values: BTreeMap<String, serde_json::Value> =
+        serde_saphyr::from_str(text).map_err(|error| malformed(error.to_string()))?;
+    let mut settings = BTreeMap::new();
+    for (name, value) in values {
+        let Some(setting) = Setting::from_name(&name) else {
+            let suggestion = nearest(&name, &Setting::ALL.map(Setting::name));
+            return Err(ConfigError::UnknownSetting {
+                path: path.clone(),
+                name,
+                suggestion,
+            });
+        };
+        let value = as_text(&value).ok_or_else(|| {
+            malformed(format!(
+                "{name}: write a text, a number, or a list of texts, not {value}"
+            ))
+        })?;
+        settings.insert(setting, value);
+    }
+    Ok(settings)
+}
+
+fn as_text(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => Some(text.clone()),
+        serde_json::Value::Number(number) => Some(number.to_string()),
+        serde_json::Value::Array(items) => items
+            .iter()
+            .map(as_text)
+            .collect::<Option<Vec<_>>>()
+            .map(|all| all.join(",")),
+        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Object(_) => None,
+    }
+}
+
+/// The name that was probably meant: at most a third of its letters are different.
+fn nearest(name: &str, names: &[&'static str]) -> Option<&'static str> {
+    let distance = |known: &str| strsim::damerau_levenshtein(name, known);
+    names
+        .iter()
+        .copied()
+        .min_by_key(|known| distance(known))
+        .filter(|known| distance(known) * 3 <= known.len())
+}
+
+/// Variables of ours that mean nothing but look like a setting misspelt. Others (`GAPLESS_…` of
+/// wrappers and tests) are not our business.
+fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<String> {
+    variables
+        .keys()
+        .filter_map(|name| {
+            let rest = name.strip_prefix("GAPLESS_")?.to_ascii_lowercase();
+            if Setting::from_name(&rest).is_some() {
+                return None;
+            }
+            let meant = Setting::from_name(nearest(&rest, &Setting::ALL.map(Setting::name))?)?;
+            Some(format!(
+                "variable {name} is not a setting and is ignored; did you mean {}?",
+                meant.variable()
+            ))
+        })
+        .collect()
+}
+
+fn pick(setting: Setting, layers: &Layers, file: &BTreeMap<Setting, String>) -> Sourced {
+    let (value, origin) = if let Some(value) = layers.flags.get(&setting) {
+        (value.clone(), Origin::Flag(setting.flag()))
+    } else if let Some(value) = layers.variables.get(&setting.variable()) {
+        (value.clone(), Origin::Variable(setting.variable()))
+    } else if let (Some(value), Some((path, _))) = (file.get(&setting), &layers.file) {
+        (value.clone(), Origin::File(path.clone()))
+    } else {
+        (setting.default_text().to_string(), Origin::Default)
+    };
+    Sourced { setting, value, origin }
+}
+
+fn sourced(sources: &[Sourced], setting: Setting) -> &Sourced {
+    // `sources` is made from `Setting::ALL`, whose order is that of the enum.
+    &sources[setting as usize]
+}
+
+fn text(sources: &[Sourced], setting: Setting) -> &str {
+    sourced(sources, setting).value.trim()
+}
+
+fn parse<T>(
+    sources: &[Sourced],
+    setting: Setting,
+    read: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, ConfigError> {
+    read(text(sources, setting)).map_err(|reason| {
+        let Sourced { value, origin, .. } = sourced(sources, setting).clone();
+        ConfigError::BadValue {
+            setting,
+            value,
+            origin,
+            reason,
+        }
+    })
+}
+
+fn parse_number(
+    sources: &[Sourced],
+    setting: Setting,
+    allowed: std::ops::RangeInclusive<u32>,
+) -> Result<u32, ConfigError> {
+    parse(sources, setting, |text| {
+        text.parse()
+            .ok()
+            .filter(|number| allowed.contains(number))
+            .ok_or_else(|| {
+                format!(
+                    "write a whole number from {} to {}: {}",
+                    allowed.start(),
+                    allowed.end(),
+                    setting.about()
+                )
+            })
+    })
+}
+
+fn parse_path(sources: &[Sourced], setting: Setting) -> Result<PathBuf, ConfigError> {
+    parse(sources, setting, |text| match text {
+        "" => Err("write the path of a folder".to_string()),
+        path => Ok(PathBuf::from(path)),
+    })
+}
+
+fn parse_endpoints(sources: &[Sourced]) -> Result<Vec<String>, ConfigError> {
+    parse(sources, Setting::Endpoints, |text| {
+        let endpoints: Vec<String> = text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(with_scheme)
+            .collect();
+        match endpoints.iter().find(|endpoint| !endpoint.starts_with("http://")) {
+            Some(bad) => Err(format!("{bad}: write http://HOST:PORT")),
+            None if endpoints.is_empty() => Err("write at least one, such as http://127.0.0.1:7070".to_string()),
+            None => Ok(endpoints),
+        }
+    })
+}
+
+fn with_scheme(endpoint: &str) -> String {
+    if endpoint.contains("://") {
+        endpoint.to_string()
+    } else {
+        format!("http://{endpoint}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layers(flags: &[(Setting, &str)], variables: &[(&str, &str)], file: Option<&str>) -> Layers {
+        Layers {
+            flags: flags
+                .iter()
+                .map(|(setting, value)| (*setting, value.to_string()))
+                .collect(),
+            variables: variables
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+            file: file.map(|text| (PathBuf::from("conf.yaml"), text.to_string())),
+        }
+    }
+
+    #[test]
+    fn settings_stand_in_the_order_of_their_enum() {
+        for (index, setting) in Setting::ALL.into_iter().enumerate() {
+            assert_eq!(setting as usize, index, "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_valid() {
+        let config = Config::resolve(&Layers::default()).expect("the defaults");
+        assert_eq!(config.endpoints, ["http://127.0.0.1:7070"]);
+        assert_eq!(config.scratch, PathBuf::from(".gapless/scratch"));
+        assert!(config.slots >= 1);
+        assert!(config.sources.iter().all(|sourced| sourced.origin == Origin::Default));
+    }
+
+    #[test]
+    fn the_nearest_layer_wins_and_says_so() {
+        let file = "slots: 3\nlease_ms: 9000\nlog_level: debug\nendpoints: [a:1, 'http://b:2']\n";
+        let variables = [("GAPLESS_SLOTS", "4"), ("GAPLESS_LEASE_MS", "8000")];
+        let config = Config::resolve(&layers(&[(Setting::Slots, "5")], &variables, Some(file))).expect("valid");
+        assert_eq!(
+            (config.slots, config.lease_ms, config.log_level.as_str()),
+            (5, 8000, "debug")
+        );
+        assert_eq!(config.endpoints, ["http://a:1", "http://b:2"]);
+        let origins = [
+            Setting::Slots,
+            Setting::LeaseMs,
+            Setting::LogLevel,
+            Setting::HeartbeatMs,
+        ]
+        .map(|setting| config.origin(setting).to_string());
+        assert_eq!(
+            origins,
+            ["flag --slots", "variable GAPLESS_LEASE_MS", "file conf.yaml", "default"]
+        );
+    }
+
+    #[test]
+    fn mistakes_are_told_with_place_and_remedy() {
+        let check = |layers: Layers, words: &[&str]| {
+            let error = Config::resolve(&layers).expect_err("a mistake").to_string();
+            for word in words {
+                assert!(error.contains(word), "{error}\nlacks {word}");
+            }
+        };
+        check(
+            layers(&[], &[], Some("slot: 3")),
+            &["conf.yaml", "\"slot\"", "did you mean \"slots\"?"],
+        );
+        check(
+            layers(&[], &[], Some("slots: {a: 1}")),
+            &["conf.yaml", "slots", "a number"],
+        );
+        check(layers(&[], &[], Some("slots: [1")), &["conf.yaml", "line 1"]);
+        check(
+            layers(&[(Setting::Slots, "0")], &[], None),
+            &["slots = \"0\"", "flag --slots", "from 1 to 1024"],
+        );
+        check(
+            layers(&[], &[("GAPLESS_LISTEN", "here")], None),
+            &["variable GAPLESS_LISTEN", "127.0.0.1:7070"],
+        );
+        check(
+            layers(&[], &[("GAPLESS_LOG_FORMAT", "xml")], None),
+            &["compact and json"],
+        );
+        check(
+            layers(&[], &[("GAPLESS_ENDPOINTS", "ftp://a:1")], None),
+            &["ftp://a:1", "http://HOST:PORT"],
+        );
+        check(
+            layers(&[(Setting::HeartbeatMs, "2000")], &[], None),
+            &["heartbeat_ms = 2000", "lease_ms = 5000"],
+        );
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_told() {
+        let variables = [
+            ("GAPLESS_SLOT", "4"),
+            ("GAPLESS_SLOTS", "2"),
+            ("GAPLESS_TEST_SEED", "1"),
+            ("SLOT", "9"),
+        ];
+        let config = Config::resolve(&layers(&[], &variables, None)).expect("valid");
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+        assert!(config.warnings[0].contains("GAPLESS_SLOTS"));
+    }
+
+    #[test]
+    fn a_named_file_must_exist_and_comments_are_no_settings() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.yaml");
+        let error = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect_err("no file");
+        assert!(error.to_string().contains("config.yaml"), "{error}");
+        fs::write(&path, "# nothing yet\n").expect("written");
+        let layers = Layers::of_process(BTreeMap::new(), Some(path)).expect("a file");
+        assert!(Config::resolve(&layers).is_ok());
+    }
+}

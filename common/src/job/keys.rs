@@ -1,0 +1,752 @@
+//! The table of the job language: every key, what may stand behind it, and what it means.
+//!
+//! The parser takes its checks and its messages from here, the JSON Schema is made of it. A key
+//! that is not in this table does not exist.
+
+/// Names of jobs and steps become parts of paths and store keys.
+pub const MAX_NAME_BYTES: usize = 64;
+/// A step's number is kept in 16 bits; more steps than this are made by a program that should
+/// make several jobs.
+pub const MAX_STEPS: usize = 1000;
+/// The stated limit of one run (the store's rows are sized for it).
+pub const MAX_PARTITIONS: i64 = 100_000;
+/// A file each, at most one for each partition.
+pub const MAX_FILES: i64 = 100_000;
+/// Beyond this a task does not fail by chance.
+pub const MAX_ATTEMPTS: i64 = 100;
+pub const MAX_PARAMETERS: usize = 100;
+
+/// A mapping of the language.
+#[derive(Debug)]
+pub struct Section {
+    /// As it is called in messages; unique.
+    pub name: &'static str,
+    pub about: &'static str,
+    pub keys: &'static [Key],
+    pub choice: Choice,
+    /// Words that may stand in place of the mapping.
+    pub words: &'static [&'static str],
+}
+
+/// Keys of a section that exclude one another.
+#[derive(Debug)]
+pub enum Choice {
+    Free,
+    ExactlyOne(&'static [&'static str]),
+    AtMostOne(&'static [&'static str]),
+}
+
+#[derive(Debug)]
+pub struct Key {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub required: bool,
+    pub about: &'static str,
+    /// A value for the editor to offer, as JSON.
+    pub example: &'static str,
+}
+
+/// What may stand behind a key.
+#[derive(Debug)]
+pub enum Kind {
+    /// The name of a job or step: never substituted.
+    Name,
+    Text,
+    OutputPath,
+    /// SQL text: values substituted into it are held to a stricter rule.
+    Sql,
+    /// Free text that is taken as written, without substitution.
+    Literal,
+    Texts,
+    Paths,
+    /// Names of steps.
+    Names,
+    Bool,
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    /// A word, or a whole number.
+    IntegerOr {
+        word: &'static str,
+        min: i64,
+        max: i64,
+    },
+    Word(&'static [&'static str]),
+    /// One ASCII character, or one of these words.
+    Character(&'static [&'static str]),
+    /// `{}` or nothing.
+    Empty,
+    /// Column names and their types, in order.
+    Columns,
+    Section(&'static Section),
+    List(&'static Section),
+    /// From identifiers to sections.
+    Map(&'static Section),
+}
+
+const fn key(name: &'static str, kind: Kind, about: &'static str, example: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        required: false,
+        about,
+        example,
+    }
+}
+
+const fn required(name: &'static str, kind: Kind, about: &'static str, example: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        required: true,
+        about,
+        example,
+    }
+}
+
+const fn section(name: &'static str, about: &'static str, keys: &'static [Key]) -> Section {
+    Section {
+        name,
+        about,
+        keys,
+        choice: Choice::Free,
+        words: &[],
+    }
+}
+
+pub static JOB: Section = section(
+    "job",
+    "A batch job: steps that each cover every record of their source exactly once.",
+    &[
+        required(
+            "job",
+            Kind::Name,
+            "The job's name. With the identifying parameters it is the identity of a run.",
+            r#""nightly-revenue""#,
+        ),
+        key(
+            "parameters",
+            Kind::Map(&PARAMETER),
+            "Values given with each run; ${param.NAME} stands for them inside values.",
+            r#"{"date": {"type": "date"}}"#,
+        ),
+        required(
+            "steps",
+            Kind::List(&STEP),
+            "The steps. Those that do not depend on one another run at the same time.",
+            r#"[{"name": "load", "source": {"parquet": {"path": "in/*.parquet"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
+        ),
+    ],
+);
+
+pub static PARAMETER: Section = section(
+    "parameter",
+    "A value that is given with each run.",
+    &[
+        required(
+            "type",
+            Kind::Word(&["string", "int64", "float64", "bool", "date", "timestamp"]),
+            "What the value must be.",
+            r#""date""#,
+        ),
+        key(
+            "identifying",
+            Kind::Bool,
+            "Whether the value is part of the run's identity: one completed run for each (default true).",
+            "true",
+        ),
+        key(
+            "default",
+            Kind::Literal,
+            "The value where none is given; without it one must be given.",
+            r#""2026-11-20""#,
+        ),
+    ],
+);
+
+pub static STEP: Section = section(
+    "step",
+    "Source, checks, transform and sink over a set of partitions.",
+    &[
+        required(
+            "name",
+            Kind::Name,
+            "The step's name, once in the job: letters, digits, `_`, `-`, `.`.",
+            r#""load""#,
+        ),
+        key(
+            "after",
+            Kind::Names,
+            "Steps that must be complete before this one begins.",
+            r#"["load"]"#,
+        ),
+        required(
+            "source",
+            Kind::Section(&SOURCE),
+            "Where the records come from.",
+            r#"{"parquet": {"path": "in/*.parquet"}}"#,
+        ),
+        key(
+            "lookups",
+            Kind::Map(&LOOKUP),
+            "Small tables that the SQL joins by name, pinned for the run.",
+            r#"{"region": {"csv": {"path": "region.csv"}}}"#,
+        ),
+        key(
+            "partition",
+            Kind::Section(&PARTITION),
+            "How the records are divided (default: chosen from the source and the SQL).",
+            r#"{"key_range": {"column": "id"}, "count": "auto"}"#,
+        ),
+        key(
+            "check",
+            Kind::List(&CHECK),
+            "What must be true of each record, else it is rejected.",
+            r#"[{"name": "positive quantity", "that": "quantity > 0"}]"#,
+        ),
+        key(
+            "transform",
+            Kind::Section(&TRANSFORM),
+            "What is made of the records (default: they pass through).",
+            r#"{"sql": "SELECT * FROM input"}"#,
+        ),
+        required(
+            "sink",
+            Kind::Section(&SINK),
+            "Where the records go.",
+            r#"{"parquet": {"path": "out/load"}}"#,
+        ),
+        key(
+            "on_error",
+            Kind::Section(&ON_ERROR),
+            "Retries, rejected records, failed partitions.",
+            r#"{"retry": {"attempts": 5}, "reject": {"limit": 1000}, "partition_failed": "stop"}"#,
+        ),
+    ],
+);
+
+pub static SOURCE: Section = Section {
+    choice: Choice::ExactlyOne(&["csv", "parquet", "step", "sequence"]),
+    ..section(
+        "source",
+        "Where the records come from: one of these.",
+        &[
+            key(
+                "csv",
+                Kind::Section(&CSV_SOURCE),
+                "CSV files.",
+                r#"{"path": "in/*.csv"}"#,
+            ),
+            key(
+                "parquet",
+                Kind::Section(&PARQUET_SOURCE),
+                "Parquet files.",
+                r#"{"path": "in/*.parquet"}"#,
+            ),
+            key(
+                "step",
+                Kind::Name,
+                "The published output of another step of this run, which then goes first.",
+                r#""load""#,
+            ),
+            key(
+                "sequence",
+                Kind::Section(&SEQUENCE),
+                "The numbers from..to in one column `n`.",
+                r#"{"from": 0, "to": 1000}"#,
+            ),
+        ],
+    )
+};
+
+pub static LOOKUP: Section = Section {
+    choice: Choice::ExactlyOne(&["csv", "parquet"]),
+    ..section(
+        "lookup",
+        "A small table: one of these.",
+        &[
+            key(
+                "csv",
+                Kind::Section(&CSV_SOURCE),
+                "CSV files.",
+                r#"{"path": "region.csv"}"#,
+            ),
+            key(
+                "parquet",
+                Kind::Section(&PARQUET_SOURCE),
+                "Parquet files.",
+                r#"{"path": "region.parquet"}"#,
+            ),
+        ],
+    )
+};
+
+pub static CSV_SOURCE: Section = section(
+    "csv source",
+    "CSV files with declared types.",
+    &[
+        required(
+            "path",
+            Kind::Paths,
+            "A path or glob, or a list of them.",
+            r#""data/lineitem-*.csv""#,
+        ),
+        key(
+            "columns",
+            Kind::Columns,
+            "Types by column name; in the order of the file where it has no header. Columns of the header that are not named are text.",
+            r#"{"id": "int64", "price": "decimal(12,2)"}"#,
+        ),
+        key(
+            "header",
+            Kind::Bool,
+            "Whether the first line of each file names the columns (default true).",
+            "true",
+        ),
+        key(
+            "delimiter",
+            Kind::Character(&["tab"]),
+            "What stands between fields: one character or `tab` (default `,`).",
+            r#""|""#,
+        ),
+        key(
+            "quote",
+            Kind::Character(&["none"]),
+            "What stands around a field with delimiters in it: one character or `none` (default `\"`).",
+            r#""\"""#,
+        ),
+        key(
+            "nulls",
+            Kind::Texts,
+            "Texts that mean NULL when they stand unquoted (default: the empty text).",
+            r#"["", "NULL"]"#,
+        ),
+        key(
+            "compression",
+            Kind::Word(&["auto", "none", "gzip", "zstd"]),
+            "How the files are compressed (default auto: by name, .gz and .zst).",
+            r#""auto""#,
+        ),
+    ],
+);
+
+pub static PARQUET_SOURCE: Section = section(
+    "parquet source",
+    "Parquet files.",
+    &[required(
+        "path",
+        Kind::Paths,
+        "A path or glob, or a list of them.",
+        r#""data/lineitem-*.parquet""#,
+    )],
+);
+
+pub static SEQUENCE: Section = section(
+    "sequence",
+    "Generated numbers.",
+    &[
+        required(
+            "from",
+            Kind::Integer {
+                min: i64::MIN,
+                max: i64::MAX,
+            },
+            "The first number.",
+            "0",
+        ),
+        required(
+            "to",
+            Kind::Integer {
+                min: i64::MIN,
+                max: i64::MAX,
+            },
+            "One beyond the last number.",
+            "1000",
+        ),
+    ],
+);
+
+pub static PARTITION: Section = Section {
+    choice: Choice::AtMostOne(&["bytes", "files", "row_groups", "key_range", "hash"]),
+    words: &["auto", "bytes", "files", "row_groups"],
+    ..section(
+        "partition",
+        "How the records are divided: a method (default: chosen) and a count.",
+        &[
+            key("bytes", Kind::Empty, "Record-aligned byte ranges of CSV files.", "{}"),
+            key("files", Kind::Empty, "One partition for each file.", "{}"),
+            key("row_groups", Kind::Empty, "Row groups of Parquet files.", "{}"),
+            key(
+                "key_range",
+                Kind::Section(&KEY_RANGE),
+                "Ranges of a column's values.",
+                r#"{"column": "id"}"#,
+            ),
+            key(
+                "hash",
+                Kind::Section(&HASH),
+                "A hash of one or several columns.",
+                r#"{"columns": ["id"]}"#,
+            ),
+            key(
+                "count",
+                Kind::IntegerOr {
+                    word: "auto",
+                    min: 1,
+                    max: MAX_PARTITIONS,
+                },
+                "How many partitions (default auto: by size and workers).",
+                r#""auto""#,
+            ),
+        ],
+    )
+};
+
+pub static KEY_RANGE: Section = section(
+    "key_range",
+    "Ranges of a column's values: bounds by quantiles of a sample, or written here.",
+    &[
+        required("column", Kind::Text, "The column.", r#""l_orderkey""#),
+        key(
+            "ranges",
+            Kind::List(&RANGE),
+            "Your own ranges; together they must cover every value (see `outside`).",
+            r#"[{"from": "A", "through": "L"}, {"from": "M", "null": true}]"#,
+        ),
+        key(
+            "outside",
+            Kind::Word(&["refuse", "partition"]),
+            "Values that no written range covers: refuse the job (default), or plan partitions for them.",
+            r#""refuse""#,
+        ),
+    ],
+);
+
+pub static RANGE: Section = Section {
+    choice: Choice::AtMostOne(&["to", "through"]),
+    ..section(
+        "range",
+        "From `from`, up to and without `to`, or up to and with `through`.",
+        &[
+            key("from", Kind::Text, "The least value (default: no lower end).", r#""A""#),
+            key(
+                "to",
+                Kind::Text,
+                "The first value beyond (default: no upper end).",
+                r#""M""#,
+            ),
+            key(
+                "through",
+                Kind::Text,
+                "The last value; of text, also all that begins with it.",
+                r#""L""#,
+            ),
+            key(
+                "null",
+                Kind::Bool,
+                "Whether NULL belongs to this range (default false). Alone: NULL and nothing else.",
+                "true",
+            ),
+        ],
+    )
+};
+
+pub static HASH: Section = Section {
+    choice: Choice::ExactlyOne(&["columns", "column"]),
+    ..section(
+        "hash",
+        "Records with equal values of these columns come together.",
+        &[
+            key("columns", Kind::Texts, "The columns.", r#"["l_suppkey", "l_partkey"]"#),
+            key("column", Kind::Text, "The one column.", r#""l_suppkey""#),
+        ],
+    )
+};
+
+pub static CHECK: Section = section(
+    "check",
+    "A rule for records. One that breaks it goes to the quarantine with the rule's name.",
+    &[
+        required(
+            "name",
+            Kind::Text,
+            "What the rule is called in reports; once in the step.",
+            r#""positive quantity""#,
+        ),
+        required(
+            "that",
+            Kind::Sql,
+            "SQL that must be true of a record; NULL counts as not true.",
+            r#""quantity > 0""#,
+        ),
+    ],
+);
+
+pub static TRANSFORM: Section = section(
+    "transform",
+    "What is made of the records.",
+    &[required(
+        "sql",
+        Kind::Sql,
+        "One SELECT over `input` and the look-ups.",
+        r#""SELECT * FROM input""#,
+    )],
+);
+
+pub static SINK: Section = Section {
+    choice: Choice::ExactlyOne(&["csv", "parquet", "discard"]),
+    words: &["discard"],
+    ..section(
+        "sink",
+        "Where the records go: one of these.",
+        &[
+            key("csv", Kind::Section(&CSV_SINK), "CSV files.", r#"{"path": "out/load"}"#),
+            key(
+                "parquet",
+                Kind::Section(&PARQUET_SINK),
+                "Parquet files.",
+                r#"{"path": "out/load"}"#,
+            ),
+            key("discard", Kind::Empty, "Nowhere: rows are counted.", "{}"),
+        ],
+    )
+};
+
+const OUTPUT_PATH: Key = required(
+    "path",
+    Kind::OutputPath,
+    "The folder of the output; it appears whole, when the step is complete.",
+    r#""out/revenue/${param.date}""#,
+);
+const EXISTS: Key = key(
+    "exists",
+    Kind::Word(&["fail", "replace", "append"]),
+    "What to do where the folder is there already (default fail).",
+    r#""replace""#,
+);
+const FILES: Key = key(
+    "files",
+    Kind::Integer { min: 1, max: MAX_FILES },
+    "Merge the output into so many files (default: one or more for each partition).",
+    "1",
+);
+const PARTITION_BY: Key = key(
+    "partition_by",
+    Kind::Texts,
+    "Columns that become folders NAME=VALUE.",
+    r#"["day"]"#,
+);
+const PARTITION_COLUMN: Key = key(
+    "partition_column",
+    Kind::Text,
+    "Name of an extra column that holds the partition number.",
+    r#""partition_no""#,
+);
+
+pub static CSV_SINK: Section = section(
+    "csv sink",
+    "CSV files in a folder.",
+    &[
+        OUTPUT_PATH,
+        EXISTS,
+        key(
+            "compression",
+            Kind::Word(&["none", "gzip", "zstd"]),
+            "How the files are compressed (default none).",
+            r#""none""#,
+        ),
+        FILES,
+        PARTITION_BY,
+        PARTITION_COLUMN,
+        key(
+            "header",
+            Kind::Bool,
+            "Whether each file begins with the names of the columns (default true).",
+            "true",
+        ),
+        key(
+            "delimiter",
+            Kind::Character(&["tab"]),
+            "What stands between fields: one character or `tab` (default `,`).",
+            r#""|""#,
+        ),
+        key(
+            "null",
+            Kind::Text,
+            "The text written for NULL (default: the empty text).",
+            r#""""#,
+        ),
+    ],
+);
+
+pub static PARQUET_SINK: Section = section(
+    "parquet sink",
+    "Parquet files in a folder.",
+    &[
+        OUTPUT_PATH,
+        EXISTS,
+        key(
+            "compression",
+            Kind::Word(&["zstd", "snappy", "lz4", "gzip", "none"]),
+            "How the columns are compressed (default zstd).",
+            r#""zstd""#,
+        ),
+        FILES,
+        PARTITION_BY,
+        PARTITION_COLUMN,
+    ],
+);
+
+pub static ON_ERROR: Section = section(
+    "on_error",
+    "What happens when something fails.",
+    &[
+        key(
+            "retry",
+            Kind::Section(&RETRY),
+            "For failures that may pass.",
+            r#"{"attempts": 5}"#,
+        ),
+        key(
+            "reject",
+            Kind::Section(&REJECT),
+            "For records that cannot be read or break a check.",
+            r#"{"limit": 1000}"#,
+        ),
+        key(
+            "partition_failed",
+            Kind::Word(&["stop", "continue"]),
+            "When a partition has failed for good: stop the others (default), or let them finish first.",
+            r#""stop""#,
+        ),
+    ],
+);
+
+pub static RETRY: Section = section(
+    "retry",
+    "For failures that may pass.",
+    &[required(
+        "attempts",
+        Kind::Integer {
+            min: 1,
+            max: MAX_ATTEMPTS,
+        },
+        "Attempts for each task, the first included (default 5); lost workers are not counted.",
+        "5",
+    )],
+);
+
+pub static REJECT: Section = section(
+    "reject",
+    "For records that cannot be read or break a check.",
+    &[required(
+        "limit",
+        Kind::IntegerOr {
+            word: "unlimited",
+            min: 0,
+            max: i64::MAX,
+        },
+        "Rejected records over the whole step before it fails and publishes nothing (default 0).",
+        "1000",
+    )],
+);
+
+/// Every section, the job first.
+pub static SECTIONS: &[&Section] = &[
+    &JOB,
+    &PARAMETER,
+    &STEP,
+    &SOURCE,
+    &LOOKUP,
+    &CSV_SOURCE,
+    &PARQUET_SOURCE,
+    &SEQUENCE,
+    &PARTITION,
+    &KEY_RANGE,
+    &RANGE,
+    &HASH,
+    &CHECK,
+    &TRANSFORM,
+    &SINK,
+    &CSV_SINK,
+    &PARQUET_SINK,
+    &ON_ERROR,
+    &RETRY,
+    &REJECT,
+];
+
+/// The type names of CSV columns, for messages and the schema.
+pub const COLUMN_TYPES: &[&str] = &[
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "float32",
+    "float64",
+    "decimal(p,s)",
+    "string",
+    "bool",
+    "date",
+    "timestamp",
+];
+
+impl Section {
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    pub fn key_names(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.keys.iter().map(|key| key.name)
+    }
+}
+
+impl Kind {
+    /// What may stand there, for "allowed: …".
+    pub fn allowed(&self) -> String {
+        match self {
+            Kind::Name => {
+                format!("letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most {MAX_NAME_BYTES}")
+            }
+            Kind::Text | Kind::Literal => "text".to_string(),
+            Kind::OutputPath => "the path of a folder".to_string(),
+            Kind::Sql => "SQL text".to_string(),
+            Kind::Texts => "text, or a list of texts".to_string(),
+            Kind::Paths => "a path, or a list of paths".to_string(),
+            Kind::Names => "the name of a step, or a list of names".to_string(),
+            Kind::Bool => "true, false".to_string(),
+            Kind::Integer { min, max } => whole(*min, *max),
+            Kind::IntegerOr { word, min, max } => format!("{word}, or {}", whole(*min, *max)),
+            Kind::Word(words) => words.join(", "),
+            Kind::Character(words) => format!("one character, or {}", words.join(", ")),
+            Kind::Empty => "{}".to_string(),
+            Kind::Columns => "a mapping from column names to types".to_string(),
+            Kind::Section(section) => section.allowed(),
+            Kind::List(section) => format!("a list, each item {}", section.allowed()),
+            Kind::Map(section) => format!("a mapping from names, each value {}", section.allowed()),
+        }
+    }
+}
+
+impl Section {
+    /// What may stand in its place, for "allowed: …".
+    pub fn allowed(&self) -> String {
+        let keys = self.key_names().collect::<Vec<_>>().join(", ");
+        match self.words {
+            [] => format!("a mapping with the keys {keys}"),
+            words => format!("{}, or a mapping with the keys {keys}", words.join(", ")),
+        }
+    }
+}
+
+fn whole(min: i64, max: i64) -> String {
+    match (min, max) {
+        (i64::MIN, i64::MAX) => "a whole number of 64 bits".to_string(),
+        (min, i64::MAX) => format!("a whole number from {min}"),
+        (min, max) => format!("a whole number from {min} to {max}"),
+    }
+}

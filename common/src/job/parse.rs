@@ -1,0 +1,193 @@
+//! A job file's text into a [`ParsedJob`], with all its faults at once.
+
+use std::collections::BTreeMap;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{
+    Job, Parameter, ParameterType,
+    check::check_steps,
+    error::{Faults, JobError, JobErrors, Position},
+    keys::{JOB, MAX_PARAMETERS, MAX_STEPS},
+    params,
+    read::Fields,
+    step::step,
+    substitute::Context,
+    yaml::{self, Node, Value},
+};
+
+/// A job file that was read and found sound as far as that can be said without parameter values.
+#[derive(Clone, Debug)]
+pub struct ParsedJob {
+    pub(super) file_name: String,
+    pub(super) root: Node,
+    name: String,
+    version: String,
+    parameters: BTreeMap<String, Parameter>,
+}
+
+/// Reads a job file. `file_name` is for messages only.
+pub fn parse(text: &str, file_name: &str) -> Result<ParsedJob, JobErrors> {
+    let faults = Faults::new(file_name);
+    let root = yaml::read(text, &faults);
+    if root.is_none() && faults.is_empty() {
+        faults.add(Position::START, "the job file is empty", JOB.allowed());
+    }
+    let parsed = root.and_then(|root| {
+        let (name, parameters, _) = read_job(&root, &faults, None)?;
+        Some(ParsedJob {
+            file_name: file_name.to_string(),
+            root,
+            name,
+            version: format!("{:032x}", xxh3_128(text.as_bytes())),
+            parameters,
+        })
+    });
+    faults.finish(parsed)
+}
+
+/// Reads the tree, with or without values for its placeholders. The job itself is `None` where a
+/// fault was told, or where something is open for lack of values.
+pub(super) fn read_job(
+    root: &Node,
+    faults: &Faults,
+    values: Option<&BTreeMap<String, String>>,
+) -> Option<(String, BTreeMap<String, Parameter>, Option<Job>)> {
+    let none = BTreeMap::new();
+    let cx = Context {
+        faults,
+        parameters: &none,
+        values,
+    };
+    let fields = Fields::new(&cx, &JOB, root, "the job file")?;
+    let name = fields.name("job").map(|name| name.value);
+    let parameters = match fields.has("parameters") {
+        true => parameters(&fields),
+        false => BTreeMap::new(),
+    };
+
+    let cx = Context {
+        parameters: &parameters,
+        ..cx
+    };
+    let fields = Fields { cx: &cx, ..fields };
+    let items = fields.list("steps").unwrap_or_default();
+    if items.len() > MAX_STEPS {
+        let found = format!("{} steps", items.len());
+        faults.add(fields.key_at("steps"), found, format!("at most {MAX_STEPS}"));
+        return None;
+    }
+    let steps: Vec<_> = items.iter().map(step).collect();
+    check_steps(faults, &steps);
+    let steps: Option<Vec<_>> = steps.into_iter().map(|read| read.step).collect();
+    let name = name?;
+    let job = steps.map(|steps| Job {
+        name: name.clone(),
+        parameters: parameters.clone(),
+        steps,
+    });
+    Some((name, parameters, job))
+}
+
+fn parameters(fields: &Fields) -> BTreeMap<String, Parameter> {
+    let entries = fields.map("parameters");
+    if entries.len() > MAX_PARAMETERS {
+        let found = format!("{} parameters", entries.len());
+        let at = fields.key_at("parameters");
+        fields.cx.faults.add(at, found, format!("at most {MAX_PARAMETERS}"));
+    }
+    // A parameter that is at fault is known by name, so that its uses are not told as well.
+    let declared = fields.entries("parameters").unwrap_or_default();
+    let unsound = |name: &String| {
+        let (ty, default) = (ParameterType::String, None);
+        let identifying = true;
+        (
+            name.clone(),
+            Parameter {
+                ty,
+                identifying,
+                default,
+            },
+        )
+    };
+    let mut parameters: BTreeMap<_, _> = declared.iter().map(|entry| unsound(&entry.key)).collect();
+    for (entry, fields) in entries {
+        let identifying = fields.boolean("identifying").unwrap_or(true);
+        let Some(ty) = fields.word("type") else { continue };
+        let default = fields.literal("default").and_then(|text| {
+            let value = params::canonical(ty, &text.value);
+            let found = format!(
+                "the default of parameter `{}` is {}",
+                entry.key,
+                params::quoted(&text.value)
+            );
+            value
+                .map_err(|allowed| fields.cx.faults.add(text.at, found, allowed))
+                .ok()
+        });
+        let parameter = Parameter {
+            ty,
+            identifying,
+            default,
+        };
+        parameters.insert(entry.key.clone(), parameter);
+    }
+    parameters
+}
+
+impl ParsedJob {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn file_name(&self) -> &str {
+        &self.file_name
+    }
+
+    /// The declared parameters.
+    pub fn parameters(&self) -> &BTreeMap<String, Parameter> {
+        &self.parameters
+    }
+
+    /// A digest of the text: any change of it makes another version of the job. 32 hex digits.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// An error about a field of a step, found later (by planning its SQL, say); see
+    /// [`ParsedJob::position`] for `field`.
+    pub fn error(&self, step: &str, field: &str, found: impl Into<String>) -> JobError {
+        JobError {
+            file: self.file_name.clone(),
+            at: self.position(step, field).unwrap_or(Position::START),
+            found: found.into(),
+            suggestion: None,
+            allowed: String::new(),
+        }
+    }
+
+    /// Where a field of a step stands. `field` is a path of keys and list indexes from 0, such as
+    /// `transform.sql`, `check.0.that`, `source.csv.path`, `lookups.region`. Where there is no such
+    /// field, the nearest thing around it; `None` only for an unknown step.
+    pub fn position(&self, step: &str, field: &str) -> Option<Position> {
+        let Value::List(steps) = &self.root.get("steps")?.value.value else {
+            return None;
+        };
+        let named = |node: &&Node| {
+            node.get("name")
+                .is_some_and(|entry| matches!(&entry.value.value, Value::Scalar { text, .. } if text == step))
+        };
+        let mut node = steps.iter().find(named)?;
+        for part in field.split('.').filter(|part| !part.is_empty()) {
+            let inner = match &node.value {
+                Value::List(items) => part.parse::<usize>().ok().and_then(|index| items.get(index)),
+                _ => node.get(part).map(|entry| &entry.value),
+            };
+            match inner {
+                Some(inner) => node = inner,
+                None => break,
+            }
+        }
+        Some(node.at)
+    }
+}

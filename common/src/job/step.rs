@@ -1,0 +1,446 @@
+//! One step of a job file into the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    Check, Compression, Count, CsvSource, Exists, FileSink, Lookup, OnError, ParquetSource, Partition, Partitioning,
+    Sink, Source, Step, WrittenRange,
+    column::columns,
+    error::{Position, shown},
+    read::{Character, Fields, Number, Text},
+};
+
+/// A rule's name goes with every record that it rejects.
+const MAX_CHECK_NAME_BYTES: usize = 200;
+
+/// A step as far as it could be read, with the places that checks across steps speak of.
+pub(super) struct ReadStep {
+    /// `None` where something was wrong, or is open until parameters are bound.
+    pub step: Option<Step>,
+    pub at: Position,
+    pub name: Option<Text>,
+    pub after: Vec<Text>,
+    /// The step that this one reads.
+    pub reads: Option<Text>,
+    /// Paths that this step reads, look-ups included.
+    pub inputs: Vec<Text>,
+    pub output: Option<Text>,
+    /// Columns that the partitioning names.
+    pub key_columns: Vec<Text>,
+    /// Where the method of partitioning stands.
+    pub method_at: Position,
+}
+
+pub(super) fn step(fields: &Fields) -> ReadStep {
+    let name = fields.name("name");
+    let mut after = fields.names("after");
+    let mut inputs = Vec::new();
+    let source_fields = fields.section("source");
+    let reads = source_fields.as_ref().and_then(|source| source.name("step"));
+    let source = source_fields.and_then(|fields| source(&fields, reads.as_ref(), &mut inputs));
+    let lookups = lookups(fields, &mut inputs);
+    let (sink, output) = sink(fields);
+    let mut key_columns = Vec::new();
+    let partition = partitioning(fields, &mut key_columns);
+    let checks = checks(fields);
+    let sql = fields.section("transform").map(|transform| transform.text("sql"));
+    let on_error = on_error(fields);
+    let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
+
+    // A source step goes first, whether `after` says so or not.
+    if let Some(step) = &reads
+        && after.iter().all(|name| name.value != step.value)
+    {
+        after.push(step.clone());
+    }
+    let step = (|| {
+        Some(Step {
+            name: name.clone()?.value,
+            after: after.iter().map(|name| name.value.clone()).collect(),
+            source: source?,
+            lookups,
+            partition: partition?,
+            checks,
+            sql: match sql {
+                None => None,
+                Some(sql) => Some(sql?.value),
+            },
+            sink: sink?,
+            on_error,
+        })
+    })();
+    ReadStep {
+        step,
+        at: fields.node.at,
+        name,
+        after,
+        reads,
+        inputs,
+        output,
+        key_columns,
+        method_at,
+    }
+}
+
+fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Option<Source> {
+    if let Some(csv) = fields.section("csv") {
+        return csv_source(&csv, inputs).map(Source::Csv);
+    }
+    if let Some(parquet) = fields.section("parquet") {
+        return parquet_source(&parquet, inputs).map(Source::Parquet);
+    }
+    if let Some(sequence) = fields.section("sequence") {
+        return sequence_source(&sequence);
+    }
+    reads.map(|step| Source::Step(step.value.clone()))
+}
+
+fn paths(fields: &Fields, inputs: &mut Vec<Text>) -> Option<Vec<String>> {
+    let paths = fields.texts("path")?;
+    inputs.extend(paths.iter().cloned());
+    Some(values(paths))
+}
+
+fn values(texts: Vec<Text>) -> Vec<String> {
+    texts.into_iter().map(|text| text.value).collect()
+}
+
+fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
+    let faults = fields.cx.faults;
+    let paths = paths(fields, inputs);
+    let columns = columns(fields);
+    let header = fields.boolean("header").unwrap_or(true);
+    if !header && !fields.has("columns") {
+        faults.add(
+            fields.key_at("header"),
+            "`header: false` without `columns` in csv source",
+            "columns, in the order of the file",
+        );
+    }
+    let delimiter = fields.character("delimiter");
+    let quote = fields.character("quote");
+    // A placeholder is no reason to compare with the default.
+    let known = (delimiter.is_some() || !fields.has("delimiter")) && (quote.is_some() || !fields.has("quote"));
+    let delimiter = delimiter_byte(delimiter);
+    let quote = match quote {
+        None => Some(b'"'),
+        Some(Character::Word) => None,
+        Some(Character::Byte(byte)) => Some(byte),
+    };
+    if known && quote == Some(delimiter) {
+        let key = if fields.has("quote") { "quote" } else { "delimiter" };
+        let found = format!("`{}` is both delimiter and quote in csv source", char::from(delimiter));
+        faults.add(fields.key_at(key), found, "two different characters");
+    }
+    let nulls = match fields.has("nulls") {
+        true => fields.texts("nulls").map(values),
+        false => Some(vec![String::new()]),
+    };
+    let compression = fields.word("compression").unwrap_or(Compression::Auto);
+    Some(CsvSource {
+        paths: paths?,
+        columns,
+        header,
+        delimiter,
+        quote,
+        nulls: nulls?,
+        compression,
+    })
+}
+
+fn delimiter_byte(character: Option<Character>) -> u8 {
+    match character {
+        None => b',',
+        Some(Character::Word) => b'\t',
+        Some(Character::Byte(byte)) => byte,
+    }
+}
+
+fn parquet_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<ParquetSource> {
+    Some(ParquetSource {
+        paths: paths(fields, inputs)?,
+    })
+}
+
+fn sequence_source(fields: &Fields) -> Option<Source> {
+    let (from, to) = (fields.integer("from"), fields.integer("to"));
+    let (from, to): (i64, i64) = (from?, to?);
+    if from > to {
+        fields.cx.faults.add(
+            fields.key_at("to"),
+            format!("`to` in sequence is {to}, below `from`, which is {from}"),
+            "`to` at or above `from`",
+        );
+        return None;
+    }
+    Some(Source::Sequence { from, to })
+}
+
+fn lookups(fields: &Fields, inputs: &mut Vec<Text>) -> BTreeMap<String, Lookup> {
+    let mut lookups = BTreeMap::new();
+    if !fields.has("lookups") {
+        return lookups;
+    }
+    for (entry, lookup) in fields.map("lookups") {
+        if entry.key.eq_ignore_ascii_case("input") {
+            fields.cx.faults.add(
+                entry.key_at,
+                "a look-up with the name `input`, which is the step's own source",
+                "another name",
+            );
+        }
+        let csv = lookup.section("csv").and_then(|csv| csv_source(&csv, inputs));
+        let parquet = lookup
+            .section("parquet")
+            .and_then(|parquet| parquet_source(&parquet, inputs));
+        if let Some(lookup) = csv.map(Lookup::Csv).or(parquet.map(Lookup::Parquet)) {
+            lookups.insert(entry.key.clone(), lookup);
+        }
+    }
+    lookups
+}
+
+/// `None`: wrong, or open until parameters are bound.
+fn partitioning(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partitioning> {
+    let (method, count) = (Partition::Auto, Count::Auto);
+    if !fields.has("partition") {
+        return Some(Partitioning { method, count });
+    }
+    if let Some(word) = fields.section_word("partition") {
+        let method = match word.value.as_str() {
+            "auto" => Partition::Auto,
+            "bytes" => Partition::Bytes,
+            "files" => Partition::Files,
+            "row_groups" => Partition::RowGroups,
+            _ => return None,
+        };
+        return Some(Partitioning { method, count });
+    }
+    let fields = fields.section("partition")?;
+    let count = match fields.integer_or("count") {
+        None if fields.has("count") => None,
+        None | Some(Number::Word) => Some(Count::Auto),
+        Some(Number::Value(count)) => Some(Count::Fixed(count)),
+    };
+    let method = if fields.has("key_range") {
+        fields.section("key_range").and_then(|fields| key_range(&fields, keys))
+    } else if fields.has("hash") {
+        fields.section("hash").and_then(|fields| hash(&fields, keys))
+    } else if fields.empty("bytes").is_some() {
+        Some(Partition::Bytes)
+    } else if fields.empty("files").is_some() {
+        Some(Partition::Files)
+    } else if fields.empty("row_groups").is_some() {
+        Some(Partition::RowGroups)
+    } else {
+        Some(Partition::Auto)
+    };
+    if matches!(count, Some(Count::Fixed(_))) {
+        let written = fields
+            .node("key_range")
+            .is_some_and(|node| node.get("ranges").is_some());
+        let maker = match fields.has("files") {
+            true => Some("`files`, which makes one partition for each file"),
+            false => written.then_some("`ranges`, which make one partition each"),
+        };
+        if let Some(maker) = maker {
+            let found = format!("a fixed `count` beside {maker}");
+            fields.cx.faults.add(fields.key_at("count"), found, "no count, or auto");
+        }
+    }
+    Some(Partitioning {
+        method: method?,
+        count: count?,
+    })
+}
+
+fn key_range(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partition> {
+    let column = column_name(fields, "column");
+    keys.extend(column.clone());
+    let ranges = match fields.has("ranges") {
+        true => fields.list("ranges").and_then(|ranges| all(ranges.iter().map(range))),
+        false => Some(Vec::new()),
+    };
+    let outside = fields.word("outside").unwrap_or_default();
+    if fields.has("outside") && !fields.has("ranges") {
+        fields.cx.faults.add(
+            fields.key_at("outside"),
+            "`outside` without `ranges` in key_range",
+            "`outside` only beside `ranges`: bounds that are chosen for you leave nothing out",
+        );
+    }
+    Some(Partition::KeyRange {
+        column: column?.value,
+        ranges: ranges?,
+        outside,
+    })
+}
+
+/// Reads to the end, so that the faults of all items are told.
+fn all<T>(items: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+    items.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn range(fields: &Fields) -> Option<WrittenRange> {
+    let bound = |name: &str| match fields.has(name) {
+        true => fields.text(name).map(|text| Some(text.value)),
+        false => Some(None),
+    };
+    let (from, to, through) = (bound("from"), bound("to"), bound("through"));
+    let null = match fields.has("null") {
+        true => fields.boolean("null"),
+        false => Some(false),
+    };
+    let bounds = ["from", "to", "through"].iter().any(|key| fields.has(key));
+    if !bounds && null == Some(false) && !fields.has_unknown() {
+        let allowed = "at least one of from, to, through; or `null: true` for NULL alone";
+        fields.cx.faults.add(fields.node.at, "a range without bounds", allowed);
+        return None;
+    }
+    Some(WrittenRange {
+        from: from?,
+        to: to?,
+        through: through?,
+        null: null?,
+    })
+}
+
+fn hash(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partition> {
+    let columns = match fields.has("columns") {
+        true => column_names(fields, "columns")?,
+        false => vec![column_name(fields, "column")?],
+    };
+    keys.extend(columns.iter().cloned());
+    Some(Partition::Hash {
+        columns: values(columns),
+    })
+}
+
+fn column_name(fields: &Fields, key: &str) -> Option<Text> {
+    let name = fields.text(key)?;
+    if name.value.trim().is_empty() {
+        fields
+            .cx
+            .faults
+            .add(name.at, format!("`{key}` is empty"), "the name of a column");
+        return None;
+    }
+    Some(name)
+}
+
+fn column_names(fields: &Fields, key: &str) -> Option<Vec<Text>> {
+    let names = fields.texts(key)?;
+    let mut seen = BTreeSet::new();
+    for name in &names {
+        if name.value.trim().is_empty() {
+            let found = format!("an empty name in `{key}`");
+            fields.cx.faults.add(name.at, found, "names of columns");
+        }
+        if !seen.insert(&name.value) {
+            let found = format!("column `{}` stands twice in `{key}`", shown(&name.value));
+            fields.cx.faults.add(name.at, found, "each column once");
+        }
+    }
+    Some(names)
+}
+
+fn checks(fields: &Fields) -> Vec<Check> {
+    let mut checks: Vec<Check> = Vec::new();
+    let mut names = BTreeSet::new();
+    for check in fields.list("check").unwrap_or_default() {
+        let (name, that) = (check.text("name"), check.text("that"));
+        let Some(name) = name else { continue };
+        let (faults, text) = (check.cx.faults, &name.value);
+        if text.trim().is_empty() || text.len() > MAX_CHECK_NAME_BYTES || text.contains(char::is_control) {
+            let allowed = format!("text of at most {MAX_CHECK_NAME_BYTES} bytes, without control characters");
+            faults.add(name.at, format!("a check with the name \"{}\"", shown(text)), allowed);
+        }
+        if !names.insert(text.clone()) {
+            let found = format!("a second check with the name \"{}\" in this step", shown(text));
+            faults.add(name.at, found, "each name once");
+        }
+        checks.extend(that.map(|that| Check {
+            name: name.value,
+            that: that.value,
+        }));
+    }
+    checks
+}
+
+fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
+    if let Some(word) = fields.section_word("sink") {
+        return ((word.value == "discard").then_some(Sink::Discard), None);
+    }
+    let Some(fields) = fields.section("sink") else {
+        return (None, None);
+    };
+    let mut output = None;
+    let sink = if let Some(csv) = fields.section("csv") {
+        output = csv.text("path");
+        file_sink(&csv, output.as_ref(), Compression::None, true).map(Sink::Csv)
+    } else if let Some(parquet) = fields.section("parquet") {
+        output = parquet.text("path");
+        file_sink(&parquet, output.as_ref(), Compression::Zstd, false).map(Sink::Parquet)
+    } else {
+        fields.empty("discard").map(|()| Sink::Discard)
+    };
+    (sink, output)
+}
+
+fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv: bool) -> Option<FileSink> {
+    let exists = fields.word("exists").unwrap_or(Exists::Fail);
+    let compression = fields.word("compression").unwrap_or(compression);
+    let files = fields.integer("files");
+    let partition_by = match fields.has("partition_by") {
+        true => column_names(fields, "partition_by").map(values),
+        false => Some(Vec::new()),
+    };
+    let partition_column = match fields.has("partition_column") {
+        true => column_name(fields, "partition_column").map(|name| Some(name.value)),
+        false => Some(None),
+    };
+    if let (Some(Some(name)), Some(others)) = (&partition_column, &partition_by)
+        && others.contains(name)
+    {
+        let found = format!("`{}` is in both `partition_by` and `partition_column`", shown(name));
+        let at = fields.key_at("partition_column");
+        fields.cx.faults.add(at, found, "two different names");
+    }
+    let (header, delimiter, null) = match csv {
+        true => (
+            fields.boolean("header").unwrap_or(true),
+            delimiter_byte(fields.character("delimiter")),
+            fields.text("null").map_or_else(String::new, |null| null.value),
+        ),
+        false => (true, b',', String::new()),
+    };
+    Some(FileSink {
+        path: path?.value.clone(),
+        exists,
+        compression,
+        files,
+        partition_by: partition_by?,
+        partition_column: partition_column?,
+        header,
+        delimiter,
+        null,
+    })
+}
+
+fn on_error(fields: &Fields) -> OnError {
+    let mut on_error = OnError::default();
+    let Some(fields) = fields.section("on_error") else {
+        return on_error;
+    };
+    if let Some(attempts) = fields.section("retry").and_then(|retry| retry.integer("attempts")) {
+        on_error.attempts = attempts;
+    }
+    if let Some(limit) = fields.section("reject").and_then(|reject| reject.integer_or("limit")) {
+        on_error.reject_limit = match limit {
+            Number::Value(limit) => Some(limit),
+            Number::Word => None,
+        };
+    }
+    on_error.partition_failed = fields.word("partition_failed").unwrap_or_default();
+    on_error
+}

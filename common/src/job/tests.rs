@@ -1,0 +1,5 @@
+//! What the job language says to good and bad files.
+
+mod faults;
+mod language;
+mod values;

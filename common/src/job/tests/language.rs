@@ -1,0 +1,306 @@
+//! Sound files: the whole language into the model, and the schema that says the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::super::{
+    Compression, Count, Job, Partition, Partitioning, Source, json_schema,
+    keys::{Kind, SECTIONS},
+    parse,
+};
+
+/// The reference job.
+pub const REFERENCE: &str = r#"# yaml-language-server: $schema=./gapless.schema.json
+job: nightly-revenue
+parameters:
+  date: {type: date}                      # identifying: one completed run for each date
+steps:
+  - name: load
+    source:
+      csv:
+        path: data/lineitem-*.csv
+        columns: {l_orderkey: int64, l_quantity: "decimal(12,2)", l_shipdate: date, l_comment: string}
+    partition: {key_range: {column: l_orderkey}, count: auto}
+    check:
+      - {name: positive quantity, that: "l_quantity > 0"}
+    transform:
+      sql: SELECT *, l_extendedprice * (1 - l_discount) AS revenue FROM input
+    sink:
+      parquet: {path: "out/revenue/${param.date}", compression: zstd}
+    on_error: {retry: {attempts: 5}, reject: {limit: 1000}, partition_failed: stop}
+  - name: by-supplier
+    after: [load]
+    source: {step: load}
+    transform: {sql: "SELECT l_suppkey, sum(revenue) AS revenue FROM input GROUP BY l_suppkey"}
+    sink: {csv: {path: "out/by-supplier/${param.date}", files: 1}}
+"#;
+
+/// Uses every key of the language.
+pub const EVERY_KEY: &str = r#"
+job: every-key.1
+parameters:
+  day: {type: date, identifying: false, default: 2026-11-20}
+steps:
+  - name: one
+    source:
+      csv:
+        path: [in/a.csv, in/b-*.csv]
+        columns:
+          z: int8
+          a: "decimal(38, 0)"
+          Mixed Case: timestamp
+        header: false
+        delimiter: tab
+        quote: none
+        nulls: ["NULL", ""]
+        compression: gzip
+    lookups:
+      region: {parquet: {path: region.parquet}}
+      nation: {csv: {path: nation.csv, delimiter: "|", quote: "'"}}
+    partition:
+      key_range:
+        column: Mixed Case
+        ranges:
+          - {to: 5}
+          - {from: 5, through: 9.50}
+          - {null: true}
+        outside: partition
+    check:
+      - {name: small, that: z < 5}
+    transform:
+      sql: |
+        SELECT z
+        FROM input
+    sink:
+      csv:
+        path: out/one
+        exists: replace
+        compression: zstd
+        files: 3
+        partition_by: [z]
+        partition_column: part
+        header: false
+        delimiter: ";"
+        "null": "\\N"
+    on_error: {retry: {attempts: 2}, reject: {limit: unlimited}, partition_failed: continue}
+  - name: two
+    after: one
+    source: {step: one}
+    partition: {bytes: {}, count: 7}
+    sink: {parquet: {path: out/two}}
+  - {name: three, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
+  - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
+  - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
+  - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: discard}
+"#;
+
+pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
+    let given: BTreeMap<_, _> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+    let bound = parse(text, "job.yaml").and_then(|parsed| parsed.bind(&given));
+    bound.unwrap_or_else(|errors| panic!("{errors}")).0
+}
+
+fn check_step(job: &Job, name: &str, expected: Value) {
+    let step = serde_json::to_value(job.step(name)).expect("the model is JSON");
+    let step = step.as_object().expect("a step");
+    for (key, value) in expected.as_object().expect("an object") {
+        assert_eq!(&step[key], value, "{key} of step {name}");
+    }
+}
+
+#[test]
+fn the_reference_job_is_read() {
+    let job = bound(REFERENCE, &[("date", "2026-11-20")]);
+    assert_eq!(job.name, "nightly-revenue");
+    check_step(
+        &job,
+        "load",
+        json!({
+            "after": [],
+            "source": {"csv": {
+                "paths": ["data/lineitem-*.csv"],
+                "columns": [
+                    ["l_orderkey", "int64"],
+                    ["l_quantity", {"decimal": {"precision": 12, "scale": 2}}],
+                    ["l_shipdate", "date"],
+                    ["l_comment", "string"],
+                ],
+                "header": true, "delimiter": b',', "quote": b'"', "nulls": [""], "compression": "auto",
+            }},
+            "lookups": {},
+            "partition": {"method": {"key_range": {"column": "l_orderkey", "ranges": [], "outside": "refuse"}}, "count": "auto"},
+            "checks": [{"name": "positive quantity", "that": "l_quantity > 0"}],
+            "sql": "SELECT *, l_extendedprice * (1 - l_discount) AS revenue FROM input",
+            "sink": {"parquet": {
+                "path": "out/revenue/2026-11-20", "exists": "fail", "compression": "zstd", "files": null,
+                "partition_by": [], "partition_column": null, "header": true, "delimiter": b',', "null": "",
+            }},
+            "on_error": {"attempts": 5, "reject_limit": 1000, "partition_failed": "stop"},
+        }),
+    );
+    check_step(
+        &job,
+        "by-supplier",
+        json!({
+            "after": ["load"],
+            "source": {"step": "load"},
+            "partition": {"method": "auto", "count": "auto"},
+            "sink": {"csv": {
+                "path": "out/by-supplier/2026-11-20", "exists": "fail", "compression": "none", "files": 1,
+                "partition_by": [], "partition_column": null, "header": true, "delimiter": b',', "null": "",
+            }},
+            "on_error": {"attempts": 5, "reject_limit": 0, "partition_failed": "stop"},
+        }),
+    );
+}
+
+#[test]
+fn every_key_reaches_the_model() {
+    let job = bound(EVERY_KEY, &[]);
+    assert_eq!(
+        serde_json::to_value(&job.parameters).expect("JSON"),
+        json!({"day": {"ty": "date", "identifying": false, "default": "2026-11-20"}})
+    );
+    check_step(
+        &job,
+        "one",
+        json!({
+            "source": {"csv": {
+                "paths": ["in/a.csv", "in/b-*.csv"],
+                "columns": [["z", "int8"], ["a", {"decimal": {"precision": 38, "scale": 0}}], ["Mixed Case", "timestamp"]],
+                "header": false, "delimiter": b'\t', "quote": null, "nulls": ["NULL", ""], "compression": "gzip",
+            }},
+            "lookups": {
+                "region": {"parquet": {"paths": ["region.parquet"]}},
+                "nation": {"csv": {
+                    "paths": ["nation.csv"], "columns": [], "header": true, "delimiter": b'|', "quote": b'\'',
+                    "nulls": [""], "compression": "auto",
+                }},
+            },
+            "partition": {"method": {"key_range": {
+                "column": "Mixed Case",
+                "ranges": [
+                    {"from": null, "to": "5", "through": null, "null": false},
+                    {"from": "5", "to": null, "through": "9.50", "null": false},
+                    {"from": null, "to": null, "through": null, "null": true},
+                ],
+                "outside": "partition",
+            }}, "count": "auto"},
+            "checks": [{"name": "small", "that": "z < 5"}],
+            "sql": "SELECT z\nFROM input\n",
+            "sink": {"csv": {
+                "path": "out/one", "exists": "replace", "compression": "zstd", "files": 3,
+                "partition_by": ["z"], "partition_column": "part", "header": false, "delimiter": b';', "null": "\\N",
+            }},
+            "on_error": {"attempts": 2, "reject_limit": null, "partition_failed": "continue"},
+        }),
+    );
+    let partition = |name: &str| job.step(name).expect("a step").partition.clone();
+    let auto = |method| Partitioning {
+        method,
+        count: Count::Auto,
+    };
+    let hash = |columns: &[&str]| Partition::Hash {
+        columns: columns.iter().map(|c| c.to_string()).collect(),
+    };
+    assert_eq!(
+        partition("two"),
+        Partitioning {
+            method: Partition::Bytes,
+            count: Count::Fixed(7)
+        }
+    );
+    assert_eq!(partition("three"), auto(hash(&["n"])));
+    assert_eq!(partition("four"), auto(Partition::RowGroups));
+    assert_eq!(partition("five"), auto(Partition::Files));
+    assert_eq!(partition("six"), auto(hash(&["a", "b"])));
+    assert_eq!(
+        job.step("three").expect("a step").source,
+        Source::Sequence { from: -5, to: 5 }
+    );
+    assert_eq!(job.step("four").expect("a step").after, ["two"]);
+}
+
+/// The parser knows no key beside the table (it says so in every test that uses one), the schema is
+/// made of the table, and the text above uses all of it: a key that is added must be added there.
+#[test]
+fn schema_and_parser_know_the_same_keys() {
+    let schema = json_schema();
+    let words: BTreeSet<&str> = EVERY_KEY
+        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .collect();
+    for section in SECTIONS {
+        let properties = &schema["definitions"][section.name.replace(' ', "_")]["properties"];
+        let shown: BTreeSet<&str> = properties
+            .as_object()
+            .expect("properties")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        assert_eq!(shown, section.key_names().collect(), "{}", section.name);
+        for key in section.keys {
+            assert!(
+                words.contains(key.name),
+                "no example of `{}` in {}",
+                key.name,
+                section.name
+            );
+            let example = serde_json::from_str::<Value>(key.example);
+            assert!(
+                example.is_ok(),
+                "the example of `{}` in {} is no JSON",
+                key.name,
+                section.name
+            );
+            if let Kind::Section(inner) | Kind::List(inner) | Kind::Map(inner) = key.kind {
+                assert!(
+                    SECTIONS.iter().any(|section| section.name == inner.name),
+                    "{} is in no list",
+                    inner.name
+                );
+            }
+        }
+    }
+    assert_eq!(schema["properties"], schema["definitions"]["job"]["properties"]);
+}
+
+#[test]
+fn compression_defaults_to_that_of_the_format() {
+    let job = bound(
+        "{job: j, steps: [{name: a, source: {parquet: {path: x}}, sink: {parquet: {path: y}}}]}",
+        &[],
+    );
+    let super::super::Sink::Parquet(sink) = &job.steps[0].sink else {
+        panic!("{job:?}")
+    };
+    assert_eq!(sink.compression, Compression::Zstd);
+}
+
+#[test]
+fn fields_keep_their_places() {
+    let parsed = parse(EVERY_KEY, "job.yaml").expect("it is sound");
+    let cases = [
+        ("one", "transform.sql", "SELECT z"),
+        ("one", "check.0.that", "z < 5}"),
+        ("one", "source.csv.path.1", "in/b-*.csv]"),
+        ("one", "lookups.nation", "{csv: {path: nation.csv"),
+        ("one", "", "name: one"),
+        // The nearest thing around what is not there.
+        ("two", "transform.sql", "name: two"),
+        ("three", "sink.csv", "{discard: {}}}"),
+    ];
+    for (step, field, expected) in cases {
+        let at = parsed.position(step, field).expect("a known step");
+        let line = EVERY_KEY.lines().nth(at.line as usize - 1).expect("a line of the text");
+        let found = &line[at.column as usize - 1..];
+        assert!(found.starts_with(expected), "{step} {field}: {found}");
+    }
+    assert_eq!(parsed.position("nine", "sink"), None);
+    let error = parsed.error("one", "check.0.that", "no column `z`");
+    let at = parsed.position("one", "check.0.that").expect("a known step");
+    assert_eq!(
+        error.to_string(),
+        format!("job.yaml:{}:{}: no column `z`", at.line, at.column)
+    );
+}

@@ -1,0 +1,158 @@
+//! Consolidate: a stage whose tasks are all done gives way to the next; the last one is sealed and
+//! published once.
+
+use gapless_common::{
+    attempt::Fence,
+    ids::{PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
+};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::{
+    decide::{Draft, Holding},
+    event::{Continuation, Effect, Refusal},
+    row::{Phase, ProgressRow, Publication, RunState, StepRow},
+    state::{Run, StageState, Step},
+};
+
+/// A task of a stage is done, with this progress: if it was the last, the step goes on.
+pub(crate) fn task_done(draft: &mut Draft, key: TaskKey, holding: &Holding, progress: &ProgressRow) {
+    let Some(stage) = holding.step.stage(key.stage) else {
+        return;
+    };
+    if stage.failed > 0 {
+        draft.effect(Effect::Continue(Continuation::Settle {
+            run: key.run,
+            step: key.step,
+        }));
+    }
+    if stage.done + 1 < stage.total() {
+        return;
+    }
+    let merge = holding.step.row.plan.as_ref().is_some_and(|plan| plan.merge.is_some());
+    let next = match key.stage {
+        Stage::Scatter => Phase::Execute,
+        Stage::Execute if merge => Phase::Merge,
+        Stage::Execute | Stage::Merge => Phase::Publish,
+        Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => return,
+    };
+    let seal = (next == Phase::Publish).then(|| seal(stage, key.partition, progress));
+    draft.change_step(key.run, key.step, holding.step, |row| {
+        row.phase = next;
+        row.seal = seal;
+    });
+}
+
+/// A digest over everything that is committed in the last stage of a step. After it is written no
+/// commit of the step is accepted, so it names exactly what a publisher may publish.
+fn seal(stage: &StageState, last: PartitionNo, progress: &ProgressRow) -> u64 {
+    let mut digest = Xxh3::new();
+    for (number, task) in stage.tasks.iter().enumerate() {
+        // The task whose commit completes the stage is in this decision, not in the state yet.
+        let recorded = if number as PartitionNo == last {
+            Some(progress)
+        } else {
+            task.progress.as_deref()
+        };
+        let Some(recorded) = recorded else { continue };
+        digest.update(&(number as u32).to_le_bytes());
+        digest.update(&recorded.seq.to_le_bytes());
+        digest.update(&recorded.position.to_le_bytes());
+        digest.update(&recorded.digest.to_le_bytes());
+    }
+    digest.digest()
+}
+
+/// The publish task has created, or found, the verdict COMMITTED of this step.
+pub(crate) fn published(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    publication: Publication,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    if key.stage != Stage::Publish {
+        return Err(Refusal::WrongStage { task: key });
+    }
+    let mut progress = holding.task.progress_for(holding.run.row.restarts);
+    progress.done = true;
+    draft.release(key, fence, progress);
+    publish_step(draft, key.run, key.step, holding.step, publication);
+    if holding
+        .run
+        .steps
+        .iter()
+        .enumerate()
+        .all(|(number, step)| number == key.step as usize || step.row.phase == Phase::Published)
+    {
+        let now = draft.now;
+        draft.change_run(key.run, holding.run, |row| {
+            row.state = RunState::Completed;
+            row.finished = Some(now);
+        });
+        return Ok(());
+    }
+    start_dependents(draft, key.run, holding.run, key.step);
+    Ok(())
+}
+
+fn publish_step(draft: &mut Draft, run: RunId, number: StepNo, step: &Step, publication: Publication) {
+    let now = draft.now;
+    draft.change_step(run, number, step, |row| {
+        row.phase = Phase::Published;
+        row.publication = Some(publication);
+        row.finished = Some(now);
+    });
+}
+
+/// Steps that waited for this one alone begin.
+fn start_dependents(draft: &mut Draft, id: RunId, run: &Run, published: StepNo) {
+    for (number, step) in run.steps.iter().enumerate() {
+        let number = number as StepNo;
+        let complete = |at: StepNo| at == published || run.steps[at as usize].row.phase == Phase::Published;
+        if step.row.phase == Phase::Waiting && run.dependencies(number).all(complete) {
+            let row = StepRow {
+                phase: Phase::Survey,
+                started: Some(draft.now),
+                ..step.row.clone()
+            };
+            draft.put(crate::row::Row::Step(id, number, row));
+        }
+    }
+}
+
+/// The abort task has settled the verdict of a step: aborted, or published before it came.
+pub(crate) fn aborted(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    publication: Option<Publication>,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    if key.stage != Stage::Abort {
+        return Err(Refusal::WrongStage { task: key });
+    }
+    let mut progress = holding.task.progress_for(holding.run.row.restarts);
+    progress.done = true;
+    draft.release(key, fence, progress);
+    match publication {
+        Some(publication) => {
+            let name = &holding.run.definition(key.step).name;
+            draft.note(
+                key.run,
+                key.step,
+                format!("too late to cancel step {name}: it is published"),
+            );
+            publish_step(draft, key.run, key.step, holding.step, publication);
+        }
+        None => {
+            let now = draft.now;
+            draft.change_step(key.run, key.step, holding.step, |row| {
+                row.phase = Phase::Aborted;
+                row.finished = Some(now);
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Fail: what becomes of a task that did not succeed, and of its run.
+
+use gapless_common::{
+    attempt::Fence,
+    error::{ErrorClass, TaskError},
+    ids::{RunId, SessionId, StepNo, TaskKey},
+    job::PartitionFailed,
+};
+
+use crate::{
+    decide::{Draft, Holding},
+    event::{Continuation, Effect, Refusal},
+    limits::LOSSES_BEFORE_QUARANTINE,
+    row::{Failure, ProgressRow, RunState},
+    state::{Run, Step, Task},
+};
+
+/// A worker reports that an attempt failed.
+pub(crate) fn failed(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    error: TaskError,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    let restart = holding.run.row.restarts;
+    let mut progress = holding.task.progress_for(restart);
+    let attempts = holding.run.definition(key.step).on_error.attempts;
+    let tries_again = match error.class {
+        // Not its fault: costs nothing.
+        ErrorClass::Fenced | ErrorClass::Cancelled | ErrorClass::WorkerLost => true,
+        ErrorClass::Transient | ErrorClass::Resource => {
+            progress.failures += 1;
+            progress.failures < attempts
+        }
+        ErrorClass::Data | ErrorClass::Config => false,
+    };
+    let name = &holding.run.definition(key.step).name;
+    let place = format!(
+        "step {name}, {} partition {}, attempt {}",
+        key.stage, key.partition, fence.number
+    );
+    if tries_again {
+        if progress.failures > 0 {
+            draft.note(key.run, key.step, format!("{place} failed and is tried again: {error}"));
+        }
+        draft.release(key, fence, progress);
+    } else {
+        let message = format!("{place}: {}", error.message);
+        give_up(draft, key, holding.run, fence, progress, error.class, message);
+    }
+    Ok(())
+}
+
+/// Records that a task has failed for good, and what that means for its run.
+fn give_up(
+    draft: &mut Draft,
+    key: TaskKey,
+    run: &Run,
+    fence: Fence,
+    mut progress: ProgressRow,
+    class: ErrorClass,
+    message: String,
+) {
+    progress.failure = Some(Failure {
+        class,
+        message: message.clone(),
+        restart: run.row.restarts,
+    });
+    draft.release(key, fence, progress);
+    draft.note(key.run, key.step, message.clone());
+    match run.definition(key.step).on_error.partition_failed {
+        PartitionFailed::Stop => fail_run(draft, key.run, run, message),
+        PartitionFailed::Continue => {
+            draft.effect(Effect::Continue(Continuation::Settle {
+                run: key.run,
+                step: key.step,
+            }));
+        }
+    }
+}
+
+/// Ends a run as failed: what still runs is stopped at its next checkpoint.
+pub(crate) fn fail_run(draft: &mut Draft, id: RunId, run: &Run, message: String) {
+    if draft.run_row(id, run).state != RunState::Running {
+        return;
+    }
+    draft.change_run(id, run, |row| {
+        row.state = RunState::Failing;
+        row.error = Some(message);
+    });
+    stop_attempts(draft, id, true, "the run has failed");
+}
+
+/// Asks for what a run still holds. Heartbeats repeat it, so a lost message costs little.
+pub(crate) fn stop_attempts(draft: &mut Draft, id: RunId, at_checkpoint: bool, reason: &'static str) {
+    let state = draft.state;
+    for (session, holder) in &state.sessions {
+        for key in holder.leases.iter().filter(|key| key.run == id) {
+            let Some(lease) = state.task(key).and_then(|task| task.lease) else {
+                continue;
+            };
+            let (task, fence) = (*key, lease.row.fence);
+            draft.effect(Effect::StopAttempt {
+                session: *session,
+                task,
+                fence,
+                at_checkpoint,
+                reason,
+            });
+        }
+    }
+}
+
+/// With `partition_failed: continue`: when nothing of the stage is left but failures, the run fails.
+pub(crate) fn end_if_only_failures_are_left(draft: &mut Draft, id: RunId, number: StepNo) {
+    let Some(run) = draft.state.run(id) else { return };
+    let Some((stage, tasks)) = run.step(number).and_then(Step::current) else {
+        return;
+    };
+    if tasks.failed > 0 && tasks.done + tasks.failed == tasks.total() {
+        let name = &run.definition(number).name;
+        let message = format!(
+            "step {name}: {} of {} {stage} partitions failed",
+            tasks.failed,
+            tasks.total()
+        );
+        fail_run(draft, id, run, message);
+    }
+}
+
+/// A worker gave an attempt back at a checkpoint: drained or stopped. Costs nothing.
+pub(crate) fn released(draft: &mut Draft, session: SessionId, key: TaskKey, fence: Fence) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    let progress = holding.task.progress_for(holding.run.row.restarts);
+    draft.release(key, fence, progress);
+    Ok(())
+}
+
+/// A lease ends because its worker was lost. `counts` is false for losses that are no sign against
+/// the partition: several workers at once, or a worker that only came back.
+pub(crate) fn lose(draft: &mut Draft, key: TaskKey, task: &Task, counts: bool) {
+    let (Some(run), Some(lease)) = (draft.state.run(key.run), task.lease) else {
+        return;
+    };
+    let mut progress = task.progress_for(run.row.restarts);
+    progress.losses += u32::from(counts);
+    if progress.losses >= LOSSES_BEFORE_QUARANTINE {
+        let name = &run.definition(key.step).name;
+        let message = format!(
+            "step {name}, {} partition {}: its worker was lost {} times, the last times while it ran alone; \
+             it is held back as the likely cause",
+            key.stage, key.partition, progress.losses
+        );
+        give_up(
+            draft,
+            key,
+            run,
+            lease.row.fence,
+            progress,
+            ErrorClass::WorkerLost,
+            message,
+        );
+    } else {
+        draft.release(key, lease.row.fence, progress);
+    }
+}
+
+/// Fails the run when its step has rejected more records than its limit, over all partitions.
+pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Holding, rejected: u64) {
+    let Some(limit) = holding.run.definition(key.step).on_error.reject_limit else {
+        return;
+    };
+    let before: u64 = holding.step.stages().map(|(_, stage)| stage.counters.rejected).sum();
+    if before + rejected > limit && rejected > 0 {
+        let name = &holding.run.definition(key.step).name;
+        let message = format!(
+            "step {name}: {} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published",
+            before + rejected
+        );
+        draft.note(key.run, key.step as StepNo, message.clone());
+        fail_run(draft, key.run, holding.run, message);
+    }
+}

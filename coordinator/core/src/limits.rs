@@ -1,0 +1,48 @@
+//! Every bound of the core, with its reason.
+
+/// Rows of one decision. etcd allows 128 operations in a transaction; the batch adds its own
+/// compares and puts.
+pub const MAX_ROWS: usize = 96;
+
+/// Grants of one assignment decision; each is one row.
+pub const MAX_GRANTS: usize = 64;
+
+/// Leases that one decision voids; each is two rows (the lease goes, the attempt is remembered).
+pub const MAX_VOIDED: usize = 30;
+
+/// Partitions in one plan row: about 40 KB of JSON, far below etcd's 1.5 MiB for a request.
+pub const PARTITIONS_PER_ROW: usize = 256;
+
+/// Plan rows of one decision: a request of about 1 MiB.
+pub const PLAN_ROWS: usize = 24;
+
+/// Runs that are not ended. More are refused at submit: state in memory is bounded.
+pub const MAX_LIVE_RUNS: usize = 1000;
+
+/// Tasks queued at a worker beyond its slots while they take less than a message's round trip.
+pub const MAX_PREFETCH: usize = 256;
+
+/// Work queued ahead at a worker, by its own recent speed. Long enough to hide a durable batch and
+/// a round trip, short enough that a lost worker holds little.
+pub const PREFETCH_WINDOW_MICROS: u64 = 20_000;
+
+/// A task whose worker was lost so often runs alone on a worker from then on.
+pub const LOSSES_BEFORE_ALONE: u32 = 2;
+
+/// Lost so often, the last times while it was alone, it is taken to be what kills its workers.
+pub const LOSSES_BEFORE_QUARANTINE: u32 = 4;
+
+/// Wait before the second attempt at a task that failed in a way that may pass; doubles with each
+/// further failure.
+pub const RETRY_FIRST_MILLIS: u64 = 200;
+
+/// The longest such wait.
+pub const RETRY_LONGEST_MILLIS: u64 = 30_000;
+
+/// Notable events kept of each run for those who watch.
+pub const EVENTS_PER_RUN: usize = 64;
+
+const _: () = assert!(MAX_GRANTS < MAX_ROWS);
+// A voided lease may also settle its run.
+const _: () = assert!(3 * MAX_VOIDED + 4 <= MAX_ROWS);
+const _: () = assert!(LOSSES_BEFORE_ALONE < LOSSES_BEFORE_QUARANTINE);

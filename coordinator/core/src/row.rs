@@ -1,0 +1,410 @@
+//! Rows: the durable state, a key and its full value each. Stored as JSON under a readable key.
+
+use std::{collections::BTreeMap, str::FromStr, sync::Arc};
+
+use gapless_common::{
+    attempt::{Counters, Fence, RecordHash, Segment},
+    error::ErrorClass,
+    ids::{ClusterId, PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
+    job::Job,
+    plan::{ExchangePlan, Facts, Method, Partition},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::time::Timestamp;
+
+/// One row of the durable state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Row {
+    Cluster(ClusterRow),
+    Session(SessionId, SessionRow),
+    Run(RunId, RunRow),
+    /// The job of a run: written once.
+    Job(RunId, Arc<JobRow>),
+    /// Which run an identity (job and identifying parameters) belongs to.
+    Identity(String, RunId),
+    Step(RunId, StepNo, StepRow),
+    /// What the survey found: written once.
+    Facts(RunId, StepNo, Arc<Facts>),
+    /// A slice of a partition table: written once, before the step leaves `Splitting`.
+    Plan(RunId, StepNo, Stage, u32, Vec<Partition>),
+    /// The row is the lease.
+    Lease(TaskKey, LeaseRow),
+    Progress(TaskKey, ProgressRow),
+}
+
+/// The identity of a row in the store.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowKey {
+    Cluster,
+    Session(SessionId),
+    Run(RunId),
+    Job(RunId),
+    Identity(String),
+    Step(RunId, StepNo),
+    Facts(RunId, StepNo),
+    Plan(RunId, StepNo, Stage, u32),
+    Lease(TaskKey),
+    Progress(TaskKey),
+}
+
+/// What a decision does to a row.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Put(Row),
+    /// The key must be absent: two holders of one lease cannot both succeed.
+    Create(Row),
+    Delete(RowKey),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterRow {
+    pub cluster: ClusterId,
+    /// Version of the rows' shapes.
+    pub schema: u32,
+}
+
+impl ClusterRow {
+    pub const SCHEMA: u32 = 1;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// The worker process: its newer session takes over from its older one.
+    pub worker: Uuid,
+    pub name: String,
+    pub slots: u32,
+    pub version: String,
+    pub draining: bool,
+    /// Voided: its leases are being taken back and nothing of it is accepted.
+    pub void: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    Running,
+    /// Asked to stop at checkpoints.
+    Stopping,
+    Stopped,
+    /// A task failed for good; what runs is stopped at checkpoints.
+    Failing,
+    Failed,
+    Cancelling,
+    Cancelled,
+    Completed,
+}
+
+impl RunState {
+    /// Whether the run still holds or may take workers.
+    pub fn is_live(self) -> bool {
+        match self {
+            RunState::Running | RunState::Stopping | RunState::Failing | RunState::Cancelling => true,
+            RunState::Stopped | RunState::Failed | RunState::Cancelled | RunState::Completed => false,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRow {
+    pub state: RunState,
+    pub identity: String,
+    pub text_digest: String,
+    pub submitted: Timestamp,
+    pub finished: Option<Timestamp>,
+    pub error: Option<String>,
+    /// How often a stopped or failed run was taken up again. Failures of earlier restarts are forgiven.
+    pub restarts: u32,
+}
+
+impl RunRow {
+    /// Stands in between a run's job row and its run row, which are written together.
+    pub const NEW: RunRow = RunRow {
+        state: RunState::Running,
+        identity: String::new(),
+        text_digest: String::new(),
+        submitted: Timestamp(0),
+        finished: None,
+        error: None,
+        restarts: 0,
+    };
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRow {
+    pub text: String,
+    pub file_name: String,
+    pub parameters: BTreeMap<String, String>,
+    pub base_dir: String,
+    pub job: Job,
+}
+
+/// Where a step is in its life. The stages that lease tasks carry their stage's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    Waiting,
+    Survey,
+    /// The plan is being written; nothing is granted before it is whole.
+    Splitting,
+    Prepare,
+    Scatter,
+    Execute,
+    Merge,
+    /// Sealed: no commit of the step is accepted any more.
+    Publish,
+    Published,
+    Abort,
+    Aborted,
+}
+
+impl Phase {
+    /// The stage whose tasks are leased in this phase.
+    pub fn stage(self) -> Option<Stage> {
+        match self {
+            Phase::Survey => Some(Stage::Survey),
+            Phase::Prepare => Some(Stage::Prepare),
+            Phase::Scatter => Some(Stage::Scatter),
+            Phase::Execute => Some(Stage::Execute),
+            Phase::Merge => Some(Stage::Merge),
+            Phase::Publish => Some(Stage::Publish),
+            Phase::Abort => Some(Stage::Abort),
+            Phase::Waiting | Phase::Splitting | Phase::Published | Phase::Aborted => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Waiting => "waiting",
+            Phase::Splitting => "split",
+            Phase::Published => "published",
+            Phase::Aborted => "aborted",
+            other => other.stage().map_or("", Stage::name),
+        }
+    }
+}
+
+/// The plan without its partition tables.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanHeader {
+    pub method: Method,
+    pub reason: String,
+    pub exchange: Option<ExchangePlan>,
+    pub scatter: u32,
+    pub execute: u32,
+    pub merge: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    pub phase: Phase,
+    /// The slots there were at the split: splitting again gives the same plan.
+    pub slots: u32,
+    pub plan: Option<Box<PlanHeader>>,
+    /// What prepare and publish reported, JSON.
+    pub preparation: Option<String>,
+    pub publication: Option<Publication>,
+    /// Digest over everything committed, fixed when the step was sealed.
+    pub seal: Option<u64>,
+    pub started: Option<Timestamp>,
+    pub finished: Option<Timestamp>,
+}
+
+impl StepRow {
+    pub const WAITING: StepRow = StepRow {
+        phase: Phase::Waiting,
+        slots: 0,
+        plan: None,
+        preparation: None,
+        publication: None,
+        seal: None,
+        started: None,
+        finished: None,
+    };
+}
+
+/// What the publish task reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publication {
+    pub output: String,
+    pub certificate: String,
+    pub rows: u64,
+    pub files: u64,
+    pub bytes: u64,
+    /// Fingerprint of the input records, hexadecimal.
+    pub records: String,
+    pub source_rows: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRow {
+    pub session: SessionId,
+    pub fence: Fence,
+}
+
+/// How a task ended for good.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub class: ErrorClass,
+    pub message: String,
+    /// The restart in which it failed; a later restart tries again.
+    pub restart: u32,
+}
+
+/// What is durable of a task besides its lease. Absent until its first attempt has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRow {
+    /// The highest attempt number that was granted and has ended.
+    pub attempt: u32,
+    pub done: bool,
+    /// Commits so far: the number of the next one.
+    pub seq: u32,
+    /// Where the last commit ended; meaningful once `seq > 0`.
+    pub position: u64,
+    pub counters: Counters,
+    pub records: RecordHash,
+    pub segments: Vec<Segment>,
+    /// Digest of the last commit: the same commit sent again is recognised by it.
+    pub digest: u64,
+    /// Attempts that failed in a way that may pass, in the present restart.
+    pub failures: u32,
+    /// Attempts whose worker was lost.
+    pub losses: u32,
+    pub failure: Option<Failure>,
+}
+
+impl Row {
+    pub fn key(&self) -> RowKey {
+        match self {
+            Row::Cluster(_) => RowKey::Cluster,
+            Row::Session(id, _) => RowKey::Session(*id),
+            Row::Run(run, _) => RowKey::Run(*run),
+            Row::Job(run, _) => RowKey::Job(*run),
+            Row::Identity(identity, _) => RowKey::Identity(identity.clone()),
+            Row::Step(run, step, _) => RowKey::Step(*run, *step),
+            Row::Facts(run, step, _) => RowKey::Facts(*run, *step),
+            Row::Plan(run, step, stage, slice, _) => RowKey::Plan(*run, *step, *stage, *slice),
+            Row::Lease(task, _) => RowKey::Lease(*task),
+            Row::Progress(task, _) => RowKey::Progress(*task),
+        }
+    }
+
+    /// The value as stored: JSON.
+    pub fn encode(&self) -> Vec<u8> {
+        let encoded = match self {
+            Row::Cluster(row) => serde_json::to_vec(row),
+            Row::Session(_, row) => serde_json::to_vec(row),
+            Row::Run(_, row) => serde_json::to_vec(row),
+            Row::Job(_, row) => serde_json::to_vec(&**row),
+            Row::Identity(_, run) => serde_json::to_vec(run),
+            Row::Step(_, _, row) => serde_json::to_vec(row),
+            Row::Facts(_, _, row) => serde_json::to_vec(&**row),
+            Row::Plan(_, _, _, _, partitions) => serde_json::to_vec(partitions),
+            Row::Lease(_, row) => serde_json::to_vec(row),
+            Row::Progress(_, row) => serde_json::to_vec(row),
+        };
+        encoded.expect("rows hold no type that JSON cannot")
+    }
+
+    /// Reads a stored row. Errors name the key: a row that cannot be read must stop the start, since
+    /// going on without it could run work twice.
+    pub fn decode(key: &str, value: &[u8]) -> Result<Row, RowError> {
+        let parsed: RowKey = key.parse()?;
+        let wrong = |source| RowError::Value {
+            key: key.to_string(),
+            source,
+        };
+        Ok(match parsed {
+            RowKey::Cluster => Row::Cluster(serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Session(id) => Row::Session(id, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Run(run) => Row::Run(run, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Job(run) => Row::Job(run, Arc::new(serde_json::from_slice(value).map_err(wrong)?)),
+            RowKey::Identity(identity) => Row::Identity(identity, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Step(run, step) => Row::Step(run, step, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Facts(run, step) => Row::Facts(run, step, Arc::new(serde_json::from_slice(value).map_err(wrong)?)),
+            RowKey::Plan(run, step, stage, slice) => {
+                Row::Plan(run, step, stage, slice, serde_json::from_slice(value).map_err(wrong)?)
+            }
+            RowKey::Lease(task) => Row::Lease(task, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Progress(task) => Row::Progress(task, serde_json::from_slice(value).map_err(wrong)?),
+        })
+    }
+}
+
+impl Change {
+    pub fn key(&self) -> RowKey {
+        match self {
+            Change::Put(row) | Change::Create(row) => row.key(),
+            Change::Delete(key) => key.clone(),
+        }
+    }
+}
+
+/// A stored row that this release cannot read.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    #[error("the store holds a key of no known kind: {0}; was it written by a newer release?")]
+    Key(String),
+    #[error("the row {key} cannot be read: {source}; was it written by a newer release?")]
+    Value { key: String, source: serde_json::Error },
+}
+
+impl std::fmt::Display for RowKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            RowKey::Cluster => f.write_str("cluster"),
+            RowKey::Session(id) => write!(f, "session/{id}"),
+            RowKey::Run(run) => write!(f, "run/{run}"),
+            RowKey::Job(run) => write!(f, "job/{run}"),
+            RowKey::Identity(identity) => write!(f, "identity/{identity}"),
+            RowKey::Step(run, step) => write!(f, "step/{run}/{step}"),
+            RowKey::Facts(run, step) => write!(f, "facts/{run}/{step}"),
+            RowKey::Plan(run, step, stage, slice) => write!(f, "plan/{run}/{step}/{stage}/{slice}"),
+            RowKey::Lease(task) => write!(f, "lease/{task}"),
+            RowKey::Progress(task) => write!(f, "progress/{task}"),
+        }
+    }
+}
+
+impl FromStr for RowKey {
+    type Err = RowError;
+
+    fn from_str(text: &str) -> Result<Self, RowError> {
+        parse_key(text).ok_or_else(|| RowError::Key(text.to_string()))
+    }
+}
+
+fn parse_key(text: &str) -> Option<RowKey> {
+    if text == "cluster" {
+        return Some(RowKey::Cluster);
+    }
+    let (kind, rest) = text.split_once('/')?;
+    let parts: Vec<&str> = rest.split('/').collect();
+    Some(match (kind, parts.as_slice()) {
+        ("session", [id]) => RowKey::Session(id.parse().ok()?),
+        ("run", [run]) => RowKey::Run(run.parse().ok()?),
+        ("job", [run]) => RowKey::Job(run.parse().ok()?),
+        ("identity", [identity]) => RowKey::Identity(identity.to_string()),
+        ("step", [run, step]) => RowKey::Step(run.parse().ok()?, step.parse().ok()?),
+        ("facts", [run, step]) => RowKey::Facts(run.parse().ok()?, step.parse().ok()?),
+        ("plan", [run, step, stage, slice]) => RowKey::Plan(
+            run.parse().ok()?,
+            step.parse().ok()?,
+            Stage::from_name(stage)?,
+            slice.parse().ok()?,
+        ),
+        ("lease", [run, step, stage, partition]) => RowKey::Lease(task(run, step, stage, partition)?),
+        ("progress", [run, step, stage, partition]) => RowKey::Progress(task(run, step, stage, partition)?),
+        _ => return None,
+    })
+}
+
+fn task(run: &str, step: &str, stage: &str, partition: &str) -> Option<TaskKey> {
+    Some(TaskKey {
+        run: run.parse().ok()?,
+        step: step.parse::<StepNo>().ok()?,
+        stage: Stage::from_name(stage)?,
+        partition: partition.parse::<PartitionNo>().ok()?,
+    })
+}

@@ -1,0 +1,713 @@
+//! The state: what is durable, rebuilt by `apply` alone, and what is volatile, kept by `note`.
+//!
+//! Indexes (ready sets, counts, totals) are derived from rows in the same place where rows change,
+//! so recovery and normal running cannot differ.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use gapless_common::{
+    attempt::{Counters, RecordHash},
+    ids::{AttemptId, PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey, Term},
+    job,
+    plan::{Facts, Partition},
+    range::{KeyRange, UnitRange},
+};
+
+use crate::{
+    event::{Event, Held},
+    limits::{EVENTS_PER_RUN, PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
+    row::{Change, ClusterRow, JobRow, LeaseRow, ProgressRow, Row, RowKey, RunRow, SessionRow, StepRow},
+    time::Timestamp,
+};
+
+/// Everything the leader knows.
+#[derive(Debug)]
+pub struct State {
+    pub term: Term,
+    /// Silence of this length ends a session.
+    pub lease_millis: u64,
+    /// An attempt whose position has not moved for so long is given to another worker.
+    pub stall_millis: u64,
+    pub cluster: Option<ClusterRow>,
+    pub sessions: BTreeMap<SessionId, Session>,
+    pub runs: BTreeMap<RunId, Run>,
+    pub identities: BTreeMap<String, RunId>,
+    /// The serial number of the next attempt in this term.
+    next_serial: u64,
+    /// Tasks that wait before they are tried again.
+    backoff: BTreeSet<(Timestamp, TaskKey)>,
+    /// When a session was last lost.
+    last_loss: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub row: SessionRow,
+    pub leases: BTreeSet<TaskKey>,
+    pub heard: Timestamp,
+    pub resident_bytes: u64,
+    /// Recent time for each task, smoothed; `None` before the first is done.
+    pub service_micros: Option<u64>,
+    last_done: Timestamp,
+}
+
+#[derive(Debug)]
+pub struct Run {
+    pub row: RunRow,
+    pub job: Arc<JobRow>,
+    pub steps: Vec<Step>,
+    /// Live leases over all steps.
+    pub leases: usize,
+    pub events: VecDeque<(Timestamp, StepNo, String)>,
+}
+
+#[derive(Debug)]
+pub struct Step {
+    pub row: StepRow,
+    pub facts: Option<Arc<Facts>>,
+    stages: BTreeMap<Stage, StageState>,
+}
+
+/// The tasks of one stage with what is derived from them.
+#[derive(Debug, Default)]
+pub struct StageState {
+    pub tasks: Vec<Task>,
+    /// Tasks that may be granted now.
+    pub ready: BTreeSet<PartitionNo>,
+    pub leased: u32,
+    pub done: u32,
+    pub failed: u32,
+    pub losses: u32,
+    /// Sums over what is committed.
+    pub counters: Counters,
+    pub records: RecordHash,
+    /// Units below the committed positions.
+    pub committed_units: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Task {
+    pub units: UnitRange,
+    pub keys: Option<Box<KeyRange>>,
+    pub progress: Option<Box<ProgressRow>>,
+    pub lease: Option<Lease>,
+    pub not_before: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Lease {
+    pub row: LeaseRow,
+    pub granted: Timestamp,
+    /// How far the worker says it has read, and when that last moved.
+    pub position: u64,
+    pub rows: u64,
+    pub moved: Timestamp,
+}
+
+impl Task {
+    /// Where the next attempt goes on.
+    pub fn position(&self) -> u64 {
+        match &self.progress {
+            Some(progress) if progress.seq > 0 => progress.position,
+            _ => self.units.low,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.done)
+    }
+
+    /// Whether it has failed for good, as far as this restart of its run goes.
+    pub fn has_failed(&self, restart: u32) -> bool {
+        let failure = self.progress.as_ref().and_then(|progress| progress.failure.as_ref());
+        failure.is_some_and(|failure| failure.restart == restart)
+    }
+
+    /// The progress row to go on from; what belongs to earlier restarts is forgiven.
+    pub fn progress_for(&self, restart: u32) -> ProgressRow {
+        let mut progress = self.progress.as_deref().cloned().unwrap_or_default();
+        if progress
+            .failure
+            .as_ref()
+            .is_some_and(|failure| failure.restart != restart)
+        {
+            progress.failure = None;
+            progress.failures = 0;
+            progress.losses = 0;
+        }
+        progress
+    }
+}
+
+impl Step {
+    fn new() -> Step {
+        let single = |stage| {
+            let task = Task {
+                units: UnitRange { low: 0, high: 1 },
+                ..Task::default()
+            };
+            (
+                stage,
+                StageState {
+                    tasks: vec![task],
+                    ready: BTreeSet::from([0]),
+                    ..StageState::default()
+                },
+            )
+        };
+        Step {
+            row: StepRow::WAITING,
+            facts: None,
+            stages: [Stage::Survey, Stage::Prepare, Stage::Publish, Stage::Abort]
+                .map(single)
+                .into(),
+        }
+    }
+
+    pub fn stage(&self, stage: Stage) -> Option<&StageState> {
+        self.stages.get(&stage)
+    }
+
+    pub fn stages(&self) -> impl Iterator<Item = (Stage, &StageState)> {
+        self.stages.iter().map(|(stage, state)| (*stage, state))
+    }
+
+    /// The stage that is worked off now.
+    pub fn current(&self) -> Option<(Stage, &StageState)> {
+        let stage = self.row.phase.stage()?;
+        Some((stage, self.stages.get(&stage)?))
+    }
+}
+
+impl Run {
+    pub fn definition(&self, step: StepNo) -> &job::Step {
+        &self.job.job.steps[step as usize]
+    }
+
+    pub fn step(&self, step: StepNo) -> Option<&Step> {
+        self.steps.get(step as usize)
+    }
+
+    /// The numbers of the steps that must be complete before `step`.
+    pub fn dependencies(&self, step: StepNo) -> impl Iterator<Item = StepNo> + '_ {
+        let definition = self.definition(step);
+        let source = match &definition.source {
+            job::Source::Step(name) => Some(name),
+            _ => None,
+        };
+        let steps = &self.job.job.steps;
+        definition
+            .after
+            .iter()
+            .chain(source)
+            .filter_map(move |name| steps.iter().position(|step| step.name == *name))
+            .map(|at| at as StepNo)
+    }
+}
+
+impl State {
+    pub fn new(term: Term, lease_millis: u64, stall_millis: u64) -> State {
+        State {
+            term,
+            lease_millis,
+            stall_millis,
+            cluster: None,
+            sessions: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            next_serial: 0,
+            backoff: BTreeSet::new(),
+            last_loss: None,
+        }
+    }
+
+    /// Rebuilds the state from all rows of a store. Every known session gets one lease time from `now`.
+    pub fn recover(term: Term, lease_millis: u64, stall_millis: u64, mut rows: Vec<Row>, now: Timestamp) -> State {
+        let mut state = State::new(term, lease_millis, stall_millis);
+        // A row may refer to rows of the kinds before its own.
+        rows.sort_by_key(|row| match row {
+            Row::Cluster(_) => 0,
+            Row::Session(..) => 1,
+            Row::Job(..) => 2,
+            Row::Run(..) => 3,
+            Row::Identity(..) => 4,
+            Row::Facts(..) => 5,
+            Row::Step(..) => 6,
+            Row::Plan(..) => 7,
+            Row::Progress(..) => 8,
+            Row::Lease(..) => 9,
+        });
+        for row in rows {
+            state.apply(Change::Put(row), now);
+        }
+        state
+    }
+
+    pub fn run(&self, run: RunId) -> Option<&Run> {
+        self.runs.get(&run)
+    }
+
+    pub fn task(&self, key: &TaskKey) -> Option<&Task> {
+        self.runs
+            .get(&key.run)?
+            .step(key.step)?
+            .stages
+            .get(&key.stage)?
+            .tasks
+            .get(key.partition as usize)
+    }
+
+    /// The attempt id for the `nth` grant of a decision.
+    pub fn attempt_id(&self, nth: u64) -> AttemptId {
+        AttemptId {
+            term: self.term,
+            serial: self.next_serial + nth,
+        }
+    }
+
+    /// Slots of all workers that take work.
+    pub fn slots(&self) -> u32 {
+        self.sessions
+            .values()
+            .filter(|session| !session.row.void)
+            .map(|session| session.row.slots)
+            .sum()
+    }
+
+    /// Whether a session was lost within one lease time before `now`: losses that come together are
+    /// taken to be the network's or the operator's doing, not a partition's.
+    pub fn lost_lately(&self, now: Timestamp) -> bool {
+        self.last_loss
+            .is_some_and(|at| now.micros_since(at) < self.lease_millis * 1000)
+    }
+
+    /// Applies one change of a decision. The only place where durable state changes.
+    pub fn apply(&mut self, change: Change, now: Timestamp) {
+        match change {
+            Change::Put(row) | Change::Create(row) => self.put(row, now),
+            Change::Delete(key) => self.delete(key),
+        }
+    }
+
+    fn put(&mut self, row: Row, now: Timestamp) {
+        match row {
+            Row::Cluster(row) => self.cluster = Some(row),
+            Row::Session(id, row) => self.put_session(id, row, now),
+            Row::Job(run, job) => {
+                let steps = job.job.steps.iter().map(|_| Step::new()).collect();
+                self.runs.insert(
+                    run,
+                    Run {
+                        row: RunRow::NEW,
+                        job,
+                        steps,
+                        leases: 0,
+                        events: VecDeque::new(),
+                    },
+                );
+            }
+            Row::Run(run, row) => self.put_run(run, row),
+            Row::Identity(identity, run) => {
+                self.identities.insert(identity, run);
+            }
+            Row::Facts(run, step, facts) => {
+                if let Some(step) = self.step_mut(run, step) {
+                    step.facts = Some(facts);
+                }
+            }
+            Row::Step(run, step, row) => {
+                if let Some(step) = self.step_mut(run, step) {
+                    step.put(row);
+                }
+            }
+            Row::Plan(run, step, stage, slice, partitions) => {
+                if let Some(step) = self.step_mut(run, step) {
+                    step.put_plan(stage, slice, partitions);
+                }
+            }
+            Row::Progress(task, row) => self.put_progress(task, row, now),
+            Row::Lease(task, row) => self.put_lease(task, row, now),
+        }
+    }
+
+    fn delete(&mut self, key: RowKey) {
+        match key {
+            RowKey::Session(id) => {
+                self.sessions.remove(&id);
+            }
+            RowKey::Lease(task) => self.delete_lease(task),
+            RowKey::Identity(identity) => {
+                self.identities.remove(&identity);
+            }
+            // Nothing else is deleted while the leader runs.
+            RowKey::Cluster
+            | RowKey::Run(_)
+            | RowKey::Job(_)
+            | RowKey::Step(..)
+            | RowKey::Facts(..)
+            | RowKey::Plan(..)
+            | RowKey::Progress(_) => {}
+        }
+    }
+
+    fn step_mut(&mut self, run: RunId, step: StepNo) -> Option<&mut Step> {
+        self.runs.get_mut(&run)?.steps.get_mut(step as usize)
+    }
+
+    fn put_session(&mut self, id: SessionId, row: SessionRow, now: Timestamp) {
+        if row.void {
+            self.last_loss = Some(now);
+        }
+        match self.sessions.get_mut(&id) {
+            Some(session) => session.row = row,
+            None => {
+                let session = Session {
+                    row,
+                    leases: BTreeSet::new(),
+                    heard: now,
+                    resident_bytes: 0,
+                    service_micros: None,
+                    last_done: now,
+                };
+                self.sessions.insert(id, session);
+            }
+        }
+    }
+
+    fn put_run(&mut self, id: RunId, row: RunRow) {
+        let Some(run) = self.runs.get_mut(&id) else { return };
+        let restarted = run.row.restarts != row.restarts;
+        run.row = row;
+        if restarted {
+            let restart = run.row.restarts;
+            for step in &mut run.steps {
+                for stage in step.stages.values_mut() {
+                    stage.rebuild(restart);
+                }
+            }
+        }
+    }
+
+    fn put_progress(&mut self, key: TaskKey, row: ProgressRow, now: Timestamp) {
+        let Some(run) = self.runs.get_mut(&key.run) else { return };
+        let restart = run.row.restarts;
+        let Some(stage) = run
+            .steps
+            .get_mut(key.step as usize)
+            .and_then(|step| step.stages.get_mut(&key.stage))
+        else {
+            return;
+        };
+        let lease = stage.put_progress(key.partition, row, restart, now);
+        let Some(task) = stage.tasks.get(key.partition as usize) else {
+            return;
+        };
+        if let Some(at) = task.not_before {
+            self.backoff.insert((at, key));
+        }
+        // Without a lease (at recovery) there is nobody to credit.
+        if task.is_done()
+            && let Some(lease) = lease
+            && let Some(session) = self.sessions.get_mut(&lease.row.session)
+        {
+            session.note_done(lease.granted, now);
+        }
+    }
+
+    fn put_lease(&mut self, key: TaskKey, row: LeaseRow, now: Timestamp) {
+        if row.fence.id.term == self.term {
+            self.next_serial = self.next_serial.max(row.fence.id.serial + 1);
+        }
+        let Some(run) = self.runs.get_mut(&key.run) else { return };
+        let Some(stage) = run
+            .steps
+            .get_mut(key.step as usize)
+            .and_then(|step| step.stages.get_mut(&key.stage))
+        else {
+            return;
+        };
+        let Some(task) = stage.tasks.get_mut(key.partition as usize) else {
+            return;
+        };
+        let position = task.position();
+        match &mut task.lease {
+            // A lease moves with its worker to a new session; the attempt goes on.
+            Some(lease) => {
+                if let Some(session) = self.sessions.get_mut(&lease.row.session) {
+                    session.leases.remove(&key);
+                }
+                lease.row = row;
+            }
+            None => {
+                task.lease = Some(Lease {
+                    row,
+                    granted: now,
+                    position,
+                    rows: 0,
+                    moved: now,
+                });
+                stage.leased += 1;
+                run.leases += 1;
+            }
+        }
+        stage.ready.remove(&key.partition);
+        if let Some(session) = self.sessions.get_mut(&row.session) {
+            session.leases.insert(key);
+        }
+    }
+
+    fn delete_lease(&mut self, key: TaskKey) {
+        let Some(run) = self.runs.get_mut(&key.run) else { return };
+        let restart = run.row.restarts;
+        let Some(stage) = run
+            .steps
+            .get_mut(key.step as usize)
+            .and_then(|step| step.stages.get_mut(&key.stage))
+        else {
+            return;
+        };
+        let Some(lease) = stage
+            .tasks
+            .get_mut(key.partition as usize)
+            .and_then(|task| task.lease.take())
+        else {
+            return;
+        };
+        stage.leased -= 1;
+        run.leases -= 1;
+        stage.reindex(key.partition, restart);
+        if let Some(session) = self.sessions.get_mut(&lease.row.session) {
+            session.leases.remove(&key);
+        }
+    }
+
+    /// Keeps what is volatile: who was heard when, how far attempts say they are, whose wait is over.
+    pub fn note(&mut self, event: &Event, now: Timestamp) {
+        match event {
+            Event::Heard {
+                session,
+                held,
+                resident_bytes,
+            } => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.heard = now;
+                    session.resident_bytes = *resident_bytes;
+                }
+                held.iter().for_each(|held| self.note_held(*session, held, now));
+            }
+            Event::Commit { session, .. }
+            | Event::Finished { session, .. }
+            | Event::Failed { session, .. }
+            | Event::Released { session, .. }
+            | Event::Drain { session } => {
+                if let Some(session) = self.sessions.get_mut(session) {
+                    session.heard = now;
+                }
+            }
+            Event::Tick => self.end_waits(now),
+            Event::Submit(_)
+            | Event::Connect { .. }
+            | Event::Lost { .. }
+            | Event::Stop { .. }
+            | Event::Cancel { .. }
+            | Event::Continue(_)
+            | Event::Assign => {}
+        }
+    }
+
+    fn note_held(&mut self, session: SessionId, held: &Held, now: Timestamp) {
+        let Some(task) = self
+            .runs
+            .get_mut(&held.task.run)
+            .and_then(|run| run.steps.get_mut(held.task.step as usize))
+            .and_then(|step| step.stages.get_mut(&held.task.stage))
+            .and_then(|stage| stage.tasks.get_mut(held.task.partition as usize))
+        else {
+            return;
+        };
+        if let Some(lease) = &mut task.lease
+            && lease.row.session == session
+            && lease.row.fence == held.fence
+        {
+            if lease.position != held.position || lease.rows != held.rows {
+                lease.moved = now;
+            }
+            lease.position = held.position;
+            lease.rows = held.rows;
+        }
+    }
+
+    fn end_waits(&mut self, now: Timestamp) {
+        while let Some(&(at, key)) = self.backoff.first()
+            && at <= now
+        {
+            self.backoff.pop_first();
+            let Some(run) = self.runs.get_mut(&key.run) else {
+                continue;
+            };
+            let restart = run.row.restarts;
+            if let Some(stage) = run
+                .steps
+                .get_mut(key.step as usize)
+                .and_then(|step| step.stages.get_mut(&key.stage))
+            {
+                stage.tasks[key.partition as usize].not_before = None;
+                stage.reindex(key.partition, restart);
+            }
+        }
+    }
+
+    /// When the next wait ends, for the shell's timer.
+    pub fn next_wait(&self) -> Option<Timestamp> {
+        self.backoff.first().map(|(at, _)| *at)
+    }
+
+    /// Keeps a notable event of a run for those who watch.
+    pub fn remember(&mut self, run: RunId, step: StepNo, text: String, now: Timestamp) {
+        if let Some(run) = self.runs.get_mut(&run) {
+            if run.events.len() == EVENTS_PER_RUN {
+                run.events.pop_front();
+            }
+            run.events.push_back((now, step, text));
+        }
+    }
+}
+
+impl Session {
+    /// Weights the newest task by a quarter: follows a change of pace within a few tasks.
+    fn note_done(&mut self, granted: Timestamp, now: Timestamp) {
+        let took = now.micros_since(granted.max(self.last_done));
+        self.service_micros = Some(match self.service_micros {
+            Some(before) => (before * 3 + took) / 4,
+            None => took,
+        });
+        self.last_done = now;
+    }
+}
+
+impl Step {
+    fn put(&mut self, row: StepRow) {
+        if let Some(plan) = &row.plan
+            && let Some(files) = plan.merge
+        {
+            let stage = self.stages.entry(Stage::Merge).or_default();
+            if stage.tasks.is_empty() {
+                let share = |file: u32| u64::from(file) * u64::from(plan.execute) / u64::from(files);
+                stage.tasks = (0..files)
+                    .map(|file| Task {
+                        units: UnitRange {
+                            low: share(file),
+                            high: share(file + 1),
+                        },
+                        ..Task::default()
+                    })
+                    .collect();
+                stage.ready = (0..files).collect();
+            }
+        }
+        self.row = row;
+    }
+
+    fn put_plan(&mut self, stage: Stage, slice: u32, partitions: Vec<Partition>) {
+        let stage = self.stages.entry(stage).or_default();
+        let first = slice as usize * PARTITIONS_PER_ROW;
+        let end = first + partitions.len();
+        if stage.tasks.len() < end {
+            stage.tasks.resize_with(end, Task::default);
+        }
+        for partition in partitions {
+            let task = &mut stage.tasks[partition.number as usize];
+            task.units = partition.units;
+            task.keys = partition.keys.map(Box::new);
+            stage.ready.insert(partition.number);
+        }
+    }
+}
+
+impl StageState {
+    /// Replaces a task's progress, keeping counts and totals; answers the lease it was made under.
+    fn put_progress(&mut self, number: PartitionNo, row: ProgressRow, restart: u32, now: Timestamp) -> Option<Lease> {
+        let task = self.tasks.get_mut(number as usize)?;
+        let failures_before = task.progress.as_ref().map_or(0, |progress| progress.failures);
+        let (before, after) = (task.progress.as_deref().cloned().unwrap_or_default(), &row);
+        self.done = self.done + u32::from(after.done) - u32::from(before.done);
+        self.losses += after.losses.saturating_sub(before.losses);
+        self.counters = add_difference(self.counters, before.counters, after.counters);
+        self.records = RecordHash(
+            self.records
+                .0
+                .wrapping_sub(before.records.0)
+                .wrapping_add(after.records.0),
+        );
+        let moved = |progress: &ProgressRow| {
+            if progress.seq > 0 {
+                progress.position - task.units.low
+            } else {
+                0
+            }
+        };
+        self.committed_units = self.committed_units - moved(&before) + moved(after);
+        let failed = |progress: &ProgressRow| progress.failure.as_ref().is_some_and(|it| it.restart == restart);
+        self.failed = self.failed + u32::from(failed(after)) - u32::from(failed(&before));
+        if row.failures > failures_before && row.failure.is_none() {
+            task.not_before = Some(now.plus_millis(retry_wait_millis(row.failures)));
+        }
+        if let Some(lease) = &mut task.lease
+            && row.seq > before.seq
+        {
+            lease.position = row.position;
+            lease.rows = 0;
+            lease.moved = now;
+        }
+        task.progress = Some(Box::new(row));
+        let lease = task.lease;
+        self.reindex(number, restart);
+        lease
+    }
+
+    fn reindex(&mut self, number: PartitionNo, restart: u32) {
+        let task = &self.tasks[number as usize];
+        let ready = task.lease.is_none() && !task.is_done() && !task.has_failed(restart) && task.not_before.is_none();
+        if ready {
+            self.ready.insert(number);
+        } else {
+            self.ready.remove(&number);
+        }
+    }
+
+    /// After a restart: what had failed may be tried again.
+    fn rebuild(&mut self, restart: u32) {
+        self.failed = 0;
+        for number in 0..self.tasks.len() as u32 {
+            self.tasks[number as usize].not_before = None;
+            self.failed += u32::from(self.tasks[number as usize].has_failed(restart));
+            self.reindex(number, restart);
+        }
+    }
+
+    pub fn total(&self) -> u32 {
+        self.tasks.len() as u32
+    }
+}
+
+fn add_difference(sum: Counters, before: Counters, after: Counters) -> Counters {
+    let one = |sum: u64, before: u64, after: u64| sum - before + after;
+    Counters {
+        read: one(sum.read, before.read, after.read),
+        written: one(sum.written, before.written, after.written),
+        filtered: one(sum.filtered, before.filtered, after.filtered),
+        rejected: one(sum.rejected, before.rejected, after.rejected),
+        bytes_read: one(sum.bytes_read, before.bytes_read, after.bytes_read),
+        bytes_written: one(sum.bytes_written, before.bytes_written, after.bytes_written),
+    }
+}
+
+/// The wait before the next attempt after so many failures: doubles up to a limit.
+fn retry_wait_millis(failures: u32) -> u64 {
+    RETRY_FIRST_MILLIS
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(RETRY_LONGEST_MILLIS)
+}

@@ -1,0 +1,121 @@
+//! Stop and cancel: ending a run on request.
+
+use gapless_common::ids::{RunId, StepNo};
+
+use crate::{
+    decide::Draft,
+    event::{Answer, Continuation, Effect, Refusal},
+    fail,
+    limits::MAX_VOIDED,
+    row::{Phase, RunState},
+};
+
+/// The name of a state in refusals.
+fn name(state: RunState) -> &'static str {
+    match state {
+        RunState::Running => "running",
+        RunState::Stopping => "stopping",
+        RunState::Stopped => "stopped",
+        RunState::Failing => "failing",
+        RunState::Failed => "failed",
+        RunState::Cancelling => "cancelling",
+        RunState::Cancelled => "cancelled",
+        RunState::Completed => "completed",
+    }
+}
+
+/// Stops a run at the next checkpoint of each of its tasks. It can be submitted again to go on.
+pub(crate) fn stop(draft: &mut Draft, id: RunId) -> Result<(), Refusal> {
+    let run = draft.state.run(id).ok_or(Refusal::NoSuchRun { run: id })?;
+    match run.row.state {
+        RunState::Running if run.leases == 0 => {
+            let now = draft.now;
+            draft.change_run(id, run, |row| {
+                row.state = RunState::Stopped;
+                row.finished = Some(now);
+            });
+        }
+        RunState::Running => {
+            draft.change_run(id, run, |row| row.state = RunState::Stopping);
+            fail::stop_attempts(draft, id, true, "the run is being stopped");
+        }
+        RunState::Stopping | RunState::Failing | RunState::Stopped => {}
+        state @ (RunState::Failed | RunState::Cancelling | RunState::Cancelled | RunState::Completed) => {
+            return Err(Refusal::RunEnded {
+                run: id,
+                state: name(state),
+            });
+        }
+    }
+    draft.answer = Some(Answer::Done);
+    Ok(())
+}
+
+/// Cancels a run: from this row on no commit of it counts. What was staged is then removed by
+/// fenced abort tasks, which also settle each verdict.
+pub(crate) fn cancel(draft: &mut Draft, id: RunId) -> Result<(), Refusal> {
+    let run = draft.state.run(id).ok_or(Refusal::NoSuchRun { run: id })?;
+    match run.row.state {
+        RunState::Running | RunState::Stopping | RunState::Failing | RunState::Stopped | RunState::Failed => {
+            draft.change_run(id, run, |row| {
+                row.state = RunState::Cancelling;
+                row.finished = None;
+            });
+            fail::stop_attempts(draft, id, false, "the run is cancelled");
+            draft.effect(Effect::Continue(Continuation::Cancel { run: id }));
+        }
+        RunState::Cancelling => {}
+        state @ (RunState::Cancelled | RunState::Completed) => {
+            return Err(Refusal::RunEnded {
+                run: id,
+                state: name(state),
+            });
+        }
+    }
+    draft.answer = Some(Answer::Done);
+    Ok(())
+}
+
+/// Takes back the leases of a cancelled run, then has its steps aborted, then ends it.
+pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
+    let state = draft.state;
+    let Some(run) = state.run(id) else { return };
+    if run.row.state != RunState::Cancelling {
+        return;
+    }
+    let held = state
+        .sessions
+        .values()
+        .flat_map(|session| &session.leases)
+        .filter(|key| key.run == id && key.stage != gapless_common::ids::Stage::Abort);
+    let held: Vec<_> = held.take(MAX_VOIDED).copied().collect();
+    if !held.is_empty() {
+        for key in held {
+            if let Some(task) = state.task(&key) {
+                fail::lose(draft, key, task, false);
+            }
+        }
+        return;
+    }
+    let mut open = false;
+    for (number, step) in run.steps.iter().enumerate() {
+        let next = match step.row.phase {
+            Phase::Waiting | Phase::Survey | Phase::Splitting => Phase::Aborted,
+            Phase::Prepare | Phase::Scatter | Phase::Execute | Phase::Merge | Phase::Publish => Phase::Abort,
+            Phase::Abort => {
+                open = true;
+                continue;
+            }
+            Phase::Published | Phase::Aborted => continue,
+        };
+        open |= next == Phase::Abort;
+        draft.change_step(id, number as StepNo, step, |row| row.phase = next);
+    }
+    if !open {
+        let now = draft.now;
+        draft.change_run(id, run, |row| {
+            row.state = RunState::Cancelled;
+            row.finished = Some(now);
+        });
+    }
+}

@@ -1,0 +1,77 @@
+//! Submit: a job text and its parameters become one run.
+
+use gapless_common::ids::{RunId, StepNo};
+
+use crate::{
+    decide::Draft,
+    event::{Answer, Continuation, Effect, Refusal, Submit},
+    limits::MAX_LIVE_RUNS,
+    row::{Phase, Row, RunRow, RunState, StepRow},
+    state::Run,
+};
+
+/// An identity has at most one live and one completed run. A stopped or failed run goes on if the
+/// job's text is the same; if it was changed, the old run is cleared away and a new one begins.
+pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
+    if let Some(&id) = draft.state.identities.get(&submit.identity)
+        && let Some(run) = draft.state.run(id)
+    {
+        match run.row.state {
+            RunState::Completed => return Err(Refusal::AlreadyComplete { run: id }),
+            RunState::Running | RunState::Stopping | RunState::Failing => {
+                return Err(Refusal::AlreadyRunning { run: id });
+            }
+            RunState::Stopped | RunState::Failed if run.row.text_digest == submit.text_digest => {
+                resume(draft, id, run);
+                return Ok(());
+            }
+            RunState::Stopped | RunState::Failed => {
+                draft.change_run(id, run, |row| row.state = RunState::Cancelling);
+                draft.effect(Effect::Continue(Continuation::Cancel { run: id }));
+            }
+            RunState::Cancelling | RunState::Cancelled => {}
+        }
+    }
+    if draft.state.runs.values().filter(|run| run.row.state.is_live()).count() >= MAX_LIVE_RUNS {
+        return Err(Refusal::TooManyRuns { limit: MAX_LIVE_RUNS });
+    }
+    let row = RunRow {
+        identity: submit.identity.clone(),
+        text_digest: submit.text_digest,
+        submitted: draft.now,
+        ..RunRow::NEW
+    };
+    let steps = submit.job.job.steps.len();
+    let first = (0..steps).filter(|&step| {
+        let definition = &submit.job.job.steps[step];
+        definition.after.is_empty() && !matches!(definition.source, gapless_common::job::Source::Step(_))
+    });
+    let first: Vec<StepNo> = first.map(|step| step as StepNo).collect();
+    draft.create(Row::Job(submit.run, submit.job));
+    draft.put(Row::Run(submit.run, row));
+    draft.put(Row::Identity(submit.identity, submit.run));
+    for step in first {
+        let row = StepRow {
+            phase: Phase::Survey,
+            started: Some(draft.now),
+            ..StepRow::WAITING
+        };
+        draft.put(Row::Step(submit.run, step, row));
+    }
+    draft.answer = Some(Answer::Submitted {
+        run: submit.run,
+        resumed: false,
+    });
+    Ok(())
+}
+
+fn resume(draft: &mut Draft, id: RunId, run: &Run) {
+    draft.change_run(id, run, |row| {
+        row.state = RunState::Running;
+        row.restarts += 1;
+        row.error = None;
+        row.finished = None;
+    });
+    draft.note(id, 0, format!("taken up again (restart {})", run.row.restarts + 1));
+    draft.answer = Some(Answer::Submitted { run: id, resumed: true });
+}

@@ -1,0 +1,142 @@
+//! Survey, split and prepare: from facts to a plan that is whole before anything is granted.
+
+use std::sync::Arc;
+
+use gapless_common::{
+    attempt::Fence,
+    error::{ErrorClass, TaskError},
+    ids::{RunId, SessionId, Stage, StepNo, TaskKey},
+    plan::{Facts, Partition},
+};
+
+use crate::{
+    decide::Draft,
+    event::{Continuation, Effect, Refusal},
+    fail,
+    limits::{PARTITIONS_PER_ROW, PLAN_ROWS},
+    row::{Phase, PlanHeader, Row},
+    split::{Capacity, split},
+    validate::validate,
+};
+
+/// A survey has reported: the facts are kept, the split begins.
+pub(crate) fn surveyed(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    facts: Arc<Facts>,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    if key.stage != Stage::Survey {
+        return Err(Refusal::WrongStage { task: key });
+    }
+    // The task itself stays open: a refused plan is surveyed again after a restart.
+    let progress = holding.task.progress_for(holding.run.row.restarts);
+    draft.put(Row::Facts(key.run, key.step, facts));
+    let slots = draft.state.slots().max(1);
+    draft.change_step(key.run, key.step, holding.step, |row| {
+        row.phase = Phase::Splitting;
+        row.slots = slots;
+    });
+    draft.release(key, fence, progress);
+    draft.effect(Effect::Continue(Continuation::Plan {
+        run: key.run,
+        step: key.step,
+        slice: 0,
+    }));
+    Ok(())
+}
+
+/// Writes the next slices of a step's partition tables; with the last one the step goes on.
+///
+/// The split is a pure function of rows that are durable already, so it is made again for each
+/// decision and can be begun again after a crash. Until the step row names the plan, no slice counts.
+pub(crate) fn write_plan(draft: &mut Draft, id: RunId, number: StepNo, slice: u32) {
+    let Some(run) = draft.state.run(id) else { return };
+    let Some(step) = run.step(number) else { return };
+    let Some(facts) = step.facts.clone() else { return };
+    if step.row.phase != Phase::Splitting || run.row.state != crate::row::RunState::Running {
+        return;
+    }
+    let definition = run.definition(number);
+    let planned = split(definition, &facts, Capacity { slots: step.row.slots })
+        .map_err(|error| error.to_string())
+        .and_then(|plan| match validate(definition, &facts, &plan) {
+            Ok(_) => Ok(plan),
+            Err(error) => Err(error.to_string()),
+        });
+    let plan = match planned {
+        Ok(plan) => plan,
+        Err(refusal) => {
+            // The step is surveyed again when the run is taken up again.
+            draft.change_step(id, number, step, |row| row.phase = Phase::Survey);
+            let error = TaskError::new(ErrorClass::Config, format!("step {}: {refusal}", definition.name));
+            fail::fail_run(draft, id, run, error.message);
+            return;
+        }
+    };
+    let tables = [(Stage::Scatter, &plan.scatter), (Stage::Execute, &plan.execute)];
+    let slices: Vec<(Stage, u32, &[Partition])> = tables
+        .into_iter()
+        .flat_map(|(stage, table)| {
+            table
+                .chunks(PARTITIONS_PER_ROW)
+                .enumerate()
+                .map(move |(at, slice)| (stage, at as u32, slice))
+        })
+        .collect();
+    let from = slice as usize;
+    for (stage, at, partitions) in slices.iter().skip(from).take(PLAN_ROWS) {
+        draft.put(Row::Plan(id, number, *stage, *at, partitions.to_vec()));
+    }
+    if from + PLAN_ROWS < slices.len() {
+        let next = Continuation::Plan {
+            run: id,
+            step: number,
+            slice: (from + PLAN_ROWS) as u32,
+        };
+        draft.effect(Effect::Continue(next));
+        return;
+    }
+    let header = PlanHeader {
+        method: plan.method,
+        reason: plan.reason.clone(),
+        exchange: plan.exchange.clone(),
+        scatter: plan.scatter.len() as u32,
+        execute: plan.execute.len() as u32,
+        merge: plan.merge,
+    };
+    draft.change_step(id, number, step, |row| {
+        row.phase = Phase::Prepare;
+        row.plan = Some(Box::new(header));
+    });
+}
+
+/// Source and sink can do what is asked: the partitions may be granted.
+pub(crate) fn prepared(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    found: String,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    if key.stage != Stage::Prepare {
+        return Err(Refusal::WrongStage { task: key });
+    }
+    let mut progress = holding.task.progress_for(holding.run.row.restarts);
+    progress.done = true;
+    let exchange = holding
+        .step
+        .row
+        .plan
+        .as_ref()
+        .is_some_and(|plan| plan.exchange.is_some());
+    draft.change_step(key.run, key.step, holding.step, |row| {
+        row.phase = if exchange { Phase::Scatter } else { Phase::Execute };
+        row.preparation = Some(found);
+    });
+    draft.release(key, fence, progress);
+    Ok(())
+}
