@@ -12,7 +12,8 @@ use gapless_common::error::{ErrorClass, TaskError};
 /// Size of one write: larger ones stall on page allocation (one of 36 MB took five times as long).
 pub(super) const WRITE_PIECE: usize = 256 * 1024;
 
-/// A file that is written but not yet durable, and not yet visible under its name.
+/// A file that is written but not yet durable, and not yet visible under its name. Its temporary
+/// name goes with it.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     file: File,
@@ -60,11 +61,7 @@ impl StagedFile {
         self.file
             .sync_all()
             .map_err(|error| io_error("fsync", &self.temporary, error))?;
-        match fs::hard_link(&self.temporary, &self.path) {
-            Ok(()) => {}
-            Err(error) => return Err(io_error("link", &self.path, error)),
-        }
-        fs::remove_file(&self.temporary).map_err(|error| io_error("remove", &self.temporary, error))?;
+        fs::hard_link(&self.temporary, &self.path).map_err(|error| io_error("link", &self.path, error))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         File::open(folder)
             .and_then(|folder| folder.sync_all())
@@ -72,12 +69,11 @@ impl StagedFile {
     }
 }
 
-/// Writes a small file durably in one go.
-#[cfg(test)]
-pub(super) fn durable_write(path: &Path, bytes: &[u8]) -> Result<(), TaskError> {
-    let mut staged = StagedFile::create(path.to_path_buf())?;
-    staged.write(bytes)?;
-    staged.publish()
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        // Of no consequence when it fails: the scratch folder is swept with its run.
+        let _ = fs::remove_file(&self.temporary);
+    }
 }
 
 /// A full disk is a resource that ran out; other failures may pass.

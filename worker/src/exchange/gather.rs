@@ -60,9 +60,17 @@ pub struct GatherReader {
 struct Part {
     path: Arc<Path>,
     columns: Arc<[ColumnLayout]>,
-    /// Where the segment of the range's first bucket begins.
-    offset: u64,
     segments: Vec<Segment>,
+    /// Where each segment begins in the file, and where the last one ends.
+    offsets: Vec<u64>,
+}
+
+impl Part {
+    /// Where the segments of a window of the range begin in the file, and how long they are.
+    fn span(&self, window: UnitRange, range: UnitRange) -> (u64, usize) {
+        let at = |bucket: u64| self.offsets[(bucket - range.low) as usize];
+        (at(window.low), (at(window.high) - at(window.low)) as usize)
+    }
 }
 
 impl GatherReader {
@@ -94,18 +102,24 @@ impl GatherReader {
             }
             let path: Arc<Path> = path.as_path().into();
             for block in &footer.blocks {
-                let bytes = |segments: &[Segment]| segments.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>();
                 let (before, rest) = block.segments.split_at(range.low as usize);
                 let segments = rest[..range.len() as usize].to_vec();
-                if segments.iter().any(|segment| segment.rows > 0) {
-                    let columns = block.columns.as_slice().into();
-                    parts.push(Part {
-                        path: path.clone(),
-                        columns,
-                        offset: block.offset + bytes(before),
-                        segments,
-                    });
+                if segments.iter().all(|segment| segment.rows == 0) {
+                    continue;
                 }
+                let mut offset = block.offset + before.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>();
+                let mut offsets = vec![offset];
+                offsets.extend(segments.iter().map(|segment| {
+                    offset += u64::from(segment.bytes);
+                    offset
+                }));
+                let columns = block.columns.as_slice().into();
+                parts.push(Part {
+                    path: path.clone(),
+                    columns,
+                    segments,
+                    offsets,
+                });
             }
         }
         let schema = first.map_or_else(|| Arc::new(Schema::empty()), |(schema, _)| schema);
@@ -170,27 +184,17 @@ impl GatherReader {
         if rows == 0 {
             return Ok(());
         }
-        let sizes = |range: UnitRange| {
-            let (low, high) = (
-                (range.low - self.range.low) as usize,
-                (range.high - self.range.low) as usize,
-            );
-            part.segments[low..high]
-                .iter()
-                .map(|segment| u64::from(segment.bytes))
-                .sum::<u64>()
-        };
+        let (window_start, window_length) = part.span(self.window, self.range);
         if self.buffers[index].is_none() {
             let mut buffer = self.spare.pop().unwrap_or_default();
-            buffer.resize(sizes(self.window) as usize, 0);
-            let start = part.offset + sizes(UnitRange::new(self.range.low, self.window.low));
+            buffer.resize(window_length, 0);
             File::open(&part.path)
-                .and_then(|file| file.read_exact_at(&mut buffer, start))
+                .and_then(|file| file.read_exact_at(&mut buffer, window_start))
                 .map_err(|error| unreadable(&part.path, error))?;
             self.buffers[index] = Some(buffer);
         }
         let buffer = self.buffers[index].as_deref().unwrap_or_default();
-        let start = sizes(UnitRange::new(self.window.low, self.bucket)) as usize;
+        let start = (part.offsets[at] - window_start) as usize;
         let stored = &buffer[start..start + length as usize];
         let key = SegmentKey {
             bucket: self.bucket as u32,
