@@ -22,6 +22,7 @@ mod layout;
 mod restore;
 mod scatter;
 mod split;
+mod stats;
 #[cfg(test)]
 mod tests;
 

@@ -6,7 +6,6 @@
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
-    buffer::NullBuffer,
     compute::{concat, take},
     datatypes::{Field, Schema, SchemaRef},
     error::ArrowError,
@@ -17,6 +16,7 @@ use super::{
     carrier::{Carrier, Native, cells, nulls_of, travelling_schema, with_bytes, with_native},
     durable::WRITE_PIECE,
     layout::{Block, ColumnLayout, Segment, SegmentKey, Width, segment_hash},
+    stats::Stats,
 };
 
 /// Rows with their buckets, waiting to be sorted.
@@ -32,27 +32,6 @@ pub(super) struct Splitter {
     /// Room for one block's columns, kept from block to block: fresh pages cost more than the sort.
     columns: Vec<SortedColumn>,
     places: Vec<u32>,
-}
-
-/// What decides how a column is narrowed.
-#[derive(Clone, Copy, Debug)]
-struct Stats {
-    min: i128,
-    max: i128,
-    nulls: bool,
-}
-
-impl Stats {
-    const NONE: Stats = Stats {
-        min: i128::MAX,
-        max: i128::MIN,
-        nulls: false,
-    };
-
-    fn add(&mut self, min: i128, max: i128) {
-        self.min = self.min.min(min);
-        self.max = self.max.max(max);
-    }
 }
 
 impl Splitter {
@@ -95,7 +74,7 @@ impl Splitter {
     /// Takes the columns of one batch, in their travelling types, and the bucket of each row.
     pub(super) fn push(&mut self, columns: Vec<ArrayRef>, bucket_of: &[u16]) {
         for (index, column) in columns.iter().enumerate() {
-            self.bytes += add_stats(&mut self.stats[index], self.carriers[index], column);
+            self.bytes += self.stats[index].add_column(self.carriers[index], column);
         }
         for &bucket in bucket_of {
             self.counts[bucket as usize] += 1;
@@ -219,49 +198,6 @@ impl Splitter {
             });
         }
         RecordBatch::try_new(Schema::new(fields).into(), columns).map(Some)
-    }
-}
-
-/// Adds a column of a batch to its statistics; answers the bytes of its values.
-fn add_stats(stats: &mut Stats, carrier: Carrier, column: &ArrayRef) -> usize {
-    let nulls = nulls_of(column);
-    stats.nulls |= nulls.is_some();
-    with_native!(carrier, N => {
-        let (cells, nulls) = cells::<N>(column);
-        if let Some((min, max)) = bounds(cells.as_slice(), nulls.as_ref()) {
-            stats.add(min.widen(), max.widen());
-        }
-        std::mem::size_of_val(cells.as_slice())
-    }, Bool => {
-        stats.add(0, 1);
-        column.len()
-    }, Bytes => with_bytes!(column, texts => {
-        let mut sum = 0;
-        for row in 0..texts.len() {
-            let length = if texts.is_valid(row) { AsRef::<[u8]>::as_ref(texts.value(row)).len() } else { 0 };
-            stats.add(length as i128, length as i128);
-            sum += length + 4;
-        }
-        sum
-    }), Other => column.get_array_memory_size())
-}
-
-/// Least and greatest of the values that are not NULL.
-fn bounds<N: Native>(cells: &[N], nulls: Option<&NullBuffer>) -> Option<(N, N)> {
-    let widen = |bounds: Option<(N, N)>, cell: N| match bounds {
-        Some((min, max)) => Some((min.min(cell), max.max(cell))),
-        None => Some((cell, cell)),
-    };
-    match nulls {
-        Some(nulls) => nulls.valid_indices().map(|row| cells[row]).fold(None, widen),
-        None => {
-            let &first = cells.first()?;
-            Some(
-                cells
-                    .iter()
-                    .fold((first, first), |(min, max), &cell| (min.min(cell), max.max(cell))),
-            )
-        }
     }
 }
 
