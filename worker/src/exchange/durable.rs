@@ -1,0 +1,86 @@
+//! Durable local files of the exchange: written under a temporary name, fsynced, linked to their
+//! final name, and the folder fsynced. The one place of this module that creates files.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use gapless_common::error::{ErrorClass, TaskError};
+
+/// Size of one write: larger ones stall on page allocation (one of 36 MB took five times as long).
+pub(super) const WRITE_PIECE: usize = 256 * 1024;
+
+/// A file that is written but not yet durable, and not yet visible under its name. Its temporary
+/// name goes with it.
+#[derive(Debug)]
+pub(super) struct StagedFile {
+    file: File,
+    temporary: PathBuf,
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl StagedFile {
+    /// Creates the file under a temporary name beside `path`, and its folder where missing.
+    pub(super) fn create(path: PathBuf) -> Result<Self, TaskError> {
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(|error| io_error("create folder", folder, error))?;
+        }
+        // An attempt's names are its own, so a file left under the temporary one is from a chunk
+        // that the same attempt gave up.
+        let file = File::create(&temporary).map_err(|error| io_error("create", &temporary, error))?;
+        Ok(Self {
+            file,
+            temporary,
+            path,
+            bytes: 0,
+        })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), TaskError> {
+        for piece in bytes.chunks(WRITE_PIECE) {
+            self.file
+                .write_all(piece)
+                .map_err(|error| io_error("write", &self.temporary, error))?;
+        }
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Makes content and name durable. Slow (a disk's flush): called by the thread that commits.
+    pub(super) fn publish(self) -> Result<(), TaskError> {
+        self.file
+            .sync_all()
+            .map_err(|error| io_error("fsync", &self.temporary, error))?;
+        fs::hard_link(&self.temporary, &self.path).map_err(|error| io_error("link", &self.path, error))?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|error| io_error("fsync folder", folder, error))
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        // Of no consequence when it fails: the scratch folder is swept with its run.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+/// A full disk is a resource that ran out; other failures may pass.
+pub(super) fn io_error(action: &str, path: &Path, error: io::Error) -> TaskError {
+    let class = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorClass::Resource,
+        _ => ErrorClass::Transient,
+    };
+    TaskError::new(class, format!("cannot {action} {}: {error}", path.display()))
+}

@@ -1,0 +1,330 @@
+//! The gather: reads a range of buckets out of the files of all scatter chunks, bucket by bucket.
+//! Every segment is checked against its hash before a row of it is passed on.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{Schema, SchemaRef},
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    range::UnitRange,
+};
+
+use super::{
+    file::{damaged, footer_of, unreadable},
+    layout::{ColumnLayout, Scattered, Segment, SegmentKey, segment_hash},
+    restore::Restorer,
+};
+use crate::source::{InputBatch, Intake, Origin, Place, SourceReader};
+
+/// A batch is handed on from so many rows, be it in the middle of a bucket.
+const BATCH_ROWS: usize = 16 * 1024;
+/// At the end of a bucket so few are enough; smaller buckets share a batch.
+const BUCKET_BATCH_ROWS: usize = 4 * 1024;
+/// Wide rows make a batch earlier.
+const BATCH_BYTES: usize = 32 * 1024 * 1024;
+/// Larger batches (one bucket of one file) are handed on in slices.
+const MOST_BATCH_ROWS: usize = 64 * 1024;
+/// Bytes of neighbouring buckets that are read ahead, of all files together.
+const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Reads buckets `[low, high)` of a sealed scatter stage. Positions are buckets.
+pub struct GatherReader {
+    schema: SchemaRef,
+    range: UnitRange,
+    parts: Vec<Part>,
+    buffers: Vec<Option<Vec<u8>>>,
+    spare: Vec<Vec<u8>>,
+    /// The buckets that are read together.
+    window: UnitRange,
+    bucket: u64,
+    /// The part that is next in `bucket`; not 0 in the middle of a bucket.
+    part: usize,
+    restorer: Restorer,
+    /// Everything below this bucket has been handed on.
+    settled: u64,
+    /// What is left of a batch that is handed on in slices.
+    slices: Option<RecordBatch>,
+    intake: Intake,
+}
+
+/// The range's segments in one block of one file.
+struct Part {
+    path: Arc<Path>,
+    columns: Arc<[ColumnLayout]>,
+    segments: Vec<Segment>,
+    /// Where each segment begins in the file, and where the last one ends.
+    offsets: Vec<u64>,
+}
+
+impl Part {
+    /// Where the segments of a window of the range begin in the file, and how long they are.
+    fn span(&self, window: UnitRange, range: UnitRange) -> (u64, usize) {
+        let at = |bucket: u64| self.offsets[(bucket - range.low) as usize];
+        (at(window.low), (at(window.high) - at(window.low)) as usize)
+    }
+}
+
+impl GatherReader {
+    /// Opens the files of a scatter stage for a range of buckets: those of a partition, or what is
+    /// left of it.
+    ///
+    /// Errors: `Transient` where a file cannot be read, `Data` where one is damaged or does not
+    /// belong to the others.
+    pub fn open(files: &[PathBuf], range: UnitRange) -> Result<Self, TaskError> {
+        let mut parts = Vec::new();
+        let mut first: Option<(SchemaRef, u32)> = None;
+        for path in files {
+            let footer = footer_of(path)?;
+            match &first {
+                Some((schema, buckets)) if *schema != footer.schema || *buckets != footer.buckets => {
+                    return Err(damaged(
+                        path,
+                        "its columns or buckets are not those of the other exchange files",
+                    ));
+                }
+                Some(_) => {}
+                None => first = Some((footer.schema.clone(), footer.buckets)),
+            }
+            if range.high > u64::from(footer.buckets) {
+                return Err(damaged(
+                    path,
+                    format!("it has {} buckets, the partition is {range}", footer.buckets),
+                ));
+            }
+            let path: Arc<Path> = path.as_path().into();
+            for block in &footer.blocks {
+                let (before, rest) = block.segments.split_at(range.low as usize);
+                let segments = rest[..range.len() as usize].to_vec();
+                if segments.iter().all(|segment| segment.rows == 0) {
+                    continue;
+                }
+                let mut offset = block.offset + before.iter().map(|segment| u64::from(segment.bytes)).sum::<u64>();
+                let mut offsets = vec![offset];
+                offsets.extend(segments.iter().map(|segment| {
+                    offset += u64::from(segment.bytes);
+                    offset
+                }));
+                let columns = block.columns.as_slice().into();
+                parts.push(Part {
+                    path: path.clone(),
+                    columns,
+                    segments,
+                    offsets,
+                });
+            }
+        }
+        let schema = first.map_or_else(|| Arc::new(Schema::empty()), |(schema, _)| schema);
+        Ok(Self {
+            restorer: Restorer::new(schema.clone()),
+            schema,
+            range,
+            buffers: parts.iter().map(|_| None).collect(),
+            parts,
+            spare: Vec::new(),
+            window: UnitRange::new(range.low, range.low),
+            bucket: range.low,
+            part: 0,
+            settled: range.low,
+            slices: None,
+            intake: Intake::default(),
+        })
+    }
+
+    /// What the files' indexes say of the range: what will have been read at its end.
+    pub fn expected(&self) -> Scattered {
+        let mut sum = Scattered::default();
+        for segment in self.parts.iter().flat_map(|part| &part.segments) {
+            sum.rows += u64::from(segment.rows);
+            sum.records.add(segment.hash);
+        }
+        sum
+    }
+
+    /// Chooses the buckets to read together from `self.bucket` on: one at least.
+    fn open_window(&mut self) {
+        let mut bytes = 0;
+        let mut high = self.bucket;
+        while high < self.range.high {
+            let at = (high - self.range.low) as usize;
+            bytes += self
+                .parts
+                .iter()
+                .map(|part| u64::from(part.segments[at].bytes))
+                .sum::<u64>();
+            if bytes > WINDOW_BYTES && high > self.bucket {
+                break;
+            }
+            high += 1;
+        }
+        self.window = UnitRange::new(self.bucket, high);
+        for buffer in &mut self.buffers {
+            self.spare.extend(buffer.take());
+        }
+    }
+
+    /// Adds the next segment to the batch in the making.
+    fn load_segment(&mut self) -> Result<(), TaskError> {
+        let index = self.part;
+        let part = &self.parts[index];
+        let at = (self.bucket - self.range.low) as usize;
+        let Segment {
+            rows,
+            hash,
+            bytes: length,
+        } = part.segments[at];
+        if rows == 0 {
+            return Ok(());
+        }
+        let (window_start, window_length) = part.span(self.window, self.range);
+        if self.buffers[index].is_none() {
+            let mut buffer = self.spare.pop().unwrap_or_default();
+            buffer.resize(window_length, 0);
+            File::open(&part.path)
+                .and_then(|file| file.read_exact_at(&mut buffer, window_start))
+                .map_err(|error| unreadable(&part.path, error))?;
+            self.buffers[index] = Some(buffer);
+        }
+        let buffer = self.buffers[index].as_deref().unwrap_or_default();
+        let start = (part.offsets[at] - window_start) as usize;
+        let stored = &buffer[start..start + length as usize];
+        let key = SegmentKey {
+            bucket: self.bucket as u32,
+            rows,
+            columns: &part.columns,
+        };
+        if segment_hash(key, stored) != hash {
+            return Err(damaged(
+                &part.path,
+                format!("bucket {} does not have its checksum", self.bucket),
+            ));
+        }
+        self.restorer
+            .add(&part.columns, rows as usize, stored)
+            .map_err(|words| damaged(&part.path, words))?;
+        self.intake.read += u64::from(rows);
+        self.intake.bytes += u64::from(length);
+        self.intake.records.add(hash);
+        if self.bucket + 1 == self.window.high {
+            self.spare.extend(self.buffers[index].take());
+        }
+        Ok(())
+    }
+
+    /// Steps to the next segment; answers whether that begins a bucket.
+    fn step(&mut self) -> bool {
+        self.part += 1;
+        if self.part < self.parts.len() {
+            return false;
+        }
+        self.part = 0;
+        self.bucket += 1;
+        true
+    }
+
+    fn fill(&mut self) -> Result<(), TaskError> {
+        if self.parts.is_empty() {
+            self.bucket = self.range.high;
+        }
+        while self.bucket < self.range.high {
+            if self.bucket >= self.window.high {
+                self.open_window();
+            }
+            self.load_segment()?;
+            let enough = if self.step() { BUCKET_BATCH_ROWS } else { BATCH_ROWS };
+            if self.restorer.rows() >= enough || self.restorer.bytes() >= BATCH_BYTES {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SourceReader for GatherReader {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
+        let mut whole = match self.slices.take() {
+            Some(rest) => rest,
+            None => {
+                self.fill()?;
+                if self.restorer.rows() == 0 {
+                    self.settled = self.bucket;
+                    return Ok(None);
+                }
+                self.restorer.take().map_err(|words| {
+                    TaskError::new(
+                        ErrorClass::Data,
+                        format!("buckets {} cannot be read: {words}", self.range),
+                    )
+                })?
+            }
+        };
+        if whole.num_rows() > MOST_BATCH_ROWS {
+            self.slices = Some(whole.slice(MOST_BATCH_ROWS, whole.num_rows() - MOST_BATCH_ROWS));
+            whole = whole.slice(0, MOST_BATCH_ROWS);
+        } else {
+            self.settled = self.bucket;
+        }
+        let origin = Arc::new(ExchangedRows {
+            batch: whole.clone(),
+            range: self.range,
+        });
+        Ok(Some(InputBatch { batch: whole, origin }))
+    }
+
+    fn position(&self) -> u64 {
+        self.settled
+    }
+
+    fn may_stop(&self) -> bool {
+        self.part == 0 && self.slices.is_none()
+    }
+
+    fn take_intake(&mut self) -> Intake {
+        std::mem::take(&mut self.intake)
+    }
+}
+
+/// Rows of the exchange have left their file and line behind: they are shown by their values.
+struct ExchangedRows {
+    batch: RecordBatch,
+    range: UnitRange,
+}
+
+impl Origin for ExchangedRows {
+    fn locate(&self, row: usize) -> Place {
+        let options = FormatOptions::new().with_null("null");
+        let mut record = serde_json::Map::new();
+        for (field, column) in self.batch.schema_ref().fields().iter().zip(self.batch.columns()) {
+            let shown = ArrayFormatter::try_new(column.as_ref(), &options).map(|format| format.value(row).to_string());
+            let value = match shown {
+                Ok(text) if column.is_valid(row) => serde_json::Value::String(text),
+                _ => serde_json::Value::Null,
+            };
+            record.insert(field.name().clone(), value);
+        }
+        let mut raw = serde_json::Value::Object(record).to_string();
+        let end = (0..=raw.len().min(Place::MAX_RAW))
+            .rev()
+            .find(|&at| raw.is_char_boundary(at))
+            .unwrap_or(0);
+        raw.truncate(end);
+        Place {
+            file: format!("exchange buckets {}", self.range),
+            line: None,
+            row: None,
+            raw,
+        }
+    }
+}
