@@ -11,6 +11,7 @@ use gapless_common::{
 use crate::{
     failure::{Failure, Kind},
     job_file::JobFile,
+    output,
     partition_table::PlannedStep,
 };
 
@@ -30,7 +31,7 @@ pub fn plan(_job: &Job, _base_dir: &Path, _slots: u32) -> Result<Vec<PlannedStep
 
 /// The JSON Schema of job files.
 pub fn schema() -> Result<String, Failure> {
-    Err(not_wired("schema", "describe job files"))
+    output::json(&job::json_schema())
 }
 
 /// What a second look at the source found.

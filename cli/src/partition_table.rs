@@ -387,3 +387,216 @@ fn planned_view<'a>(
         partitions: rows(&plan.execute),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gapless_common::{
+        job::{Compression, Count, FileSink, OnError, Partition as Way, Partitioning, Source},
+        key::{Key, KeyType},
+        plan::{BucketFn, Estimate, ExchangePlan, KeySample, Method, PinnedFile, TransformFacts},
+        range::{KeyInterval, KeyRange, UnitRange},
+    };
+
+    use super::*;
+
+    fn step(name: &str) -> Step {
+        Step {
+            name: name.into(),
+            after: vec![],
+            source: Source::Step("none".into()),
+            lookups: Default::default(),
+            partition: Partitioning {
+                method: Way::Auto,
+                count: Count::Auto,
+            },
+            checks: vec![],
+            sql: None,
+            sink: Sink::Parquet(FileSink {
+                path: "out/a".into(),
+                exists: Exists::Replace,
+                compression: Compression::Zstd,
+                files: Some(1),
+                partition_by: vec![],
+                partition_column: None,
+                header: true,
+                delimiter: b',',
+                null: String::new(),
+            }),
+            on_error: OnError::default(),
+        }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            unit: Unit::Byte,
+            files: vec![PinnedFile {
+                path: "a.csv".into(),
+                size: 2_000_000,
+                etag: String::new(),
+                units: 2_000_000,
+                rows: None,
+            }],
+            domain: UnitRange::new(0, 2_000_000),
+            columns: vec![],
+            output: vec![],
+            transform: TransformFacts {
+                mode: TransformMode::RowWise { expands: false },
+                reason: "a projection".into(),
+            },
+            rows: 30_000,
+            bytes: 2_000_000,
+            sample: Some(KeySample {
+                column: "name".into(),
+                key_type: KeyType::Text,
+                keys: vec![],
+                nulls: 0,
+                complete: false,
+            }),
+            warnings: vec!["1 file is empty".into()],
+        }
+    }
+
+    fn partition(number: u32, rows: u64, low: Option<&str>, high: Option<&str>, null: bool) -> Partition {
+        let key = |text: Option<&str>| text.map(|text| Key::Text(text.into()));
+        Partition {
+            number,
+            units: UnitRange::new(u64::from(number) * 2, u64::from(number) * 2 + 2),
+            keys: Some(KeyRange {
+                interval: (!null).then(|| KeyInterval {
+                    low: key(low),
+                    high: key(high),
+                }),
+                null,
+            }),
+            estimate: Estimate { rows, bytes: rows * 66 },
+        }
+    }
+
+    fn planned(coverage: Result<&str, &str>) -> PlannedStep {
+        let scattered = Partition {
+            number: 0,
+            units: UnitRange::new(0, 2_000_000),
+            keys: None,
+            estimate: Estimate {
+                rows: 30_000,
+                bytes: 2_000_000,
+            },
+        };
+        PlannedStep {
+            step: step("load"),
+            cut: Cut::Planned {
+                facts: Box::new(facts()),
+                plan: Box::new(StepPlan {
+                    method: Method::KeyRange,
+                    reason: "as the job says".into(),
+                    exchange: Some(ExchangePlan {
+                        function: BucketFn::Hash { columns: vec![] },
+                        buckets: 6,
+                    }),
+                    scatter: vec![scattered],
+                    execute: vec![
+                        partition(0, 20_000, None, Some("M"), false),
+                        partition(1, 10_000, Some("M"), None, false),
+                        partition(2, 0, None, None, true),
+                    ],
+                    merge: Some(1),
+                }),
+                coverage: coverage.map(str::to_string).map_err(str::to_string),
+            },
+        }
+    }
+
+    fn later() -> PlannedStep {
+        PlannedStep {
+            step: step("sum"),
+            cut: Cut::Later { step: "load".into() },
+        }
+    }
+
+    #[test]
+    fn a_plan_for_people() {
+        let steps = [planned(Ok("complete: 3 partitions tile the keys")), later()];
+        let expected = "\
+nightly/load
+  source     1 file, 2.0 MB, about 30,000 rows, cut by bytes
+  method     key_range: as the job says
+  exchange   6 buckets fed by 1 scatter partition
+  transform  row-wise: a projection
+  sink       parquet out/a, merged into 1 file; published once, replaces what is there
+  coverage   complete: 3 partitions tile the keys
+  skew       min 0, median 10,000, max 20,000 rows a partition (estimates)
+  note       1 file is empty
+
+  PROGRAM       PARTITION  LOW  HIGH  KEYS          ~ROWS   ~BYTES
+  nightly/load          0    0     2  (-inf, 'M')  20,000   1.3 MB
+  nightly/load          1    2     4  ['M', +inf)  10,000 660.0 kB
+  nightly/load          2    4     6  NULL              0      0 B
+
+nightly/sum
+  planned when step load is published: it reads that output, whose size is not known yet
+";
+        let text = render("nightly", &steps, PlanFormat::Table).expect("text");
+        let blanks = |text: &str| {
+            text.lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(blanks(&text), blanks(expected));
+        let wide = render("nightly", &steps, PlanFormat::Wide).expect("text");
+        assert!(wide.contains("scatter\n  PROGRAM"), "{wide}");
+        assert_eq!(verdict(&steps), Ok(()));
+    }
+
+    #[test]
+    fn a_plan_for_programs() {
+        let steps = [planned(Ok("complete")), later()];
+        let csv = render("nightly", &steps, PlanFormat::Csv).expect("text");
+        assert_eq!(
+            csv,
+            "program,stage,partition,low,high,keys,estimated_rows,estimated_bytes\n\
+             nightly/load,scatter,0,0,2000000,,30000,2000000\n\
+             nightly/load,execute,0,0,2,\"(-inf, 'M')\",20000,1320000\n\
+             nightly/load,execute,1,2,4,\"['M', +inf)\",10000,660000\n\
+             nightly/load,execute,2,4,6,NULL,0,0\n"
+        );
+        let json = render("nightly", &steps, PlanFormat::Json).expect("text");
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(json["steps"][0]["covered"], true);
+        assert_eq!(json["steps"][0]["skew"]["max"], 20_000);
+        assert_eq!(json["steps"][0]["partitions"][2]["keys"], "NULL");
+        assert_eq!(json["steps"][1]["after"], "load");
+        assert!(json["steps"][1].get("covered").is_none());
+    }
+
+    #[test]
+    fn a_hole_is_refused_in_the_words_of_the_proof() {
+        let steps = [planned(Err(
+            "gap ['K', 'M') of column 'name'\nNULL keys are in no range",
+        ))];
+        let text = render("nightly", &steps, PlanFormat::Table).expect("text");
+        assert!(
+            text.contains(
+                "  coverage   REFUSED: gap ['K', 'M') of column 'name'\n             NULL keys are in no range\n"
+            ),
+            "{text}"
+        );
+        let verdict = verdict(&steps).expect_err("refused");
+        assert!(verdict.starts_with("step load: gap ['K', 'M')"), "{verdict}");
+    }
+
+    #[test]
+    fn skew_is_of_rows_or_else_of_bytes() {
+        let sized = |rows, bytes| Partition {
+            estimate: Estimate { rows, bytes },
+            ..partition(0, 0, None, None, false)
+        };
+        let of = |sizes: &[(u64, u64)]| {
+            let table: Vec<_> = sizes.iter().map(|(rows, bytes)| sized(*rows, *bytes)).collect();
+            skew(&table).map(|skew| (skew.min, skew.median, skew.max, skew.of_rows))
+        };
+        assert_eq!(of(&[(3, 1), (1, 9), (2, 5)]), Some((1, 2, 3, true)));
+        assert_eq!(of(&[(0, 7), (0, 1)]), Some((1, 7, 7, false)));
+        assert_eq!(of(&[(0, 0)]), None);
+        assert_eq!(of(&[]), None);
+    }
+}
