@@ -14,6 +14,7 @@ use crate::failure::Failure;
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "read by the serving crate once it is wired in")]
 pub struct CoordinatorSettings {
     pub state_dir: PathBuf,
     pub scratch: PathBuf,
@@ -25,6 +26,7 @@ pub struct CoordinatorSettings {
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
+#[expect(dead_code, reason = "read by the serving crate once it is wired in")]
 pub struct WorkerSettings {
     pub endpoints: Vec<String>,
     /// For people; host name and process id where it is not given.

@@ -35,6 +35,7 @@ pub struct PlannedStep {
 }
 
 #[derive(Clone, Debug)]
+#[allow(dead_code, reason = "made by the local planner once it is wired in")]
 pub enum Cut {
     Planned {
         facts: Box<Facts>,

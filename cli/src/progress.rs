@@ -83,7 +83,7 @@ pub fn changes(previous: Option<&Run>, run: &Run) -> Vec<String> {
         lines.extend(run_line(run));
     }
     for event in &run.events {
-        if !previous.is_some_and(|previous| previous.events.contains(event)) {
+        if previous.is_none_or(|previous| !previous.events.contains(event)) {
             lines.push(match event.step.is_empty() {
                 true => event.text.clone(),
                 false => format!("{}: {}", event.step, event.text),
@@ -93,11 +93,11 @@ pub fn changes(previous: Option<&Run>, run: &Run) -> Vec<String> {
     for (index, step) in run.steps.iter().enumerate() {
         let before = previous.and_then(|previous| previous.steps.get(index));
         for warning in &step.warnings {
-            if !before.is_some_and(|before| before.warnings.contains(warning)) {
+            if before.is_none_or(|before| !before.warnings.contains(warning)) {
                 lines.push(format!("{}: note: {warning}", step.name));
             }
         }
-        if !before.is_some_and(|before| before.state == step.state) {
+        if before.is_none_or(|before| before.state != step.state) {
             lines.extend(step_line(step));
         }
     }

@@ -16,8 +16,8 @@ const BAR_LENGTH: u64 = 100;
 
 /// Shows states of a run as they come.
 pub enum Display {
-    Plain(Plain),
-    Bars(Bars),
+    Plain(Box<Plain>),
+    Bars(Box<Bars>),
     /// Says nothing: the result is for a program.
     Quiet,
 }
@@ -27,8 +27,8 @@ impl Display {
     pub fn for_stderr() -> Display {
         let moves = std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb");
         match std::io::stderr().is_terminal() && moves {
-            true => Display::Bars(Bars::new()),
-            false => Display::Plain(Plain::default()),
+            true => Display::Bars(Box::new(Bars::new())),
+            false => Display::Plain(Box::default()),
         }
     }
 
