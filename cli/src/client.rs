@@ -94,7 +94,7 @@ impl Client {
         Ok(Client { target, own, ..client })
     }
 
-    /// Connects to an address such as `http://127.0.0.1:7071`.
+    /// Connects to an address such as `http://127.0.0.1:7070`.
     pub async fn connect(endpoint: &str) -> Result<Client, Failure> {
         let channel = Endpoint::from_shared(endpoint.to_string())
             .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
