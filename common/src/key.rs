@@ -7,6 +7,10 @@ use std::{cmp::Ordering, fmt};
 
 use serde::{Deserialize, Serialize};
 
+mod parse;
+
+pub use parse::KeyParseError;
+
 /// The domain in which keys of a column are compared and shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -24,6 +28,27 @@ pub enum KeyType {
     Date,
     /// Microseconds since 1970-01-01T00:00:00.
     Timestamp,
+}
+
+impl KeyType {
+    /// The least value of the type, where there is one that bounds it.
+    pub fn least(self) -> Option<Key> {
+        match self {
+            KeyType::Text => Some(Key::Text(String::new())),
+            KeyType::Bool => Some(Key::Int(0)),
+            KeyType::Float => Some(Key::Float(f64::NEG_INFINITY)),
+            KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
+
+    /// The greatest value of the type, where there is one that bounds it.
+    pub fn greatest(self) -> Option<Key> {
+        match self {
+            KeyType::Bool => Some(Key::Int(1)),
+            KeyType::Float => Some(Key::Float(f64::NAN)),
+            KeyType::Text | KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
 }
 
 /// A value that is not NULL, in the total order of its [`KeyType`].

@@ -1,1 +1,13 @@
+//! The coordinator: the shell around the decision core. It owns the store, the clock and the
+//! connections; what follows from an event is decided in `gapless-core` alone.
 
+pub mod control;
+mod grpc;
+mod limits;
+mod server;
+pub mod store;
+mod view;
+mod wire;
+
+pub use gapless_core::{split, validate};
+pub use server::{ServeConfig, ServeError, Server, serve};

@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod engine;
 pub mod exchange;
+pub mod runner;
 pub mod session;
 pub mod sink;
 pub mod source;

@@ -25,6 +25,10 @@ pub struct StepContext {
     pub scratch: PathBuf,
     /// `None` before the split (survey).
     pub frame: Option<StepFrame>,
+    /// What prepare reported, JSON; `None` before it.
+    pub preparation: Option<Vec<u8>>,
+    /// The digest under which the step is sealed; `None` before it.
+    pub seal: Option<u64>,
 }
 
 impl StepContext {

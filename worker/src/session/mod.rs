@@ -1,1 +1,93 @@
-//! session
+//! The worker's session with the leader: gRPC on a thread of its own, so that heartbeats never wait
+//! for the engine, and one thread for each slot (`crate::runner`).
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `pump` | the one loop: messages of the leader, words of the slots, time, shutdown |
+//! | `book` | what is held and what is unanswered; pure |
+//! | `held` | one attempt, shared with its slot |
+//! | `queue` | granted attempts before the slots; the suspect rule |
+//! | `connection` | endpoints, hello and welcome |
+//! | `calls`, `context` | calls beside the session, and what they teach about steps |
+//! | `wire` | from and to the wire's types |
+//! | `limits` | every bound and time-out, with its reason |
+
+pub(crate) mod book;
+pub(crate) mod calls;
+mod connection;
+pub(crate) mod context;
+pub(crate) mod held;
+mod limits;
+mod pump;
+pub(crate) mod queue;
+mod wire;
+
+#[cfg(test)]
+mod fake_leader;
+#[cfg(test)]
+mod tests;
+
+use std::{io, sync::Arc};
+
+pub use context::ReadJob;
+use gapless_common::ids::ClusterId;
+use gapless_platform::{clock::Clock, config::Config, process, shutdown::Shutdown};
+
+use crate::runner::Work;
+
+/// What a worker has to know before it speaks to anyone.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    /// URLs of the coordinators, tried in turn.
+    pub endpoints: Vec<String>,
+    /// For people.
+    pub name: String,
+    /// Tasks worked on at a time, at least 1.
+    pub slots: u32,
+    /// Memory for the data of one task, in bytes.
+    pub memory_per_slot_bytes: u64,
+    pub read_job: ReadJob,
+    pub clock: Clock,
+}
+
+impl WorkerConfig {
+    /// Takes from the process's configuration what concerns a worker.
+    pub fn new(config: &Config, read_job: ReadJob) -> Self {
+        Self {
+            endpoints: config.endpoints.clone(),
+            name: format!("{}-{}", process::host_name(), std::process::id()),
+            slots: config.slots,
+            memory_per_slot_bytes: u64::from(config.memory_per_slot_mib) << 20,
+            read_job,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// Why a worker ended when nobody asked it to, or not as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    #[error("no coordinator to speak to: set endpoints")]
+    NoEndpoint,
+    #[error("endpoint {endpoint:?} is no URL such as http://127.0.0.1:7070: {reason}")]
+    Endpoint { endpoint: String, reason: String },
+    #[error(
+        "{endpoint} belongs to cluster {found}, but this worker has worked for cluster {known}: two clusters must not share workers; check the endpoints, or start the worker anew if the cluster was set up again"
+    )]
+    OtherCluster { endpoint: String, known: ClusterId, found: ClusterId },
+    #[error("a worker needs at least one slot")]
+    NoSlots,
+    #[error("cannot start the worker's threads: {0}")]
+    Threads(#[from] io::Error),
+    #[error("{count} tasks were still running at the end of the grace time and are left to end with the process")]
+    StillRunning { count: usize },
+}
+
+/// Runs a worker on the calling thread until `shutdown` ends it: a drain gives back what is held at
+/// the next checkpoint and leaves within [`limits::DRAIN_GRACE`], a stop leaves at once. Many workers
+/// may run in one process, each on a thread of its own.
+///
+/// Errors: [`WorkerError`]. A leader that is away is none: it is waited for.
+pub fn run_worker(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Result<(), WorkerError> {
+    pump::run(config, work, shutdown)
+}

@@ -1,0 +1,152 @@
+//! Cuts that run through the exchange: by hash, by quantiles, by written ranges.
+//!
+//! The bucket function is frozen with the plan and finer than the partitions: a restart groups the
+//! same buckets anew for the workers there are then.
+
+use gapless_common::{
+    coverage::{evenly, keys_of_buckets},
+    job::{Outside, WrittenRange},
+    key::{Key, KeyType},
+    plan::{BucketFn, Estimate, ExchangePlan, KeySample, Partition},
+    range::UnitRange,
+};
+
+use super::{PlanError, Planner, partitions, quantiles, written};
+
+/// Fine buckets of an exchange: each fits a cache, and a restart can group them anew.
+const BUCKETS: u32 = 256;
+/// Buckets for each partition, so that grouping whole buckets keeps partitions within a quarter.
+const BUCKETS_PER_PARTITION: u32 = 4;
+/// Beyond this many buckets the index of a scattered chunk costs more than even groups are worth.
+const EVEN_BUCKETS: u32 = 4096;
+
+/// The parts of a plan that go through the exchange.
+pub(super) struct Exchanged {
+    pub function: BucketFn,
+    pub buckets: u32,
+    pub execute: Vec<Partition>,
+    /// Said after the reason, where there is something to tell.
+    pub note: String,
+}
+
+impl Planner<'_> {
+    pub(super) fn by_hash(&self, columns: Vec<String>, asked: Option<u32>) -> Exchanged {
+        let (count, note) = self.count(asked);
+        let buckets = hash_buckets(count);
+        let units: Vec<UnitRange> = evenly(UnitRange::new(0, u64::from(buckets)), u64::from(count)).collect();
+        let share = |total: u64, bucket: u64| (u128::from(total) * u128::from(bucket) / u128::from(buckets)) as u64;
+        let row = |(number, units): (u32, UnitRange)| Partition {
+            number,
+            units,
+            keys: None,
+            estimate: Estimate {
+                rows: share(self.facts.rows, units.high) - share(self.facts.rows, units.low),
+                bytes: share(self.facts.bytes, units.high) - share(self.facts.bytes, units.low),
+            },
+        };
+        let execute = (0..).zip(units).map(row).collect();
+        Exchanged {
+            function: BucketFn::Hash { columns },
+            buckets,
+            execute,
+            note,
+        }
+    }
+
+    pub(super) fn by_quantiles(&self, column: &str, asked: Option<u32>) -> Result<Exchanged, PlanError> {
+        let key_type = self.key_type(column)?;
+        let Some(sample) = self.sample(column) else {
+            return Err(PlanError::NoSample {
+                column: column.to_string(),
+            });
+        };
+        let (count, why) = self.count(asked);
+        let (bounds, ranges) = quantiles::key_buckets(&sample.keys, count, BUCKETS);
+        let cut = ranges.len();
+        let note = match cut == count as usize {
+            true => why,
+            false => format!("{}: the sample has no more distinct keys", partitions(cut as u32)),
+        };
+        let drawn = if sample.complete { "all" } else { "a sample of" };
+        let note = format!("{note}; bounds are quantiles of {drawn} {} keys", sample.keys.len());
+        Ok(self.by_keys(column, key_type, bounds, ranges, note))
+    }
+
+    pub(super) fn by_written(
+        &self,
+        column: &str,
+        ranges: &[WrittenRange],
+        outside: Outside,
+        asked: Option<u32>,
+    ) -> Result<Exchanged, PlanError> {
+        let key_type = self.key_type(column)?;
+        if let Some(count) = asked.filter(|&count| count as usize != ranges.len()) {
+            return Err(PlanError::CountAgainstRanges {
+                count,
+                ranges: ranges.len(),
+            });
+        }
+        let nullable = self
+            .facts
+            .columns
+            .iter()
+            .any(|known| known.name == column && known.nullable);
+        let sample = self.sample(column);
+        let written = written::key_buckets(column, key_type, nullable, ranges, outside, sample)?;
+        Ok(self.by_keys(column, key_type, written.bounds, written.units, written.note))
+    }
+
+    fn by_keys(
+        &self,
+        column: &str,
+        key_type: KeyType,
+        bounds: Vec<Key>,
+        units: Vec<UnitRange>,
+        note: String,
+    ) -> Exchanged {
+        let estimate = quantiles::Estimator::new(self.facts, self.sample(column), &bounds);
+        let row = |(number, units): (u32, UnitRange)| {
+            let keys = keys_of_buckets(&bounds, units);
+            Partition {
+                number,
+                units,
+                keys: Some(keys),
+                estimate: estimate.of(units),
+            }
+        };
+        let execute = (0..).zip(units).map(row).collect();
+        let buckets = bounds.len() as u32 + 2;
+        let function = BucketFn::KeyRange {
+            column: column.to_string(),
+            key_type,
+            bounds,
+        };
+        Exchanged {
+            function,
+            buckets,
+            execute,
+            note,
+        }
+    }
+
+    fn sample(&self, column: &str) -> Option<&KeySample> {
+        self.facts.sample.as_ref().filter(|sample| sample.column == column)
+    }
+}
+
+pub(super) fn through(exchanged: Exchanged) -> (Option<ExchangePlan>, Vec<Partition>, String) {
+    let plan = ExchangePlan {
+        function: exchanged.function,
+        buckets: exchanged.buckets,
+    };
+    (Some(plan), exchanged.execute, exchanged.note)
+}
+
+/// Fine buckets for so many partitions: a power of two, several for each partition while that is cheap.
+fn hash_buckets(partitions: u32) -> u32 {
+    let even = partitions
+        .saturating_mul(BUCKETS_PER_PARTITION)
+        .next_power_of_two()
+        .min(EVEN_BUCKETS);
+    even.max(partitions.next_power_of_two()).max(BUCKETS)
+}

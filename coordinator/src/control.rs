@@ -1,0 +1,445 @@
+//! The control loop: the one thread that owns the state.
+//!
+//! It takes a bounded batch of events, decides and applies each in memory, writes their rows in one
+//! store transaction, and only then lets answers, effects and reads out. So nothing that anyone has
+//! seen can be lost, and while a transaction is under way the next batch gathers.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    thread::{self, JoinHandle},
+};
+
+use gapless_common::ids::{ClusterId, SessionId, Term};
+use gapless_core::{
+    Answer, Change, Decision, Effect, Event, Refusal, Row, State, Timestamp,
+    decide::{self, decide},
+    event::Held,
+    row::ClusterRow,
+};
+use gapless_platform::clock::Clock;
+use gapless_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, error, info, warn};
+use uuid::Uuid;
+
+use crate::{
+    limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, ROWS_PER_BATCH, STALL, UNKNOWN_RETRIES},
+    store::{Batch, Store, StoreError, Write},
+    wire,
+};
+
+/// What reaches the loop.
+enum Message {
+    /// An event whose sender waits for the answer.
+    Ask(Event, oneshot::Sender<Result<Answer, Refusal>>),
+    /// Events of a worker; what follows goes to its outbox.
+    Tell(Vec<Event>),
+    Connect(Hello, oneshot::Sender<Connected>),
+    /// A read of the state, answered after the batch it saw is durable.
+    Read(Box<dyn FnOnce(&State) + Send>),
+    Tick,
+    Stop,
+}
+
+/// A worker's first message.
+pub struct Hello {
+    pub worker: Uuid,
+    pub name: String,
+    pub version: String,
+    pub slots: u32,
+    pub held: Vec<Held>,
+}
+
+/// A session that is open.
+pub struct Connected {
+    pub session: SessionId,
+    pub outbox: mpsc::Receiver<v1::LeaderMessage>,
+}
+
+/// The loop has ended: this coordinator leads no more.
+#[derive(Debug, thiserror::Error)]
+#[error("this coordinator does not lead")]
+pub struct NotLeading;
+
+/// The way to the loop, for services.
+#[derive(Clone)]
+pub struct Control {
+    messages: mpsc::Sender<Message>,
+    changes: watch::Receiver<u64>,
+}
+
+/// What the loop is told at its start.
+#[derive(Clone, Copy, Debug)]
+pub struct ControlConfig {
+    pub lease_ms: u32,
+    pub heartbeat_ms: u32,
+    /// Whether every worker of earlier terms is known to be dead, as when workers live in the
+    /// process that held the store's lock.
+    pub workers_died: bool,
+}
+
+impl Control {
+    /// Begins a term on the store, rebuilds the state and starts the loop.
+    pub fn start(
+        mut store: Box<dyn Store>,
+        clock: Clock,
+        config: ControlConfig,
+    ) -> Result<(Control, JoinHandle<()>), StoreError> {
+        let term = store.begin_term()?;
+        let now = Timestamp(clock.now_micros());
+        let rows = store.rows()?;
+        let rows: Result<Vec<Row>, _> = rows.iter().map(|(key, value)| Row::decode(key, value)).collect();
+        let rows = rows.map_err(|error| StoreError::Read { reason: error.to_string() })?;
+        let stall = STALL.as_millis() as u64;
+        let state = State::recover(term, u64::from(config.lease_ms), stall, rows, now);
+        info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
+        let (messages, queue) = mpsc::channel(EVENT_QUEUE);
+        let (changed, changes) = watch::channel(0);
+        let mut control_loop = Loop { store, clock, config, state, term, seq: 0, outboxes: HashMap::new(), changed };
+        let thread = thread::Builder::new().name("control".into()).spawn(move || {
+            if let Err(lost) = control_loop.run(queue) {
+                error!(%lost, "the control loop has ended");
+            }
+        });
+        let thread = thread.map_err(|error| StoreError::Read { reason: format!("no thread for the loop: {error}") })?;
+        Ok((Control { messages, changes }, thread))
+    }
+
+    /// Sends an event and waits for what was decided, once it is durable.
+    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NotLeading> {
+        let (reply, answer) = oneshot::channel();
+        self.messages.send(Message::Ask(event, reply)).await.map_err(|_| NotLeading)?;
+        answer.await.map_err(|_| NotLeading)
+    }
+
+    pub async fn tell(&self, events: Vec<Event>) -> Result<(), NotLeading> {
+        self.messages.send(Message::Tell(events)).await.map_err(|_| NotLeading)
+    }
+
+    pub async fn connect(&self, hello: Hello) -> Result<Connected, NotLeading> {
+        let (reply, connected) = oneshot::channel();
+        self.messages.send(Message::Connect(hello, reply)).await.map_err(|_| NotLeading)?;
+        connected.await.map_err(|_| NotLeading)
+    }
+
+    /// Reads the state; what is seen is durable when the answer arrives.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&State) -> T + Send + 'static,
+    ) -> Result<T, NotLeading> {
+        let (reply, answer) = oneshot::channel();
+        let read = Box::new(move |state: &State| {
+            // Nobody waits any more: the reader has gone away.
+            let _ = reply.send(read(state));
+        });
+        self.messages.send(Message::Read(read)).await.map_err(|_| NotLeading)?;
+        answer.await.map_err(|_| NotLeading)
+    }
+
+    pub async fn tick(&self) -> Result<(), NotLeading> {
+        self.messages.send(Message::Tick).await.map_err(|_| NotLeading)
+    }
+
+    /// Ends the loop after what is queued before.
+    pub async fn stop(&self) {
+        // An error means that it has ended already.
+        let _ = self.messages.send(Message::Stop).await;
+    }
+
+    /// Changes whenever the state may look different to a watcher.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+struct Loop {
+    store: Box<dyn Store>,
+    clock: Clock,
+    config: ControlConfig,
+    state: State,
+    term: Term,
+    seq: u64,
+    outboxes: HashMap<SessionId, mpsc::Sender<v1::LeaderMessage>>,
+    changed: watch::Sender<u64>,
+}
+
+/// What leaves the loop once a batch is durable.
+#[derive(Default)]
+struct Outgoing {
+    writes: Vec<Write>,
+    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>,
+    connected: Vec<(oneshot::Sender<Connected>, Connected)>,
+    reads: Vec<Box<dyn FnOnce(&State) + Send>>,
+    commands: HashMap<SessionId, Vec<v1::LeaderCommand>>,
+    closed: Vec<SessionId>,
+    /// Events that follow from decisions of this batch.
+    follow: VecDeque<Event>,
+    touched: bool,
+}
+
+impl Loop {
+    fn run(&mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), StoreError> {
+        self.found()?;
+        while let Some(first) = queue.blocking_recv() {
+            let mut out = Outgoing::default();
+            let mut stopping = false;
+            let mut next = Some(first);
+            for _ in 0..MESSAGES_PER_BATCH {
+                let Some(message) = next else { break };
+                stopping |= matches!(message, Message::Stop);
+                self.take(message, &mut out);
+                next = if out.writes.len() < ROWS_PER_BATCH { queue.try_recv().ok() } else { None };
+            }
+            // A message that was taken off the queue but not looked at would be lost.
+            if let Some(message) = next {
+                stopping |= matches!(message, Message::Stop);
+                self.take(message, &mut out);
+            }
+            self.follow_up(&mut out);
+            self.write(&mut out)?;
+            self.send(out);
+            if stopping {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// The first batch of a term: the cluster's identity, and the sessions that cannot live any more.
+    fn found(&mut self) -> Result<(), StoreError> {
+        let mut out = Outgoing::default();
+        if self.state.cluster.is_none() {
+            let row = ClusterRow { cluster: ClusterId(Uuid::new_v4()), schema: ClusterRow::SCHEMA };
+            self.apply(vec![Change::Create(Row::Cluster(row))], &mut out);
+        }
+        if self.config.workers_died {
+            let sessions: Vec<SessionId> = self.state.sessions.keys().copied().collect();
+            for session in sessions {
+                self.decide(Event::Lost { session }, &mut out);
+            }
+        }
+        self.follow_up(&mut out);
+        self.write(&mut out)?;
+        self.send(out);
+        Ok(())
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.clock.now_micros())
+    }
+
+    fn take(&mut self, message: Message, out: &mut Outgoing) {
+        match message {
+            Message::Ask(event, reply) => {
+                let answer = self.decide(event, out).map(|answer| answer.unwrap_or(Answer::Done));
+                out.answers.push((reply, answer));
+            }
+            Message::Tell(events) => {
+                for event in events {
+                    self.tell(event, out);
+                }
+            }
+            Message::Connect(hello, reply) => self.connect(hello, reply, out),
+            Message::Read(read) => out.reads.push(read),
+            Message::Tick => {
+                let now = self.now();
+                self.state.note(&Event::Tick, now);
+                for event in decide::due(&self.state, now) {
+                    out.follow.push_back(event);
+                }
+            }
+            Message::Stop => {}
+        }
+    }
+
+    /// A worker's event. A refused commit is answered as such; other refusals need no answer, since
+    /// the next heartbeat settles what the worker holds.
+    fn tell(&mut self, event: Event, out: &mut Outgoing) {
+        let commit = match &event {
+            Event::Commit { session, task, fence, commit } => Some((*session, *task, *fence, commit.seq)),
+            _ => None,
+        };
+        let heartbeat = matches!(event, Event::Heard { .. });
+        out.touched |= heartbeat;
+        let Err(refusal) = self.decide(event, out) else { return };
+        debug!(%refusal, "refused");
+        if let Some((session, task, fence, seq)) = commit {
+            let effect = Effect::Refused { session, task, fence, seq, refusal };
+            self.effect(effect, out);
+        } else if let Refusal::SessionOver { session } = refusal {
+            out.closed.push(session);
+        }
+    }
+
+    fn connect(&mut self, hello: Hello, reply: oneshot::Sender<Connected>, out: &mut Outgoing) {
+        let session = SessionId(Uuid::now_v7());
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        self.outboxes.insert(session, outbox);
+        let cluster = self.state.cluster.as_ref().map(|row| row.cluster.0.as_bytes().to_vec()).unwrap_or_default();
+        let welcome = v1::Welcome {
+            session: session.0.as_bytes().to_vec().into(),
+            cluster: cluster.into(),
+            lease_ms: self.config.lease_ms,
+            heartbeat_ms: self.config.heartbeat_ms,
+        };
+        command(out, session, v1::leader_command::Command::Welcome(welcome));
+        info!(worker = %hello.name, slots = hello.slots, %session, "worker connected");
+        let event = Event::Connect {
+            session,
+            worker: hello.worker,
+            name: hello.name,
+            version: hello.version,
+            slots: hello.slots,
+            held: hello.held,
+        };
+        // Connecting is never refused.
+        let _ = self.decide(event, out);
+        out.connected.push((reply, Connected { session, outbox: messages }));
+    }
+
+    fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {
+        let now = self.now();
+        self.state.note(&event, now);
+        let Decision { rows, answer, effects } = decide(&self.state, now, event)?;
+        self.apply(rows, out);
+        for effect in effects {
+            self.effect(effect, out);
+        }
+        Ok(answer)
+    }
+
+    fn apply(&mut self, rows: Vec<Change>, out: &mut Outgoing) {
+        let now = self.now();
+        for change in rows {
+            out.writes.push(match &change {
+                Change::Put(row) => Write::Put(row.key().to_string(), row.encode()),
+                Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
+                Change::Delete(key) => Write::Delete(key.to_string()),
+            });
+            self.state.apply(change, now);
+        }
+    }
+
+    fn effect(&mut self, effect: Effect, out: &mut Outgoing) {
+        use v1::leader_command::Command;
+        match effect {
+            Effect::Grant { session, grant } => command(out, session, wire::grant_out(grant)),
+            Effect::Committed { session, task, fence, seq } => {
+                let reply = commit_reply(task, fence, seq, None);
+                command(out, session, Command::CommitReply(reply));
+            }
+            Effect::Refused { session, task, fence, seq, refusal } => {
+                warn!(%task, %fence, seq, %refusal, "commit refused");
+                let reply = commit_reply(task, fence, seq, Some(refusal.to_string()));
+                command(out, session, Command::CommitReply(reply));
+            }
+            Effect::StopAttempt { session, task, fence, at_checkpoint, reason } => {
+                let stop = v1::StopAttempt {
+                    task: Some(wire::task_out(task)),
+                    fence: Some(wire::fence_out(fence)),
+                    at_checkpoint,
+                    reason: reason.to_string(),
+                };
+                command(out, session, Command::Stop(stop));
+            }
+            Effect::Close { session } => out.closed.push(session),
+            Effect::Continue(continuation) => out.follow.push_back(Event::Continue(continuation)),
+            Effect::Note { run, step, text } => {
+                info!(%run, step, "{text}");
+                let now = self.now();
+                self.state.remember(run, step, text, now);
+            }
+        }
+    }
+
+    /// Decides what follows from the batch itself, then grants what is ready.
+    fn follow_up(&mut self, out: &mut Outgoing) {
+        loop {
+            while let Some(event) = out.follow.pop_front() {
+                if let Err(refusal) = self.decide(event, out) {
+                    debug!(%refusal, "refused");
+                }
+            }
+            let before = out.writes.len();
+            // Assigning is never refused.
+            let _ = self.decide(Event::Assign, out);
+            if out.follow.is_empty() && (out.writes.len() == before || out.writes.len() >= ROWS_PER_BATCH) {
+                return;
+            }
+        }
+    }
+
+    /// Makes the batch durable. An unknown outcome is settled by asking again with the same batch.
+    fn write(&mut self, out: &mut Outgoing) -> Result<(), StoreError> {
+        if out.writes.is_empty() {
+            return Ok(());
+        }
+        let writes = std::mem::take(&mut out.writes);
+        out.touched = true;
+        let batch = Batch { term: self.term, seq: self.seq + 1, writes };
+        let mut tries = 0;
+        loop {
+            match self.store.write(&batch) {
+                Ok(()) => break,
+                Err(StoreError::OutOfSequence { offered, stored }) if offered == stored && tries > 0 => break,
+                Err(StoreError::Unknown { reason }) if tries < UNKNOWN_RETRIES => {
+                    warn!(reason, "the outcome of a batch is unknown; asking again");
+                    tries += 1;
+                }
+                Err(lost) => return Err(lost),
+            }
+        }
+        self.seq += 1;
+        Ok(())
+    }
+
+    fn send(&mut self, out: Outgoing) {
+        for (session, commands) in out.commands {
+            let Some(outbox) = self.outboxes.get(&session) else { continue };
+            let message = v1::LeaderMessage { term: self.term.0, commands };
+            if let Err(mpsc::error::TrySendError::Closed(_)) = outbox.try_send(message) {
+                self.outboxes.remove(&session);
+            }
+        }
+        for session in out.closed {
+            self.outboxes.remove(&session);
+        }
+        for (reply, connected) in out.connected {
+            // The worker has gone away again: its stream's end is told by the service.
+            let _ = reply.send(connected);
+        }
+        for (reply, answer) in out.answers {
+            // The client has gone away; what it asked for is done all the same.
+            let _ = reply.send(answer);
+        }
+        for read in out.reads {
+            read(&self.state);
+        }
+        if out.touched {
+            self.changed.send_modify(|version| *version += 1);
+        }
+    }
+}
+
+fn command(out: &mut Outgoing, session: SessionId, command: v1::leader_command::Command) {
+    out.commands.entry(session).or_default().push(v1::LeaderCommand { command: Some(command) });
+}
+
+fn commit_reply(
+    task: gapless_common::ids::TaskKey,
+    fence: gapless_common::attempt::Fence,
+    seq: u32,
+    refusal: Option<String>,
+) -> v1::CommitReply {
+    v1::CommitReply {
+        task: Some(wire::task_out(task)),
+        fence: Some(wire::fence_out(fence)),
+        seq,
+        accepted: refusal.is_none(),
+        reason: refusal.unwrap_or_default(),
+    }
+}
+
+/// Shared by the services.
+pub type SharedControl = Arc<Control>;

@@ -1,0 +1,34 @@
+//! Every bound of the shell, with its reason.
+
+use std::time::Duration;
+
+/// Events waiting for the control loop. A sender waits beyond it, which is the back-pressure on
+/// workers and clients.
+pub const EVENT_QUEUE: usize = 1024;
+
+/// Messages of the queue taken into one batch, so that answers never wait for an endless batch.
+pub const MESSAGES_PER_BATCH: usize = 256;
+
+/// Rows after which a batch is closed. The embedded store takes any number; this bounds latency.
+pub const ROWS_PER_BATCH: usize = 4096;
+
+/// Messages waiting for one worker. When it is full they are dropped: each heartbeat brings them again.
+pub const OUTBOX: usize = 256;
+
+/// How often the loop looks at the clock: sessions, waits and stalls are noticed so much later at most.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// How often one watcher is told of changes at most.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A commit or heartbeat is a few hundred bytes; facts of 10,000 files are about 2 MiB.
+pub const MESSAGE_LIMIT: usize = 64 * 1024 * 1024;
+
+/// Partitions in one page of `ListCommitted`.
+pub const COMMITTED_PAGE: usize = 2000;
+
+/// An attempt whose position has not moved for so long is given to another worker.
+pub const STALL: Duration = Duration::from_secs(600);
+
+/// Answers an unknown store outcome so often by asking again before the loop gives up its term.
+pub const UNKNOWN_RETRIES: u32 = 5;

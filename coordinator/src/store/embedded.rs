@@ -1,0 +1,116 @@
+//! The embedded store: a log-structured tree in a folder, for one machine. Opening it locks the
+//! folder, so a second coordinator on it is refused.
+
+use std::path::{Path, PathBuf};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use gapless_common::ids::Term;
+
+use super::{Batch, Store, StoreError, Write};
+
+/// Rows and the store's own keys lie in two keyspaces of one database: a batch spans both.
+pub struct EmbeddedStore {
+    database: Database,
+    rows: Keyspace,
+    meta: Keyspace,
+}
+
+const TERM: &str = "term";
+const SEQ: &str = "seq";
+
+impl EmbeddedStore {
+    /// Opens or creates the store in `folder`.
+    pub fn open(folder: &Path) -> Result<EmbeddedStore, StoreError> {
+        let place: PathBuf = folder.to_path_buf();
+        let refused = |error: fjall::Error| StoreError::Open {
+            place: place.display().to_string(),
+            reason: match error {
+                fjall::Error::Locked => "another process has it open".to_string(),
+                other => other.to_string(),
+            },
+        };
+        let database = Database::builder(folder).open().map_err(refused)?;
+        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).map_err(refused)?;
+        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(refused)?;
+        Ok(EmbeddedStore { database, rows, meta })
+    }
+
+    fn number(&self, key: &str) -> Result<u64, StoreError> {
+        let value = self.meta.get(key).map_err(read_failed)?;
+        Ok(value.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))).unwrap_or(0))
+    }
+}
+
+fn read_failed(error: fjall::Error) -> StoreError {
+    StoreError::Read { reason: error.to_string() }
+}
+
+fn unknown(error: fjall::Error) -> StoreError {
+    StoreError::Unknown { reason: error.to_string() }
+}
+
+impl Store for EmbeddedStore {
+    fn begin_term(&mut self) -> Result<Term, StoreError> {
+        let term = self.number(TERM)? + 1;
+        let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
+        batch.insert(&self.meta, TERM, term.to_be_bytes());
+        batch.insert(&self.meta, SEQ, 0u64.to_be_bytes());
+        batch.commit().map_err(unknown)?;
+        Ok(Term(term))
+    }
+
+    fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut rows = Vec::new();
+        for guard in self.rows.iter() {
+            let (key, value) = guard.into_inner().map_err(read_failed)?;
+            let key = String::from_utf8(key.to_vec())
+                .map_err(|error| StoreError::Read { reason: format!("a key is not text: {error}") })?;
+            rows.push((key, value.to_vec()));
+        }
+        Ok(rows)
+    }
+
+    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let current = Term(self.number(TERM)?);
+        if batch.term != current {
+            return Err(StoreError::LostTerm { offered: batch.term, current });
+        }
+        let stored = self.number(SEQ)?;
+        if batch.seq != stored + 1 {
+            return Err(StoreError::OutOfSequence { offered: batch.seq, stored });
+        }
+        // A key may be created and deleted within one batch: what counts is the order of the writes.
+        let mut written = std::collections::HashMap::new();
+        for write in &batch.writes {
+            match write {
+                Write::Create(key, _) => {
+                    let exists = match written.get(key.as_str()) {
+                        Some(&exists) => exists,
+                        None => self.rows.contains_key(key).map_err(read_failed)?,
+                    };
+                    if exists {
+                        return Err(StoreError::Exists { key: key.clone() });
+                    }
+                    written.insert(key.as_str(), true);
+                }
+                Write::Put(key, _) => {
+                    written.insert(key.as_str(), true);
+                }
+                Write::Delete(key) => {
+                    written.insert(key.as_str(), false);
+                }
+            }
+        }
+        let mut changes = self.database.batch().durability(Some(PersistMode::SyncData));
+        for write in &batch.writes {
+            match write {
+                Write::Put(key, value) | Write::Create(key, value) => {
+                    changes.insert(&self.rows, key.as_str(), value.as_slice());
+                }
+                Write::Delete(key) => changes.remove(&self.rows, key.as_str()),
+            }
+        }
+        changes.insert(&self.meta, SEQ, batch.seq.to_be_bytes());
+        changes.commit().map_err(unknown)
+    }
+}

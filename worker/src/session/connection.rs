@@ -1,0 +1,161 @@
+//! Reaching the leader: endpoint after endpoint, with a pause that grows, until one says welcome.
+
+use gapless_common::ids::{ClusterId, SessionId};
+use gapless_platform::retry::{self, Delays};
+use gapless_proto::v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Code, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use super::{
+    WorkerError,
+    limits::{
+        CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MAX_OUTBOUND_MESSAGES, MAX_SESSION_MESSAGE_BYTES,
+        WELCOME_TIMEOUT,
+    },
+    wire::{self, WireError},
+};
+
+/// An open session.
+#[derive(Debug)]
+pub struct Link {
+    pub endpoint: String,
+    pub channel: Channel,
+    pub outbound: mpsc::Sender<v1::WorkerMessage>,
+    pub inbound: Streaming<v1::LeaderMessage>,
+    pub session: SessionId,
+    pub cluster: ClusterId,
+    pub welcome: v1::Welcome,
+    /// The message that the welcome came in: other commands may follow it there.
+    pub first: v1::LeaderMessage,
+}
+
+/// Why an endpoint did not become a session.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("cannot connect: {}", causes(.0))]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{:?}: {}", .0.code(), .0.message())]
+    Refused(Box<Status>),
+    #[error("no welcome within {WELCOME_TIMEOUT:?}")]
+    Silent,
+    #[error("the session ended before a welcome")]
+    Ended,
+    #[error("its first message is no welcome")]
+    Unexpected,
+    #[error("it leads term {found}, but term {known} has been seen: it is no longer the leader")]
+    OldTerm { found: u64, known: u64 },
+    #[error("its welcome cannot be read: {0}")]
+    Malformed(#[from] WireError),
+    #[error("it belongs to cluster {found}, this worker to cluster {known}")]
+    OtherCluster { known: ClusterId, found: ClusterId },
+}
+
+/// An error with what caused it: a transport error alone says no more than "transport error".
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The endpoints, the one to try next, and how long to wait before.
+#[derive(Debug)]
+pub struct Dialer {
+    endpoints: Vec<(String, Endpoint)>,
+    next: usize,
+    delays: Delays,
+    /// Whether to wait before the next try: not before the first.
+    pause: bool,
+}
+
+impl Dialer {
+    /// Errors: [`WorkerError::Endpoint`] for one that is no URL, [`WorkerError::NoEndpoint`].
+    pub fn new(endpoints: &[String]) -> Result<Self, WorkerError> {
+        let parse = |text: &String| {
+            let endpoint = Endpoint::from_shared(text.clone()).map_err(|error| WorkerError::Endpoint {
+                endpoint: text.clone(),
+                reason: causes(&error),
+            })?;
+            let endpoint = endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+                .keep_alive_while_idle(true);
+            Ok((text.clone(), endpoint))
+        };
+        let endpoints: Vec<_> = endpoints.iter().map(parse).collect::<Result<_, WorkerError>>()?;
+        if endpoints.is_empty() {
+            return Err(WorkerError::NoEndpoint);
+        }
+        Ok(Self { endpoints, next: 0, delays: Delays::new(retry::CONNECT), pause: false })
+    }
+
+    /// Waits its turn, then connects to the next endpoint. Endless only in failing: each call is one try.
+    pub async fn connect(&mut self) -> (String, Result<Channel, LinkError>) {
+        if self.pause
+            && let Some(delay) = self.delays.next_delay()
+        {
+            tokio::time::sleep(delay).await;
+        }
+        self.pause = true;
+        let (name, endpoint) = &self.endpoints[self.next];
+        (name.clone(), endpoint.connect().await.map_err(LinkError::Connect))
+    }
+
+    /// The endpoint was of no use: on to the next one.
+    pub fn failed(&mut self) {
+        self.next = (self.next + 1) % self.endpoints.len();
+    }
+
+    /// A session was opened: the next break begins with the shortest pause.
+    pub fn succeeded(&mut self) {
+        self.delays.reset();
+    }
+}
+
+/// Opens a session: says hello, waits for the welcome.
+pub async fn open(
+    endpoint: String,
+    channel: Channel,
+    hello: v1::Hello,
+    known_term: u64,
+    known_cluster: Option<ClusterId>,
+) -> Result<Link, LinkError> {
+    let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
+    let first = v1::WorkerMessage { events: vec![v1::WorkerEvent { event: Some(Event::Hello(hello)) }] };
+    // Cannot fail: the channel is empty and its receiver is here.
+    outbound.try_send(first).map_err(|_| LinkError::Ended)?;
+    let mut client = WorkersClient::new(channel.clone()).max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
+    let refused = |status: Status| LinkError::Refused(Box::new(status));
+    let opening = async {
+        let mut inbound = client.session(ReceiverStream::new(messages)).await.map_err(refused)?.into_inner();
+        let first = inbound.message().await.map_err(refused)?.ok_or(LinkError::Ended)?;
+        Ok::<_, LinkError>((inbound, first))
+    };
+    let (inbound, first) = tokio::time::timeout(WELCOME_TIMEOUT, opening).await.map_err(|_| LinkError::Silent)??;
+    if first.term < known_term {
+        return Err(LinkError::OldTerm { found: first.term, known: known_term });
+    }
+    let Some(Command::Welcome(welcome)) = first.commands.first().and_then(|command| command.command.clone()) else {
+        return Err(LinkError::Unexpected);
+    };
+    let session = SessionId(wire::uuid("the session id", &welcome.session)?);
+    let found = wire::cluster(&welcome.cluster)?;
+    if let Some(known) = known_cluster.filter(|known| *known != found) {
+        return Err(LinkError::OtherCluster { known, found });
+    }
+    Ok(Link { endpoint, channel, outbound, inbound, session, cluster: found, welcome, first })
+}
+
+/// Whether the end of a session is worth a warning: a leader that steps down or restarts is not.
+pub fn is_ordinary_end(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::Cancelled | Code::Ok)
+}

@@ -1,0 +1,130 @@
+//! What slots know of steps: asked for once for each (run, step), and again when a later stage needs
+//! what was not there yet.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    ids::{RunId, Stage, StepNo},
+    job::Job,
+};
+use gapless_proto::v1;
+
+use super::{calls::Calls, held::Held, limits::MAX_CONTEXTS};
+use crate::attempt::StepContext;
+
+/// Reads a job file with its parameters. Errors: what is wrong with it, in words.
+pub type ReadJob = fn(&str, &BTreeMap<String, String>) -> Result<Job, String>;
+
+/// The contexts of the steps worked on lately.
+#[derive(Debug)]
+pub struct Contexts {
+    read_job: ReadJob,
+    cache: Mutex<Cache>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    uses: u64,
+    places: HashMap<(RunId, StepNo), (u64, Arc<Place>)>,
+}
+
+/// Locked while the step is asked for, so that many slots ask once.
+type Place = Mutex<Option<Known>>;
+
+#[derive(Clone, Debug)]
+struct Known {
+    context: Arc<StepContext>,
+    /// The latest stage for which it was asked for.
+    stage: Stage,
+}
+
+impl Known {
+    /// Whether asking again can teach a task of this stage anything. What the leader tells of a
+    /// step is only ever added to, and by the end of stages.
+    fn is_enough_for(&self, stage: Stage) -> bool {
+        let context = &self.context;
+        let complete = context.frame.is_some() && context.preparation.is_some() && context.seal.is_some();
+        complete || (stage <= self.stage && (context.frame.is_some() || !needs_frame(stage)))
+    }
+}
+
+/// A step that is cancelled may never have been split.
+fn needs_frame(stage: Stage) -> bool {
+    match stage {
+        Stage::Survey | Stage::Abort => false,
+        Stage::Prepare | Stage::Scatter | Stage::Execute | Stage::Merge | Stage::Publish => true,
+    }
+}
+
+impl Contexts {
+    pub fn new(read_job: ReadJob) -> Self {
+        Self { read_job, cache: Mutex::default() }
+    }
+
+    /// The context of the attempt's step, complete enough for its stage. Blocks while it is asked for.
+    pub fn get(&self, held: &Held, calls: &Calls) -> Result<Arc<StepContext>, TaskError> {
+        let task = held.task;
+        let place = self.place((task.run, task.step));
+        let mut known = place.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref().filter(|known| known.is_enough_for(task.stage)) {
+            return Ok(known.context.clone());
+        }
+        let context = Arc::new(self.read(held, calls.get_step(held)?)?);
+        *known = Some(Known { context: context.clone(), stage: task.stage });
+        if context.frame.is_none() && needs_frame(task.stage) {
+            let message = format!("{task}: the leader has no plan of this step yet");
+            return Err(TaskError::new(ErrorClass::Transient, message));
+        }
+        Ok(context)
+    }
+
+    fn place(&self, key: (RunId, StepNo)) -> Arc<Place> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.uses += 1;
+        let uses = cache.uses;
+        if let Some((used, place)) = cache.places.get_mut(&key) {
+            *used = uses;
+            return place.clone();
+        }
+        if cache.places.len() >= MAX_CONTEXTS
+            && let Some(oldest) = cache.places.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+        {
+            cache.places.remove(&oldest);
+        }
+        let place = Arc::new(Place::default());
+        cache.places.insert(key, (uses, place.clone()));
+        place
+    }
+
+    fn read(&self, held: &Held, step: v1::GetStepResponse) -> Result<StepContext, TaskError> {
+        let task = held.task;
+        let bad = |what: &str, reason: &dyn std::fmt::Display| {
+            TaskError::new(ErrorClass::Config, format!("{task}: {what}: {reason}"))
+        };
+        let parameters: BTreeMap<String, String> = step.parameters.into_iter().collect();
+        let job = (self.read_job)(&step.job_text, &parameters).map_err(|reason| bad("the job file", &reason))?;
+        if usize::from(task.step) >= job.steps.len() {
+            return Err(bad("the job file", &format!("it has {} steps", job.steps.len())));
+        }
+        let frame = match step.frame.as_ref() {
+            [] => None,
+            json => Some(serde_json::from_slice(json).map_err(|reason| bad("the step's frame", &reason))?),
+        };
+        Ok(StepContext {
+            job,
+            step_no: task.step,
+            run: task.run,
+            base_dir: PathBuf::from(step.base_dir),
+            started_micros: step.started_micros,
+            scratch: PathBuf::from(step.scratch),
+            frame,
+            preparation: Some(step.preparation.to_vec()).filter(|json| !json.is_empty()),
+            seal: Some(step.seal).filter(|seal| *seal != 0),
+        })
+    }
+}
