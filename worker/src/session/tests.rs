@@ -125,6 +125,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             domain: UnitRange::new(0, 10),
             columns: Vec::new(),
             output: Vec::new(),
+            read_columns: None,
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),
