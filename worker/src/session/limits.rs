@@ -37,9 +37,9 @@ pub const MAX_SESSION_MESSAGE_BYTES: usize = 16 << 20;
 /// A step's frame carries one entry for each input file, and the job file of up to 1 MiB.
 pub const MAX_CALL_MESSAGE_BYTES: usize = 256 << 20;
 
-/// Attempts whose end the leader has confirmed, remembered so that a grant that was sent twice and
+/// Attempts that are over, as the leader knows, remembered so that a grant that was sent twice and
 /// arrives late is not run again. Covers the grants that can be in flight between two heartbeats.
-pub const MAX_CONFIRMED: usize = 16 * 1024;
+pub const MAX_OVER: usize = 16 * 1024;
 
 /// Reports of ended attempts (finished, failed, released) remembered so that they can be repeated.
 /// They are not confirmed by the leader, only by its silence.

@@ -21,9 +21,7 @@ use super::{
     calls::Calls,
     connection::{self, Dialer, Link, LinkError},
     context::Contexts,
-    limits::{
-        DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT,
-    },
+    limits::{DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT},
     queue::{Heard, Queue},
     wire,
 };
@@ -46,7 +44,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         queue: queue.clone(),
         said,
         calls: Calls::new(runtime.handle().clone(), reader, own.clone()),
-        contexts: Contexts::new(config.read_job),
+        contexts: Contexts::default(),
         work,
         worker: config.name.clone(),
         memory_bytes: config.memory_per_slot_bytes,
@@ -134,7 +132,9 @@ impl Pump {
         // Nothing is ever sent here: it closes when the last slot is gone.
         let gone = timeout(LEAVE_GRACE, slots_alive.recv()).await;
         result?;
-        gone.map(drop).map_err(|_| WorkerError::StillRunning { count: slots_alive.sender_strong_count() })
+        gone.map(drop).map_err(|_| WorkerError::StillRunning {
+            count: slots_alive.sender_strong_count(),
+        })
     }
 
     /// Works until told to end and done, or until there is no sense in going on.
@@ -260,7 +260,11 @@ impl Pump {
             }
         };
         if message.term < self.term {
-            tracing::warn!(term = message.term, known = self.term, "dropped a message of a former leader");
+            tracing::warn!(
+                term = message.term,
+                known = self.term,
+                "dropped a message of a former leader"
+            );
             return true;
         }
         self.term = message.term;
@@ -314,7 +318,9 @@ impl Pump {
         if let Some(outbound) = self.outbound.take()
             && !self.book.out.is_empty()
         {
-            let rest = v1::WorkerMessage { events: std::mem::take(&mut self.book.out) };
+            let rest = v1::WorkerMessage {
+                events: std::mem::take(&mut self.book.out),
+            };
             timeout_at(deadline, outbound.send(rest)).await.ok();
         }
         if let Some(mut inbound) = self.inbound.take() {
