@@ -21,7 +21,7 @@ use prost::bytes::Bytes;
 
 use super::{
     held::Held,
-    limits::{MAX_OVER, MAX_QUEUED, MAX_REPORTS},
+    limits::{MAX_OVER, MAX_QUEUED, MAX_REPORTS, OFFER_AGAIN_FRACTION},
     queue::Queue,
     wire::{self, WireError},
 };
@@ -313,21 +313,24 @@ impl Book {
         self.entries.values().map(|entry| entry.held.to_wire()).collect()
     }
 
-    /// A heartbeat. Commits that have waited for an answer for a whole lease time are offered again,
-    /// and reports that old have arrived, else the leader would have granted their tasks again.
+    /// A heartbeat. Commits that wait too long for an answer are offered again. Reports that are a
+    /// lease time old have arrived, else the leader would have granted their tasks again.
     pub fn heartbeat(&mut self, now: Duration, lease: Duration, resident_bytes: u64) {
-        let old = |then: Duration| now.saturating_sub(then) > lease;
-        self.reports.retain(|report| !old(report.reported));
-        let mut again = Vec::new();
-        for offer in self.entries.values_mut().filter_map(|entry| entry.offer.as_mut()) {
-            if old(offer.offered) {
-                offer.offered = now;
-                again.push(Event::Commit(offer.request.clone()));
-            }
-        }
-        again.into_iter().for_each(|event| self.tell(event));
+        let older = |then: Duration, age: Duration| now.saturating_sub(then) > age;
+        self.reports.retain(|report| !older(report.reported, lease));
+        self.offer(now, |offer| older(offer.offered, lease / OFFER_AGAIN_FRACTION));
         let held = self.everything();
         self.tell(Event::Heartbeat(v1::Heartbeat { held, resident_bytes }));
+    }
+
+    /// Offers commits that are unanswered again.
+    fn offer(&mut self, now: Duration, again: impl Fn(&Offer) -> bool) {
+        let offers = self.entries.values_mut().filter_map(|entry| entry.offer.as_mut());
+        for offer in offers.filter(|offer| again(offer)) {
+            offer.offered = now;
+            let event = Some(Event::Commit(offer.request.clone()));
+            self.out.push(v1::WorkerEvent { event });
+        }
     }
 
     /// What a new session begins with: all that is held, ended attempts whose report may be lost included.
@@ -342,12 +345,7 @@ impl Book {
         self.out.clear();
         let reports: Vec<Event> = self.reports.iter().map(|report| report.event.clone()).collect();
         reports.into_iter().for_each(|event| self.tell(event));
-        let mut offers = Vec::new();
-        for offer in self.entries.values_mut().filter_map(|entry| entry.offer.as_mut()) {
-            offer.offered = now;
-            offers.push(Event::Commit(offer.request.clone()));
-        }
-        offers.into_iter().for_each(|event| self.tell(event));
+        self.offer(now, |_| true);
         if self.draining {
             self.tell(Event::Drain(v1::Drain {}));
         }

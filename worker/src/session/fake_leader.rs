@@ -87,6 +87,8 @@ struct State {
     keep_log: bool,
     sessions: u32,
     refusing: bool,
+    /// Answers nothing that needs no command.
+    mute: bool,
     refused: u32,
     term: u64,
     cluster: Uuid,
@@ -164,6 +166,9 @@ impl Workers for Service {
             while let Ok(Some(heard)) = inbound.message().await {
                 let (answers, term) = service.hear(session, heard);
                 let Some(outbound) = outbound.upgrade() else { return };
+                if answers.is_empty() && service.lock().mute {
+                    continue;
+                }
                 outbound.send(Ok(message(term, answers))).await.ok();
             }
         });
@@ -209,6 +214,7 @@ impl FakeLeader {
                 keep_log: true,
                 sessions: 0,
                 refusing: false,
+                mute: false,
                 refused: 0,
                 term: 5,
                 cluster: CLUSTER,
@@ -252,6 +258,10 @@ impl FakeLeader {
         outbound
             .blocking_send(Ok(message(term, commands)))
             .expect("an open session");
+    }
+
+    pub fn set_mute(&self) {
+        self.service.lock().mute = true;
     }
 
     pub fn set_term(&self, term: u64) {

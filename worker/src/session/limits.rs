@@ -59,3 +59,7 @@ pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
 // A released drain must fit the grace that process managers commonly give (10 s).
 const _: () = assert!(DRAIN_GRACE.as_millis() + 2 * LEAVE_GRACE.as_millis() < 10_000);
+
+/// A commit is offered again when it was not answered for this part of a lease time: a leader with
+/// many workers may drop a reply, and answers in milliseconds when it does not.
+pub const OFFER_AGAIN_FRACTION: u32 = 4;

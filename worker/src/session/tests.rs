@@ -295,9 +295,11 @@ fn the_slot_goes_on_while_the_last_commit_is_unanswered() {
         Ok(Outcome::Committed)
     });
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
-    leader.wait("both last commits", |heard| {
-        (heard.iter().filter(|(_, event)| is_commit(event, 0).is_some()).count() == 2).then_some(())
-    });
+    for partition in 0..2 {
+        leader.wait_event("its last commit", 1, |event| {
+            is_commit(event, 0).filter(|commit| commit.task.as_ref().is_some_and(|task| task.partition == partition))
+        });
+    }
     leader.wait("both held", |heard| holds(heard, 1, 2));
     worker.stop();
 }
@@ -460,6 +462,33 @@ fn a_suspect_worker_begins_nothing_new() {
     });
     assert_eq!(held, 2, "what is finished but not acknowledged, and what is queued");
     assert_eq!(journal.lines(), ["run 0", "finish 0", "back", "run 1"]);
+    worker.stop();
+}
+
+#[test]
+fn a_leader_that_does_not_answer_is_left_when_tasks_wait() {
+    let clock = Clock::manual(0);
+    let journal = Journal::default();
+    let notes = journal.clone();
+    let leader = FakeLeader::start(accepting());
+    leader.set_step(step(true));
+    leader.set_mute();
+    let worker = Worker::start(vec![leader.endpoint()], 1, clock.clone(), move |assignment, _, _| {
+        notes.note(format!("run {}", assignment.task.partition));
+        if assignment.task.partition == 0 {
+            notes.wait("finish 0");
+        }
+        Err(TaskError::new(ErrorClass::Data, "bad"))
+    });
+    leader.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
+    journal.wait("run 0");
+    clock.advance(LEASE + Duration::from_millis(1));
+    journal.note("finish 0");
+    leader.wait_event("a second hello", 2, |event| {
+        matches!(event, Event::Hello(_)).then_some(())
+    });
+    journal.wait("run 1");
     worker.stop();
 }
 
