@@ -86,7 +86,7 @@ fn scattered_of(
     move |committed, buckets| {
         let files = exchange::committed_files(&exchange::exchange_folder(context), committed);
         let sum = exchange::scattered(&files, buckets)?;
-        Ok((sum.rows, sum.hash))
+        Ok((sum.rows, sum.records))
     }
 }
 
