@@ -94,7 +94,7 @@ enum Reaching {
 
 enum Reached {
     Channel(String, Result<Channel, LinkError>),
-    Link(String, Result<Link, LinkError>),
+    Link(String, Result<Box<Link>, LinkError>),
 }
 
 struct Pump {
@@ -198,12 +198,12 @@ impl Pump {
                 let (hello, term, cluster) = (self.hello(), self.term, self.cluster);
                 return Ok(Reaching::Trying(Box::pin(async move {
                     let link = connection::open(endpoint.clone(), channel, hello, term, cluster).await;
-                    (dialer, Reached::Link(endpoint, link))
+                    (dialer, Reached::Link(endpoint, link.map(Box::new)))
                 })));
             }
             Reached::Link(_, Ok(link)) => {
                 dialer.succeeded();
-                self.welcome(link);
+                self.welcome(*link);
                 return Ok(Reaching::Idle(dialer));
             }
             Reached::Link(endpoint, Err(LinkError::OtherCluster { known, found })) => {
