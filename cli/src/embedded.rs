@@ -3,7 +3,6 @@
 //! Everything a verb needs of them is named here, in the command line's own words.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
@@ -11,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use gapless_common::job::{self, Job};
 use gapless_coordinator::{ServeConfig, ServeError};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
 use gapless_worker::{
@@ -110,7 +108,6 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         name,
         slots: settings.slots,
         memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
-        read_job,
         clock: Clock::system(),
     };
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
@@ -119,12 +116,6 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         Ok(result) => result.map_err(|error| Failure::failed(error.to_string())),
         Err(panic) => Err(Failure::failed(format!("the worker failed: {panic}; please report it"))),
     }
-}
-
-/// Reads a job text as the coordinator did when it was submitted.
-fn read_job(text: &str, parameters: &BTreeMap<String, String>) -> Result<Job, String> {
-    let bound = job::parse(text, "job.yaml").and_then(|parsed| parsed.bind(parameters));
-    bound.map(|(job, _)| job).map_err(|errors| errors.to_string())
 }
 
 /// Why a coordinator did not start, with what to do.
