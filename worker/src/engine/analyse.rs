@@ -44,7 +44,13 @@ pub fn analyse(
     checks: &[Check],
     now_micros: i64,
 ) -> Result<Analysis, TaskError> {
-    let all = || input.fields().iter().map(|field| field.name().clone()).collect::<Vec<_>>();
+    let all = || {
+        input
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect::<Vec<_>>()
+    };
     let rules = Checks::compile(checks, &input, now_micros)?;
     let Some(sql) = sql else {
         return Ok(Analysis {
@@ -109,7 +115,8 @@ pub(super) fn plan_query(context: &SessionContext, sql: &str) -> Result<Query, T
     let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;
     let statement = state.sql_to_statement(sql, &dialect).map_err(planning)?;
-    let is_query = matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
+    let is_query =
+        matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
     if !is_query {
         return Err(TaskError::new(
             ErrorClass::Config,
@@ -124,9 +131,12 @@ pub(super) fn plan_query(context: &SessionContext, sql: &str) -> Result<Query, T
 
 /// Planning over tables in memory never waits.
 pub(super) fn ready<T>(future: impl Future<Output = T>, place: &str) -> Result<T, TaskError> {
-    future
-        .now_or_never()
-        .ok_or_else(|| TaskError::new(ErrorClass::Config, format!("{place}: planning would have to wait for something")))
+    future.now_or_never().ok_or_else(|| {
+        TaskError::new(
+            ErrorClass::Config,
+            format!("{place}: planning would have to wait for something"),
+        )
+    })
 }
 
 fn output_schema(plan: &LogicalPlan) -> Result<SchemaRef, TaskError> {

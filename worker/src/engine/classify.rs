@@ -53,7 +53,14 @@ pub fn classify(plan: &LogicalPlan, input_columns: &[String]) -> Result<Transfor
         },
         Needs::Nothing { .. } => TransformFacts {
             mode: TransformMode::Whole {
-                keys: shape.trace.iter().flatten().collect::<BTreeSet<_>>().into_iter().map(name).collect(),
+                keys: shape
+                    .trace
+                    .iter()
+                    .flatten()
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .map(name)
+                    .collect(),
             },
             reason: "the SQL reads `input` more than once".to_string(),
         },
@@ -144,7 +151,10 @@ impl Shape {
                 if input_scans(other)? == 0 {
                     Ok(Shape::fixed(plan))
                 } else {
-                    Ok(Shape::all(plan, "a recursive query or another operator over the whole input"))
+                    Ok(Shape::all(
+                        plan,
+                        "a recursive query or another operator over the whole input",
+                    ))
                 }
             }
         }
@@ -212,7 +222,13 @@ impl Shape {
         let trace = unnest
             .dependency_indices
             .iter()
-            .map(|index| if nested.contains(index) { None } else { below.trace[*index] })
+            .map(|index| {
+                if nested.contains(index) {
+                    None
+                } else {
+                    below.trace[*index]
+                }
+            })
             .collect();
         let needs = match below.needs {
             Needs::Nothing { expands } => Needs::Nothing {
@@ -311,7 +327,11 @@ impl Shape {
             }
             Distinct::On(on) => {
                 let below = Shape::of(&on.input)?;
-                let trace = on.select_expr.iter().map(|expr| below.column(&on.input, expr)).collect();
+                let trace = on
+                    .select_expr
+                    .iter()
+                    .map(|expr| below.column(&on.input, expr))
+                    .collect();
                 Ok(below.grouped(&on.input, &[on.on_expr.iter().collect()], "DISTINCT ON", trace))
             }
         }
@@ -334,7 +354,11 @@ impl Shape {
 
     fn of_union(union: &Union) -> Result<Shape> {
         let width = union.schema.fields().len();
-        let parts = union.inputs.iter().map(|input| Shape::of(input)).collect::<Result<Vec<_>>>()?;
+        let parts = union
+            .inputs
+            .iter()
+            .map(|input| Shape::of(input))
+            .collect::<Result<Vec<_>>>()?;
         let trace = (0..width)
             .map(|column| {
                 let first = parts.first()?.trace[column];
@@ -465,7 +489,11 @@ fn join_input(left: &Shape, right: &Shape, join: &Join) -> Needs {
         keys: distinct(keys),
         because: "a join of `input` with itself".to_string(),
     };
-    both(both(left.needs.clone(), right.needs.clone(), "the join"), on, "the join")
+    both(
+        both(left.needs.clone(), right.needs.clone(), "the join"),
+        on,
+        "the join",
+    )
 }
 
 /// What satisfies two needs at once.

@@ -1,5 +1,6 @@
 //! DataFusion's errors in our words: what is wrong, where, and what is near it.
 
+use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError, utils::datafusion_strsim::normalized_levenshtein};
 use gapless_common::error::{ErrorClass, TaskError};
 
@@ -13,10 +14,7 @@ const LISTED: usize = 20;
 pub fn planning(place: &str, error: &DataFusionError) -> TaskError {
     let message = match error.find_root() {
         DataFusionError::SchemaError(schema, _) => schema_message(schema),
-        DataFusionError::SQL(parser, _) => parser
-            .to_string()
-            .trim_start_matches("sql parser error: ")
-            .to_string(),
+        DataFusionError::SQL(parser, _) => parser.to_string().trim_start_matches("sql parser error: ").to_string(),
         DataFusionError::Plan(message) => plan_message(message),
         root => root.message().to_string(),
     };
@@ -28,7 +26,13 @@ pub fn running(error: &DataFusionError) -> TaskError {
     let root = error.find_root();
     let class = match root {
         DataFusionError::ResourcesExhausted(_) => ErrorClass::Resource,
+        // Nothing but spilled data is read or written in here.
         DataFusionError::IoError(_) => ErrorClass::Resource,
+        DataFusionError::ArrowError(arrow, _)
+            if matches!(arrow.as_ref(), ArrowError::IoError(..) | ArrowError::MemoryError(_)) =>
+        {
+            ErrorClass::Resource
+        }
         DataFusionError::ExecutionJoin(_) => ErrorClass::Transient,
         DataFusionError::NotImplemented(_) | DataFusionError::Internal(_) | DataFusionError::Plan(_) => {
             ErrorClass::Config
@@ -96,7 +100,11 @@ fn offer(wanted: &str, names: &[&str], what: &str) -> String {
     if near.is_empty() {
         let listed: Vec<&str> = names.iter().take(LISTED).copied().collect();
         let rest = names.len() - listed.len();
-        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        let more = if rest > 0 {
+            format!(" and {rest} more")
+        } else {
+            String::new()
+        };
         return format!("; the {what} are {}{more}", listed.join(", "));
     }
     let near: Vec<String> = near.iter().map(|(_, name)| format!("«{name}»")).collect();

@@ -7,10 +7,7 @@
 use std::{
     fmt,
     pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
 
@@ -40,8 +37,6 @@ const PLANNED_ROWS: usize = 1 << 40;
 #[derive(Default)]
 pub struct Feed {
     state: Mutex<State>,
-    /// Rows that scans took, for the counters.
-    taken: AtomicU64,
 }
 
 #[derive(Default)]
@@ -66,7 +61,6 @@ impl Feed {
     /// Before a run: nothing fed, nothing ended.
     pub fn reset(&self) {
         *self.lock() = State::default();
-        self.taken.store(0, Ordering::Relaxed);
     }
 
     /// Before a run of a plan that reads `input` more than once: everything at once.
@@ -104,11 +98,6 @@ impl Feed {
         }
     }
 
-    /// Rows that the plan has taken since the reset.
-    pub fn taken(&self) -> u64 {
-        self.taken.load(Ordering::Relaxed)
-    }
-
     fn poll_take(&self, at: usize, context: &mut Context<'_>) -> Poll<Option<RecordBatch>> {
         let mut state = self.lock();
         let batch = if state.shared {
@@ -117,7 +106,6 @@ impl Feed {
             state.batches.pop()
         };
         if let Some(batch) = batch {
-            self.taken.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
             return Poll::Ready(Some(batch));
         }
         if state.ended {
@@ -290,7 +278,11 @@ impl InputStream {
         let wanted = self.columns.as_deref().unwrap_or_default();
         let columns = wanted.iter().map(|&column| batch.column(column).clone()).collect();
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+        Ok(RecordBatch::try_new_with_options(
+            self.schema.clone(),
+            columns,
+            &options,
+        )?)
     }
 }
 

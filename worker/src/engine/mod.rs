@@ -17,6 +17,8 @@ mod program;
 mod session;
 
 #[cfg(test)]
+mod measure;
+#[cfg(test)]
 mod tests;
 
 pub use analyse::{Analysis, analyse};

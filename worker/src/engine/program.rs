@@ -31,8 +31,8 @@ use super::{
     session,
 };
 
-/// A plan is run this often before it is made new: so long it keeps the hash tables of its look-ups
-/// and its metrics, of which every run adds some.
+/// A plan that keeps nothing of its input is run this often before it is made new: so long it keeps
+/// the hash tables of its look-ups, and its metrics, of which every run adds some.
 const RUNS_BEFORE_RESET: u32 = 64;
 
 /// A small table, joined by name and pinned for the step.
@@ -56,6 +56,8 @@ struct Compiled {
     feed: Arc<Feed>,
     /// Whether the plan reads `input` more than once, so that it has to be held.
     shared: bool,
+    /// Runs after which the plan is made new.
+    keep: u32,
     runs: u32,
     /// Rows dropped in the runs since the plan was made new.
     dropped: u64,
@@ -116,11 +118,13 @@ impl Program {
         } else {
             plan
         };
+        let keep = if holds_no_input(&plan) { RUNS_BEFORE_RESET } else { 1 };
         Ok(Program {
             output: plan.schema(),
             mode,
             compiled: Some(Compiled {
                 plan,
+                keep,
                 context: session.task_ctx(),
                 feed,
                 shared,
@@ -166,11 +170,11 @@ impl Program {
             return Ok(RunTotals { taken, filtered: 0 });
         };
         let row_wise = matches!(self.mode, TransformMode::RowWise { .. });
-        compiled.prepare(row_wise)?;
+        compiled.prepare()?;
         let result = compiled.run(slot, pull, push);
         if result.is_err() {
             // Whatever state the plan was left in is not used again.
-            compiled.runs = RUNS_BEFORE_RESET;
+            compiled.runs = compiled.keep;
         }
         let (fed, drained) = result?;
         let dropped = dropped(&compiled.plan).rows;
@@ -186,10 +190,8 @@ impl Program {
 }
 
 impl Compiled {
-    fn prepare(&mut self, row_wise: bool) -> Result<(), TaskError> {
-        // Operators that gather rows keep state between runs; row-wise ones only look-ups.
-        let limit = if row_wise { RUNS_BEFORE_RESET } else { 1 };
-        if self.runs >= limit {
+    fn prepare(&mut self) -> Result<(), TaskError> {
+        if self.runs >= self.keep {
             self.plan = reset_plan_states(self.plan.clone()).map_err(|error| errors::running(&error))?;
             self.runs = 0;
             self.dropped = 0;
@@ -257,6 +259,50 @@ impl Compiled {
     }
 }
 
+/// Operators that hand each batch of their input on and remember nothing of it.
+fn is_passing(plan: &dyn ExecutionPlan) -> bool {
+    plan.is::<FilterExec>()
+        || plan.is::<ProjectionExec>()
+        || plan.is::<UnnestExec>()
+        || plan.is::<CooperativeExec>()
+        || plan.is::<CoalescePartitionsExec>()
+        || plan.is::<ScalarSubqueryExec>()
+}
+
+/// Whether a plan can be run again as it is: what it remembers from a run is of look-ups alone. A
+/// join remembers the side that it builds its table from, which is the first.
+fn holds_no_input(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    if plan.is::<InputExec>() {
+        return true;
+    }
+    let children = plan.children();
+    let of_input: Vec<usize> = (0..children.len())
+        .filter(|&child| reads_input(children[child]))
+        .collect();
+    match of_input.as_slice() {
+        [] => true,
+        [child] => {
+            let probes = *child == 1
+                && plan.downcast_ref::<HashJoinExec>().is_some_and(|join| {
+                    matches!(
+                        join.join_type(),
+                        JoinType::Inner
+                            | JoinType::Right
+                            | JoinType::RightSemi
+                            | JoinType::RightAnti
+                            | JoinType::RightMark
+                    )
+                });
+            (probes || is_passing(plan.as_ref())) && holds_no_input(children[*child])
+        }
+        _ => false,
+    }
+}
+
+fn reads_input(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<InputExec>() || plan.children().into_iter().any(reads_input)
+}
+
 /// What is dropped on the way from `input` up to a node of an executed plan.
 #[derive(Clone, Copy, Default)]
 struct Dropped {
@@ -301,11 +347,7 @@ fn dropped(plan: &Arc<dyn ExecutionPlan>) -> Dropped {
     } else if let Some(join) = join_type(plan.as_ref()) {
         here.rows += unmatched(plan.as_ref(), join, side == 0);
     } else {
-        here.row_wise = plan.is::<ProjectionExec>()
-            || plan.is::<UnnestExec>()
-            || plan.is::<CooperativeExec>()
-            || plan.is::<CoalescePartitionsExec>()
-            || plan.is::<ScalarSubqueryExec>();
+        here.row_wise = is_passing(plan.as_ref());
     }
     here
 }

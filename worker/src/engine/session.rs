@@ -63,7 +63,10 @@ pub(super) struct Resources {
 
 impl Slot {
     pub fn new(limits: SlotLimits) -> Self {
-        Self { limits, resources: None }
+        Self {
+            limits,
+            resources: None,
+        }
     }
 
     pub(super) fn resources(&mut self) -> Result<&Resources, TaskError> {
@@ -84,7 +87,9 @@ impl Slot {
             .with_memory_pool(Arc::new(FairSpillPool::new(self.limits.memory)))
             .with_disk_manager_builder(disk)
             .build_arc()
-            .map_err(|error| TaskError::new(ErrorClass::Resource, format!("no memory pool or spill folder: {error}")))?;
+            .map_err(|error| {
+                TaskError::new(ErrorClass::Resource, format!("no memory pool or spill folder: {error}"))
+            })?;
         Ok(Resources { runtime, environment })
     }
 }
@@ -132,9 +137,7 @@ pub(super) fn open(now_micros: i64, environment: Option<Arc<RuntimeEnv>>) -> Res
     let mut builder = SessionStateBuilder::new_from_existing(BASE.clone())
         .with_config(BASE.config().clone())
         // The base has a catalog of its own; tables of two steps must not meet in it.
-        .with_catalog_list(Arc::new(
-            datafusion::catalog::MemoryCatalogProviderList::new(),
-        ))
+        .with_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()))
         .with_execution_props(ExecutionProps::new().with_query_execution_start_time(now));
     if let Some(environment) = environment {
         builder = builder.with_runtime_env(environment);

@@ -39,7 +39,13 @@ fn lookup_schema() -> SchemaRef {
 }
 
 fn analyse_sql(sql: &str) -> Result<Analysis, TaskError> {
-    analyse(Some(sql), input_schema(), &[("lut".to_string(), lookup_schema())], &[], NOW)
+    analyse(
+        Some(sql),
+        input_schema(),
+        &[("lut".to_string(), lookup_schema())],
+        &[],
+        NOW,
+    )
 }
 
 #[test]
@@ -49,8 +55,14 @@ fn the_plan_decides_between_row_wise_and_whole() {
     let cases: &[(&str, &str)] = &[
         // Rows of their own.
         ("SELECT * FROM input", row_wise),
-        ("SELECT k + 1 AS k, upper(name) AS name FROM input WHERE v > 3", row_wise),
-        ("SELECT i.k FROM (SELECT k, v FROM input WHERE v > 1) i WHERE i.v < 5", row_wise),
+        (
+            "SELECT k + 1 AS k, upper(name) AS name FROM input WHERE v > 3",
+            row_wise,
+        ),
+        (
+            "SELECT i.k FROM (SELECT k, v FROM input WHERE v > 1) i WHERE i.v < 5",
+            row_wise,
+        ),
         ("WITH t AS (SELECT k FROM input) SELECT k FROM t", row_wise),
         ("SELECT k, now() AS at, current_date AS today FROM input", row_wise),
         ("SELECT CASE WHEN k > 1 THEN 'a' ELSE 'b' END AS c FROM input", row_wise),
@@ -58,31 +70,64 @@ fn the_plan_decides_between_row_wise_and_whole() {
         ("SELECT k, unnest(tags) AS tag FROM input", expands),
         // Look-ups.
         ("SELECT i.k, l.label FROM input i JOIN lut l ON i.k = l.key", expands),
-        ("SELECT i.k, l.label FROM input i LEFT JOIN lut l ON i.k = l.key", expands),
-        ("SELECT i.k, l.label FROM lut l RIGHT JOIN input i ON i.k = l.key", expands),
+        (
+            "SELECT i.k, l.label FROM input i LEFT JOIN lut l ON i.k = l.key",
+            expands,
+        ),
+        (
+            "SELECT i.k, l.label FROM lut l RIGHT JOIN input i ON i.k = l.key",
+            expands,
+        ),
         ("SELECT i.k, l.label FROM input i CROSS JOIN lut l", expands),
-        ("SELECT i.k, l.n FROM input i JOIN (SELECT key, count(*) AS n FROM lut GROUP BY key) l ON i.k = l.key", row_wise),
+        (
+            "SELECT i.k, l.n FROM input i JOIN (SELECT key, count(*) AS n FROM lut GROUP BY key) l ON i.k = l.key",
+            row_wise,
+        ),
         ("SELECT k FROM input WHERE k IN (SELECT key FROM lut)", row_wise),
         ("SELECT k FROM input WHERE k NOT IN (SELECT key FROM lut)", row_wise),
-        ("SELECT k FROM input i WHERE EXISTS (SELECT 1 FROM lut WHERE lut.key = i.k)", row_wise),
+        (
+            "SELECT k FROM input i WHERE EXISTS (SELECT 1 FROM lut WHERE lut.key = i.k)",
+            row_wise,
+        ),
         ("SELECT k FROM input WHERE k > (SELECT max(key) FROM lut)", row_wise),
         // Grouped: rows that are equal in a plain column belong together.
         ("SELECT k, sum(v) AS s FROM input GROUP BY k", "whole by k"),
         ("SELECT k, b, sum(v) AS s FROM input GROUP BY k, b", "whole by k, b"),
-        ("SELECT b AS x, k + 1 AS y, sum(v) AS s FROM input GROUP BY b, k + 1", "whole by b"),
-        ("SELECT g, sum(v) AS s FROM (SELECT k AS g, v FROM input WHERE v > 0) GROUP BY g", "whole by k"),
-        ("SELECT k, sum(v) AS s FROM input GROUP BY k HAVING sum(v) > 10", "whole by k"),
+        (
+            "SELECT b AS x, k + 1 AS y, sum(v) AS s FROM input GROUP BY b, k + 1",
+            "whole by b",
+        ),
+        (
+            "SELECT g, sum(v) AS s FROM (SELECT k AS g, v FROM input WHERE v > 0) GROUP BY g",
+            "whole by k",
+        ),
+        (
+            "SELECT k, sum(v) AS s FROM input GROUP BY k HAVING sum(v) > 10",
+            "whole by k",
+        ),
         ("SELECT k, count(DISTINCT b) AS n FROM input GROUP BY k", "whole by k"),
         ("SELECT DISTINCT k, name FROM input", "whole by k, name"),
         ("SELECT DISTINCT ON (k) k, v FROM input ORDER BY k, v", ""),
-        ("SELECT k, b, sum(v) AS s FROM input GROUP BY GROUPING SETS ((k, b), (k))", "whole by k"),
-        ("SELECT k, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM input", "whole by k"),
+        (
+            "SELECT k, b, sum(v) AS s FROM input GROUP BY GROUPING SETS ((k, b), (k))",
+            "whole by k",
+        ),
+        (
+            "SELECT k, row_number() OVER (PARTITION BY k ORDER BY v) AS n FROM input",
+            "whole by k",
+        ),
         (
             "SELECT k, sum(v) OVER (PARTITION BY k, b) AS x, sum(v) OVER (PARTITION BY k) AS y FROM input",
             "whole by k",
         ),
-        ("SELECT k, max(s) AS m FROM (SELECT k, b, sum(v) AS s FROM input GROUP BY k, b) GROUP BY k", "whole by k"),
-        ("SELECT l.label, i.k, count(*) AS n FROM input i JOIN lut l ON i.k = l.key GROUP BY l.label, i.k", "whole by k"),
+        (
+            "SELECT k, max(s) AS m FROM (SELECT k, b, sum(v) AS s FROM input GROUP BY k, b) GROUP BY k",
+            "whole by k",
+        ),
+        (
+            "SELECT l.label, i.k, count(*) AS n FROM input i JOIN lut l ON i.k = l.key GROUP BY l.label, i.k",
+            "whole by k",
+        ),
         (
             "SELECT i.k, i.v, t.s FROM input i JOIN (SELECT k, sum(v) AS s FROM input GROUP BY k) t ON i.k = t.k",
             "whole by k",
@@ -91,7 +136,10 @@ fn the_plan_decides_between_row_wise_and_whole() {
         // Everything at once.
         ("SELECT count(*) AS n FROM input", ""),
         ("SELECT k + 1 AS g, sum(v) AS s FROM input GROUP BY k + 1", ""),
-        ("SELECT s, count(*) AS n FROM (SELECT k, sum(v) AS s FROM input GROUP BY k) GROUP BY s", ""),
+        (
+            "SELECT s, count(*) AS n FROM (SELECT k, sum(v) AS s FROM input GROUP BY k) GROUP BY s",
+            "",
+        ),
         ("SELECT k, b, sum(v) AS s FROM input GROUP BY ROLLUP (k, b)", ""),
         ("SELECT k, v FROM input ORDER BY v", ""),
         ("SELECT k FROM input LIMIT 3", ""),
@@ -128,8 +176,14 @@ fn the_plan_decides_between_row_wise_and_whole() {
 fn a_reason_is_a_sentence_for_people() {
     let cases = [
         ("SELECT k, v FROM input ORDER BY v", "ORDER BY over the whole input"),
-        ("SELECT k, sum(v) AS s FROM input GROUP BY k", "GROUP BY: rows that are equal in k belong together"),
-        ("SELECT random() AS r FROM input", "random() gives another value each time"),
+        (
+            "SELECT k, sum(v) AS s FROM input GROUP BY k",
+            "GROUP BY: rows that are equal in k belong together",
+        ),
+        (
+            "SELECT random() AS r FROM input",
+            "random() gives another value each time",
+        ),
         ("SELECT key FROM lut", "the SQL does not read `input`"),
     ];
     for (sql, expected) in cases {
@@ -149,8 +203,16 @@ fn only_columns_that_are_read_are_asked_of_the_source() {
     let cases: &[(&str, &str, &[&str])] = &[
         ("SELECT k FROM input WHERE v > 1", "true", &["k", "v"]),
         ("SELECT count(*) AS n FROM input", "true", &[]),
-        ("SELECT count(*) AS n FROM input", "b > 0 AND \"Mixed\" > 1", &["b", "Mixed"]),
-        ("SELECT k FROM input WHERE name IN (SELECT label FROM lut)", "true", &["k", "name"]),
+        (
+            "SELECT count(*) AS n FROM input",
+            "b > 0 AND \"Mixed\" > 1",
+            &["b", "Mixed"],
+        ),
+        (
+            "SELECT k FROM input WHERE name IN (SELECT label FROM lut)",
+            "true",
+            &["k", "name"],
+        ),
     ];
     for (sql, that, expected) in cases {
         let lookups = [("lut".to_string(), lookup_schema())];
@@ -168,9 +230,18 @@ fn what_cannot_work_is_refused_in_words() {
         ("SELECT mixed FROM input", "did you mean «Mixed»"),
         ("SELECT zzzzzz FROM input", "the columns are k, b, v"),
         ("SELECT k FROM inpt", "there is no table «inpt»"),
-        ("SELECT uper(name) FROM input", "there is no function «uper». Did you mean 'upper'"),
-        ("SELECT k FROM input JOIN lut ON k = key, input i2", "«k» is a column of several tables"),
-        ("SELECT i.k, j.k FROM input i JOIN input j ON i.k = j.k", "two output columns are named «k»"),
+        (
+            "SELECT uper(name) FROM input",
+            "there is no function «uper». Did you mean 'upper'",
+        ),
+        (
+            "SELECT k FROM input JOIN lut ON k = key, input i2",
+            "«k» is a column of several tables",
+        ),
+        (
+            "SELECT i.k, j.k FROM input i JOIN input j ON i.k = j.k",
+            "two output columns are named «k»",
+        ),
         ("INSERT INTO input VALUES (1)", "one query"),
         ("COPY input TO 'x.csv'", "one query"),
         ("CREATE TABLE t AS SELECT 1", "one query"),
@@ -203,7 +274,11 @@ fn what_cannot_work_is_refused_in_words() {
 
 fn rows(from: i64, to: i64) -> RecordBatch {
     let ints = |f: &dyn Fn(i64) -> i64| Arc::new(Int64Array::from_iter_values((from..to).map(f))) as ArrayRef;
-    let schema = Arc::new(input_schema().project(&[0, 1, 2, 3, 4, 5, 6]).expect("columns of the input"));
+    let schema = Arc::new(
+        input_schema()
+            .project(&[0, 1, 2, 3, 4, 5, 6])
+            .expect("columns of the input"),
+    );
     let price = Decimal128Array::from_iter_values((from..to).map(|n| i128::from(n) * 125))
         .with_precision_and_scale(12, 2)
         .expect("fits");
@@ -271,18 +346,58 @@ fn a_program_runs_over_chunks() {
         ("SELECT k, v FROM input WHERE v >= 70", &["7 70", "8 80", "9 90"], 7),
         ("SELECT k * 2 AS d FROM input WHERE k < 2", &["0", "2"], 8),
         ("SELECT k FROM input WHERE false", &[], 10),
-        ("SELECT k FROM input WHERE v > 10 AND k IN (SELECT key FROM lut)", &["2", "3"], 8),
-        ("SELECT k FROM input WHERE k NOT IN (SELECT key FROM lut) AND k < 5", &["0", "4"], 8),
-        ("SELECT i.k, l.label FROM input i JOIN lut l ON i.k = l.key", &["1 L1", "2 L2", "3 L3"], 7),
-        ("SELECT i.k, l.label FROM input i LEFT JOIN lut l ON i.k = l.key WHERE i.k < 2", &["0 ", "1 L1"], 8),
-        ("SELECT k FROM input WHERE k > (SELECT min(key) FROM lut) AND k < 4", &["2", "3"], 8),
-        ("SELECT k, price * (1 - 0.1) AS p FROM input WHERE k = 4", &["4 4.500"], 9),
-        ("SELECT now() AS at FROM input WHERE k = 0", &["2026-11-20T00:00:00Z"], 9),
-        ("SELECT current_date AS today FROM input WHERE k = 0", &["2026-11-20"], 9),
-        ("SELECT b, sum(v) AS s FROM input GROUP BY b ORDER BY b", &["0 180", "1 120", "2 150"], 0),
+        (
+            "SELECT k FROM input WHERE v > 10 AND k IN (SELECT key FROM lut)",
+            &["2", "3"],
+            8,
+        ),
+        (
+            "SELECT k FROM input WHERE k NOT IN (SELECT key FROM lut) AND k < 5",
+            &["0", "4"],
+            8,
+        ),
+        (
+            "SELECT i.k, l.label FROM input i JOIN lut l ON i.k = l.key",
+            &["1 L1", "2 L2", "3 L3"],
+            7,
+        ),
+        (
+            "SELECT i.k, l.label FROM input i LEFT JOIN lut l ON i.k = l.key WHERE i.k < 2",
+            &["0 ", "1 L1"],
+            8,
+        ),
+        (
+            "SELECT k FROM input WHERE k > (SELECT min(key) FROM lut) AND k < 4",
+            &["2", "3"],
+            8,
+        ),
+        (
+            "SELECT k, price * (1 - 0.1) AS p FROM input WHERE k = 4",
+            &["4 4.500"],
+            9,
+        ),
+        (
+            "SELECT now() AS at FROM input WHERE k = 0",
+            &["2026-11-20T00:00:00Z"],
+            9,
+        ),
+        (
+            "SELECT current_date AS today FROM input WHERE k = 0",
+            &["2026-11-20"],
+            9,
+        ),
+        (
+            "SELECT b, sum(v) AS s FROM input GROUP BY b ORDER BY b",
+            &["0 180", "1 120", "2 150"],
+            0,
+        ),
         ("SELECT count(*) AS n FROM input WHERE k > 3", &["6"], 4),
         ("SELECT k FROM input ORDER BY k DESC LIMIT 2", &["9", "8"], 0),
-        ("SELECT a.k FROM input a JOIN input c ON a.k = c.k WHERE a.k > 7 ORDER BY a.k", &["8", "9"], 2),
+        (
+            "SELECT a.k FROM input a JOIN input c ON a.k = c.k WHERE a.k > 7 ORDER BY a.k",
+            &["8", "9"],
+            2,
+        ),
         ("SELECT sum(price) AS s FROM input", &["56.25"], 0),
     ];
     let (_folder, mut slot) = slot();
@@ -291,7 +406,8 @@ fn a_program_runs_over_chunks() {
         // Twice: a program is used for many chunks.
         for round in 0..2 {
             let batches = vec![rows(0, 4), rows(4, 4), rows(4, 8), rows(8, 10)];
-            let (mut shown, totals) = run(&mut program, &mut slot, batches).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            let (mut shown, totals) =
+                run(&mut program, &mut slot, batches).unwrap_or_else(|error| panic!("{sql}: {error}"));
             if program.is_row_wise() {
                 shown.sort();
                 assert_eq!(totals.filtered, *filtered, "{sql}, round {round}");
@@ -306,7 +422,11 @@ fn a_program_runs_over_chunks() {
 #[test]
 fn counts_hold_over_more_runs_than_a_plan_is_kept() {
     let (_folder, mut slot) = slot();
-    let mut program = compile(&mut slot, "SELECT k FROM input WHERE k IN (SELECT key FROM lut) AND b < 2", &[1, 2]);
+    let mut program = compile(
+        &mut slot,
+        "SELECT k FROM input WHERE k IN (SELECT key FROM lut) AND b < 2",
+        &[1, 2],
+    );
     for round in 0..200 {
         let (shown, totals) = run(&mut program, &mut slot, vec![rows(0, 10)]).expect("runs");
         assert_eq!((shown.len(), totals.filtered), (1, 9), "round {round}");
@@ -380,19 +500,28 @@ fn memory_that_runs_out_is_a_resource_error() {
 #[test]
 fn what_does_not_fit_in_memory_spills() {
     let folder = tempfile::tempdir().expect("a folder");
-    let limits = SlotLimits {
-        memory: 4 << 20,
-        ..SlotLimits::new(folder.path().join("spill"))
+    // A sort keeps 10 MiB for merging what it spilled.
+    let with_spill = |spill| {
+        Slot::new(SlotLimits {
+            memory: 14 << 20,
+            spill,
+            spill_folder: folder.path().join("spill"),
+        })
     };
-    let mut slot = Slot::new(limits);
     for sql in [
         "SELECT k, sum(v) AS s FROM input GROUP BY k",
         "SELECT k, v, name FROM input ORDER BY name",
     ] {
+        let batches: Vec<_> = (0..100).map(|n| rows(n * 8000, (n + 1) * 8000)).collect();
+        let mut slot = with_spill(1 << 30);
         let mut program = compile(&mut slot, sql, &[]);
-        let batches = (0..40).map(|n| rows(n * 8000, (n + 1) * 8000)).collect();
-        let (shown, _) = run(&mut program, &mut slot, batches).unwrap_or_else(|error| panic!("{sql}: {error}"));
-        assert_eq!(shown.len(), 320_000, "{sql}");
+        let (shown, _) = run(&mut program, &mut slot, batches.clone()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(shown.len(), 800_000, "{sql}");
+        // Without room to spill it fails, so the run above did spill.
+        let mut slot = with_spill(1);
+        let mut program = compile(&mut slot, sql, &[]);
+        let error = run(&mut program, &mut slot, batches).expect_err(sql);
+        assert_eq!(error.class, ErrorClass::Resource, "{sql}: {error}");
     }
 }
 

@@ -356,8 +356,20 @@ fn assert_proper(seen: &Seen, case: &Case, until: u64) {
         assert_eq!(commit.digest, 1000 + u64::from(commit.seq));
         let manifest = &seen.manifests[index];
         assert_eq!(
-            (manifest.seq, manifest.previous, manifest.next, manifest.counters, manifest.records),
-            (commit.seq, commit.previous, commit.next, commit.counters, commit.records)
+            (
+                manifest.seq,
+                manifest.previous,
+                manifest.next,
+                manifest.counters,
+                manifest.records
+            ),
+            (
+                commit.seq,
+                commit.previous,
+                commit.next,
+                commit.counters,
+                commit.records
+            )
         );
         let rows = seen.rows.get(&commit.seq).map_or(0, Vec::len) as u64;
         assert_eq!(commit.counters.written, rows);
@@ -397,9 +409,24 @@ fn every_kind_of_step_accounts_for_each_record() {
         (None, None, &[], [20, 20, 0, 0]),
         (None, Some("n <> 7"), &[3, 9], [20, 17, 0, 3]),
         (Some("SELECT n FROM input WHERE n >= 15"), None, &[], [20, 5, 15, 0]),
-        (Some("SELECT n FROM input WHERE n >= 15"), Some("n <> 17"), &[0, 19], [20, 3, 14, 3]),
-        (Some("SELECT n FROM input WHERE false"), Some("10 / n < 5"), &[], [20, 0, 17, 3]),
-        (Some("SELECT parity, sum(n) AS s FROM input GROUP BY parity"), None, &[5], [20, 2, 0, 1]),
+        (
+            Some("SELECT n FROM input WHERE n >= 15"),
+            Some("n <> 17"),
+            &[0, 19],
+            [20, 3, 14, 3],
+        ),
+        (
+            Some("SELECT n FROM input WHERE false"),
+            Some("10 / n < 5"),
+            &[],
+            [20, 0, 17, 3],
+        ),
+        (
+            Some("SELECT parity, sum(n) AS s FROM input GROUP BY parity"),
+            None,
+            &[5],
+            [20, 2, 0, 1],
+        ),
     ];
     for (sql, check, unparsable, expected) in cases {
         let case = Case {
@@ -414,7 +441,11 @@ fn every_kind_of_step_accounts_for_each_record() {
         assert_proper(&seen, &case, 20);
         let mut sum = Counters::default();
         seen.commits.iter().for_each(|commit| sum += commit.counters);
-        assert_eq!([sum.read, sum.written, sum.filtered, sum.rejected], *expected, "{sql:?} {check:?}");
+        assert_eq!(
+            [sum.read, sum.written, sum.filtered, sum.rejected],
+            *expected,
+            "{sql:?} {check:?}"
+        );
         assert_eq!(seen.rejects.len() as u64, sum.rejected);
         let whole = sql.is_some_and(|sql| sql.contains("GROUP BY"));
         assert_eq!(seen.commits.len(), if whole { 1 } else { 3 }, "{sql:?}");
