@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -32,12 +31,12 @@ use crate::{
 /// What reaches the loop.
 enum Message {
     /// An event whose sender waits for the answer.
-    Ask(Event, oneshot::Sender<Result<Answer, Refusal>>),
+    Ask(Event, Reply),
     /// Events of a worker; what follows goes to its outbox.
     Tell(Vec<Event>),
     Connect(Hello, oneshot::Sender<Connected>),
     /// A read of the state, answered after the batch it saw is durable.
-    Read(Box<dyn FnOnce(&State) + Send>),
+    Read(Read),
     Tick,
     Stop,
 }
@@ -164,13 +163,16 @@ struct Loop {
     changed: watch::Sender<u64>,
 }
 
+type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+type Read = Box<dyn FnOnce(&State) + Send>;
+
 /// What leaves the loop once a batch is durable.
 #[derive(Default)]
 struct Outgoing {
     writes: Vec<Write>,
-    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>,
+    answers: Vec<(Reply, Result<Answer, Refusal>)>,
     connected: Vec<(oneshot::Sender<Connected>, Connected)>,
-    reads: Vec<Box<dyn FnOnce(&State) + Send>>,
+    reads: Vec<Read>,
     commands: HashMap<SessionId, Vec<v1::LeaderCommand>>,
     closed: Vec<SessionId>,
     /// Events that follow from decisions of this batch.
@@ -216,7 +218,8 @@ impl Loop {
         if self.config.workers_died {
             let sessions: Vec<SessionId> = self.state.sessions.keys().copied().collect();
             for session in sessions {
-                self.decide(Event::Lost { session }, &mut out);
+                // Losing a session is never refused.
+                let _ = self.decide(Event::Lost { session }, &mut out);
             }
         }
         self.follow_up(&mut out);
@@ -260,8 +263,12 @@ impl Loop {
             Event::Commit { session, task, fence, commit } => Some((*session, *task, *fence, commit.seq)),
             _ => None,
         };
-        let heartbeat = matches!(event, Event::Heard { .. });
-        out.touched |= heartbeat;
+        if let Event::Heard { session, .. } = &event {
+            out.touched = true;
+            // Every heartbeat is answered, with an empty message if need be: a worker that hears
+            // nothing for a lease time must take no new work.
+            out.commands.entry(*session).or_default();
+        }
         let Err(refusal) = self.decide(event, out) else { return };
         debug!(%refusal, "refused");
         if let Some((session, task, fence, seq)) = commit {
@@ -440,6 +447,3 @@ fn commit_reply(
         reason: refusal.unwrap_or_default(),
     }
 }
-
-/// Shared by the services.
-pub type SharedControl = Arc<Control>;

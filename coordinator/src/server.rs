@@ -7,8 +7,7 @@ use gapless_proto::v1::{
     self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server as Grpc;
+use tonic::transport::{Server as Grpc, server::TcpIncoming};
 
 use crate::{
     control::{Control, ControlConfig},
@@ -82,7 +81,6 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         .build_v1()?;
     let stop = shutdown.stopping().clone();
     let serving = Grpc::builder()
-        .tcp_nodelay(true)
         .add_service(health)
         .add_service(reflection)
         .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_LIMIT))
@@ -92,7 +90,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(ClusterServer::new(cluster))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let ended = tokio::spawn(async move {
         let result = tokio::select! {
             served = serving => served.map_err(ServeError::from),

@@ -3,7 +3,7 @@
 //! Everything here is a function of what it is given, but for [`Layers::of_process`], which reads
 //! the environment and the config file. A setting is one row of [`Setting::ALL`].
 
-use std::{collections::BTreeMap, env, fmt, fs, io, net::SocketAddr, path::PathBuf, str::FromStr, thread};
+use std::{collections::BTreeMap, env, fmt, fs, io, net::SocketAddr, path::{Path, PathBuf}, str::FromStr, thread};
 
 use crate::telemetry::{self, LogFormat};
 
@@ -298,7 +298,7 @@ fn processors() -> u32 {
 }
 
 /// The settings of a config file as texts: a mapping of scalars, lists for lists.
-fn read_file(path: &PathBuf, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
+fn read_file(path: &Path, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
     let malformed = |reason: String| ConfigError::Malformed {
         path: path.clone(),
         reason,

@@ -124,8 +124,7 @@ impl Jobs for JobsService {
         let id = self.find(request.into_inner().run).await?;
         let (control, changes) = (self.control.clone(), self.control.changes());
         let service = JobsService { control };
-        let watched = futures::stream::unfold((false, None::<v1::Run>), move |(ended, last)| {
-            let mut changes = changes.clone();
+        let watched = futures::stream::unfold((false, None::<v1::Run>, changes), move |(ended, last, mut changes)| {
             let service = JobsService { control: service.control.clone() };
             async move {
                 if ended {
@@ -134,7 +133,8 @@ impl Jobs for JobsService {
                 loop {
                     if last.is_some() {
                         if changes.changed().await.is_err() {
-                            return Some((Err(Status::unavailable("this coordinator leads no more")), (true, None)));
+                            let lost = Status::unavailable("this coordinator leads no more");
+                            return Some((Err(lost), (true, None, changes)));
                         }
                         tokio::time::sleep(WATCH_INTERVAL).await;
                         changes.mark_unchanged();
@@ -142,10 +142,10 @@ impl Jobs for JobsService {
                     match service.status(id).await {
                         Ok(run) if last.as_ref() != Some(&run) => {
                             let over = run.finished_micros != 0;
-                            return Some((Ok(run.clone()), (over, Some(run))));
+                            return Some((Ok(run.clone()), (over, Some(run), changes)));
                         }
                         Ok(_) => {}
-                        Err(status) => return Some((Err(status), (true, None))),
+                        Err(status) => return Some((Err(status), (true, None, changes))),
                     }
                 }
             }
