@@ -3,18 +3,20 @@
 //! Everything a verb needs of them is named here, in the command line's own words.
 
 use std::{
-    fs,
-    net::SocketAddr,
+    fs, io,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+use gapless_coordinator::{ServeConfig, ServeError};
 use gapless_platform::shutdown::Shutdown;
+use tokio::task::JoinHandle;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Kind};
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "read by the serving crate once it is wired in")]
 pub struct CoordinatorSettings {
     pub state_dir: PathBuf,
     pub scratch: PathBuf,
@@ -22,6 +24,8 @@ pub struct CoordinatorSettings {
     pub listen: SocketAddr,
     pub lease_ms: u32,
     pub heartbeat_ms: u32,
+    /// Whether the workers are in the process that has the store, so that none outlives it.
+    pub own_workers: bool,
 }
 
 /// What a worker needs to know.
@@ -38,7 +42,8 @@ pub struct WorkerSettings {
 /// A coordinator that serves in this process.
 pub struct Coordinator {
     pub address: SocketAddr,
-    pub shutdown: Shutdown,
+    shutdown: Shutdown,
+    serving: JoinHandle<Result<(), ServeError>>,
 }
 
 /// A part that this build does not hold.
@@ -60,13 +65,25 @@ const ENDPOINT_FILE: &str = "endpoint";
 
 impl Coordinator {
     /// Opens the store and serves until `shutdown` stops. The store belongs to one process at a
-    /// time; the error for a second one says which has it.
-    pub async fn start(_settings: CoordinatorSettings, _shutdown: Shutdown) -> Result<Coordinator, Failure> {
-        Err(NotWired {
-            part: "coordinator",
-            what: "lead a cluster or do a job in this process",
-        }
-        .into())
+    /// time.
+    ///
+    /// Errors: [`Kind::Conflict`] for a second process.
+    pub async fn start(settings: CoordinatorSettings, shutdown: Shutdown) -> Result<Coordinator, Failure> {
+        let config = ServeConfig {
+            state_dir: settings.state_dir.clone(),
+            scratch: settings.scratch,
+            listen: settings.listen,
+            lease_ms: settings.lease_ms,
+            heartbeat_ms: settings.heartbeat_ms,
+            workers_died: settings.own_workers,
+        };
+        let served = gapless_coordinator::serve(config, shutdown.clone()).await;
+        let server = served.map_err(|error| start_failure(&error, &settings.state_dir))?;
+        Ok(Coordinator {
+            address: server.address,
+            shutdown,
+            serving: server.ended,
+        })
     }
 
     pub fn endpoint(&self) -> String {
@@ -75,8 +92,13 @@ impl Coordinator {
 
     /// Waits until the coordinator has ended, by itself or because it was told to.
     pub async fn ended(&mut self) -> Result<(), Failure> {
-        self.shutdown.stopping().cancelled().await;
-        Ok(())
+        match (&mut self.serving).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(error.to_string())),
+            Err(error) => Err(Failure::failed(format!(
+                "the coordinator failed: {error}; please report it"
+            ))),
+        }
     }
 
     /// Stops it and waits for its end.
@@ -95,11 +117,38 @@ pub async fn run_worker(_settings: WorkerSettings, _shutdown: Shutdown) -> Resul
     .into())
 }
 
-/// The address of the process that has the store of this folder open, where one has.
+/// Why a coordinator did not start, with what to do.
+fn start_failure(error: &ServeError, state: &Path) -> Failure {
+    match error {
+        ServeError::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => Failure::new(
+            Kind::Conflict,
+            format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
+        ),
+        ServeError::Store(error) => match live_endpoint(state) {
+            Some(endpoint) => Failure::new(
+                Kind::Conflict,
+                format!(
+                    "the state folder {} belongs to the coordinator at {endpoint}. \
+                     Speak to it with --endpoint {endpoint}, or choose another folder with --state",
+                    state.display()
+                ),
+            ),
+            None => Failure::failed(error.to_string()),
+        },
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// On this machine a connection is taken at once or not at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The address of the process that has the store of this folder open, where one has. One that was
+/// killed may have left its address, at which nobody answers.
 pub fn live_endpoint(state: &Path) -> Option<String> {
     let endpoint = fs::read_to_string(state.join(ENDPOINT_FILE)).ok()?;
-    let endpoint = endpoint.trim();
-    (!endpoint.is_empty()).then(|| endpoint.to_string())
+    let address: SocketAddr = endpoint.trim().strip_prefix("http://")?.parse().ok()?;
+    TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).ok()?;
+    Some(endpoint.trim().to_string())
 }
 
 /// Notes where the store of this folder can be reached, for [`live_endpoint`]; dropped, forgets it.
@@ -128,7 +177,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
             "no state folder {}; `gapless run` makes one beside its job file",
             state.display()
         );
-        return Err(Failure::new(crate::failure::Kind::NotFound, message));
+        return Err(Failure::new(Kind::NotFound, message));
     }
     let settings = CoordinatorSettings {
         state_dir: state.to_path_buf(),
@@ -136,6 +185,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 5000,
         heartbeat_ms: 1000,
+        own_workers: true,
     };
     Coordinator::start(settings, Shutdown::new()).await
 }

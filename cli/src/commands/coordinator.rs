@@ -60,6 +60,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         listen: config.listen,
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
+        own_workers: false,
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();

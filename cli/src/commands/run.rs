@@ -143,6 +143,7 @@ impl Household {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_ms: config.lease_ms,
             heartbeat_ms: config.heartbeat_ms,
+            own_workers: true,
         };
         // The coordinator outlives the workers, which hand back their attempts as they leave.
         let coordinator = Coordinator::start(settings, Shutdown::new()).await?;
