@@ -3,14 +3,21 @@
 //! Everything a verb needs of them is named here, in the command line's own words.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
+use gapless_common::job::{self, Job};
 use gapless_coordinator::{ServeConfig, ServeError};
-use gapless_platform::shutdown::Shutdown;
+use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+use gapless_worker::{
+    session::{WorkerConfig, run_worker as run_session},
+    work::Stages,
+};
 use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, Kind};
@@ -30,7 +37,6 @@ pub struct CoordinatorSettings {
 
 /// What a worker needs to know.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "read by the serving crate once it is wired in")]
 pub struct WorkerSettings {
     pub endpoints: Vec<String>,
     /// For people; host name and process id where it is not given.
@@ -44,20 +50,6 @@ pub struct Coordinator {
     pub address: SocketAddr,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), ServeError>>,
-}
-
-/// A part that this build does not hold.
-#[derive(Debug, thiserror::Error)]
-#[error("this build of gapless has no {part}: it cannot {what}")]
-pub struct NotWired {
-    part: &'static str,
-    what: &'static str,
-}
-
-impl From<NotWired> for Failure {
-    fn from(error: NotWired) -> Self {
-        Failure::failed(error.to_string())
-    }
 }
 
 /// File in the state folder that names the address of the process that has the store open.
@@ -109,12 +101,30 @@ impl Coordinator {
 }
 
 /// Works for a cluster until `shutdown` drains and the open tasks are given back.
-pub async fn run_worker(_settings: WorkerSettings, _shutdown: Shutdown) -> Result<(), Failure> {
-    Err(NotWired {
-        part: "worker",
-        what: "work for a cluster",
+pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<(), Failure> {
+    let name = settings
+        .name
+        .unwrap_or_else(|| format!("{}-{}", process::host_name(), std::process::id()));
+    let config = WorkerConfig {
+        endpoints: settings.endpoints,
+        name,
+        slots: settings.slots,
+        memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
+        read_job,
+        clock: Clock::system(),
+    };
+    // The session has a runtime of its own: computing must never keep a heartbeat waiting.
+    let ended = tokio::task::spawn_blocking(move || run_session(config, Arc::new(Stages::default()), &shutdown)).await;
+    match ended {
+        Ok(result) => result.map_err(|error| Failure::failed(error.to_string())),
+        Err(panic) => Err(Failure::failed(format!("the worker failed: {panic}; please report it"))),
     }
-    .into())
+}
+
+/// Reads a job text as the coordinator did when it was submitted.
+fn read_job(text: &str, parameters: &BTreeMap<String, String>) -> Result<Job, String> {
+    let bound = job::parse(text, "job.yaml").and_then(|parsed| parsed.bind(parameters));
+    bound.map(|(job, _)| job).map_err(|errors| errors.to_string())
 }
 
 /// Why a coordinator did not start, with what to do.
@@ -185,7 +195,8 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 5000,
         heartbeat_ms: 1000,
-        own_workers: true,
+        // A cluster's workers may outlive its coordinator: a look must not void what they hold.
+        own_workers: false,
     };
     Coordinator::start(settings, Shutdown::new()).await
 }

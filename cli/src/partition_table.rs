@@ -35,7 +35,6 @@ pub struct PlannedStep {
 }
 
 #[derive(Clone, Debug)]
-#[allow(dead_code, reason = "made by the local planner once it is wired in")]
 pub enum Cut {
     Planned {
         facts: Box<Facts>,

@@ -171,9 +171,10 @@ pub fn outcome(run: &Run, again: &str) -> Result<(), Failure> {
 mod tests {
     use gapless_common::{
         attempt::{Counters, RecordHash},
-        certificate::{ExchangeProof, RangeProof},
+        certificate::{ExchangeProof, RangeProof, Reading},
         ids::RunId,
-        plan::PinnedFile,
+        job::Job,
+        plan::{PinnedFile, Unit},
         range::UnitRange,
     };
     use gapless_proto::v1;
@@ -228,6 +229,13 @@ mod tests {
             step: 0,
             step_name: "load".into(),
             strength: Strength::Proved,
+            reading: Reading {
+                job: Job { name: "nightly".into(), parameters: Default::default(), steps: vec![] },
+                base_dir: "/".into(),
+                unit: Unit::Byte,
+                columns: vec![],
+                read_columns: None,
+            },
             files: vec![PinnedFile {
                 path: "a.csv".into(),
                 size: 1_234_000,

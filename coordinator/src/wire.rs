@@ -5,7 +5,10 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{AttemptId, RunId, SessionId, Stage, TaskKey, Term},
 };
-use gapless_core::event::{Event, Grant, Held, StageResult};
+use gapless_core::{
+    event::{Event, Grant, Held, StageResult},
+    row::Publication,
+};
 use gapless_proto::v1;
 use uuid::Uuid;
 
@@ -157,6 +160,14 @@ pub fn event(session: SessionId, event: v1::WorkerEvent) -> Result<Event, WireEr
     })
 }
 
+/// What an abort task reports.
+#[derive(serde::Deserialize)]
+struct Abortion {
+    /// Present where the step had been published before.
+    #[serde(default)]
+    publication: Option<Publication>,
+}
+
 fn result(stage: Stage, json: &[u8]) -> Result<StageResult, WireError> {
     let invalid = |_| WireError::Invalid { field: "finished.result" };
     Ok(match stage {
@@ -166,7 +177,10 @@ fn result(stage: Stage, json: &[u8]) -> Result<StageResult, WireError> {
             StageResult::Prepared(text.to_string())
         }
         Stage::Publish => StageResult::Published(serde_json::from_slice(json).map_err(invalid)?),
-        Stage::Abort => StageResult::Aborted(serde_json::from_slice(json).map_err(invalid)?),
+        Stage::Abort => {
+            let abortion: Abortion = serde_json::from_slice(json).map_err(invalid)?;
+            StageResult::Aborted(abortion.publication)
+        }
         Stage::Scatter | Stage::Execute | Stage::Merge => {
             return Err(WireError::Invalid { field: "finished, of a stage that ends with a commit" });
         }

@@ -95,6 +95,7 @@ fn main() {
         unit: found.unit,
         columns: columns_of(&found.schema),
         output: vec![],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: String::new(),

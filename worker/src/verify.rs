@@ -240,7 +240,14 @@ fn contradictions(certificate: &Certificate) -> Vec<Difference> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use gapless_common::{attempt::Counters, certificate::Strength, error::ErrorClass, ids::RunId};
+    use gapless_common::{
+        attempt::Counters,
+        certificate::{Reading, Strength},
+        error::ErrorClass,
+        ids::RunId,
+        job::Job,
+        plan::Unit,
+    };
     use uuid::Uuid;
 
     /// Three partitions over two files of 60 and 40 bytes, one record a byte.
@@ -265,6 +272,13 @@ mod tests {
             step: 0,
             step_name: "step".into(),
             strength: Strength::Proved,
+            reading: Reading {
+                job: Job { name: "job".into(), parameters: Default::default(), steps: vec![] },
+                base_dir: "/".into(),
+                unit: Unit::Byte,
+                columns: vec![],
+                read_columns: None,
+            },
             files: vec![file("a", 60), file("b", 40)],
             domain: UnitRange::new(0, 100),
             ranges: vec![range(0, 0, 50), range(1, 50, 70), range(2, 70, 100)],

@@ -72,6 +72,7 @@ fn facts(unit: Unit, sizes: &[u64]) -> Facts {
             column("tags", None, true),
         ],
         output: vec![],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

@@ -219,6 +219,10 @@ impl Chunk<'_> {
             };
             program.run(engine, &mut pull, &mut push)?
         };
+        // An output without rows still has a schema: its first chunk makes a file all the same.
+        if sink.is_none() && self.assignment.task.partition == 0 && self.seq == 0 {
+            sink = Some(self.io.open_sink(self.assignment, self.seq, program.output())?);
+        }
         let taken = records.take_chunk();
         let counters = Counters {
             read: taken.read,

@@ -3,28 +3,10 @@
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use gapless_common::{
     key::KeyType,
-    plan::{Column, Facts, KeySample, PinnedFile, Unit},
-    range::UnitRange,
+    plan::{Column, Facts},
 };
 
-use crate::engine::Analysis;
-
-/// What a source tells of itself: metadata and a bounded sample.
-#[derive(Clone, Debug)]
-pub struct SourceFacts {
-    pub unit: Unit,
-    /// In unit order; empty for a sequence.
-    pub files: Vec<PinnedFile>,
-    /// The whole source domain.
-    pub domain: UnitRange,
-    /// All columns of the source.
-    pub schema: arrow::datatypes::SchemaRef,
-    /// Rows, exact or estimated.
-    pub rows: u64,
-    pub bytes: u64,
-    pub sample: Option<KeySample>,
-    pub warnings: Vec<String>,
-}
+use crate::{engine::Analysis, survey::SourceFacts};
 
 /// The survey's answer.
 pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
@@ -33,6 +15,7 @@ pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
         files: source.files,
         domain: source.domain,
         columns: columns(&source.schema),
+        read_columns: None,
         output: columns(&analysis.output),
         transform: analysis.transform.clone(),
         rows: source.rows,

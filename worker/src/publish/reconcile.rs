@@ -3,7 +3,7 @@
 
 use gapless_common::{
     attempt::{Counters, RecordHash, Segment},
-    certificate::{Certificate, ExchangeProof, RangeProof, Strength},
+    certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
     error::{ErrorClass, TaskError},
     ids::Stage,
     job::Sink,
@@ -413,6 +413,13 @@ fn certificate(
         step: context.step_no,
         step_name: context.step().name.clone(),
         strength: Strength::Proved,
+        reading: Reading {
+            job: context.job.clone(),
+            base_dir: context.base_dir.display().to_string(),
+            unit: frame.facts.unit,
+            columns: frame.facts.columns.clone(),
+            read_columns: frame.facts.read_columns.clone(),
+        },
         files: frame.facts.files.clone(),
         domain: frame.facts.domain,
         ranges: source.iter().map(range).collect(),

@@ -82,6 +82,7 @@ fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         domain: UnitRange::new(0, u64::from(PARTITIONS) * RECORDS),
         columns: vec![column("n")],
         output: vec![column("n"), column("k")],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: String::new(),

@@ -74,6 +74,8 @@ pub struct Dialer {
     delays: Delays,
     /// Whether to wait before the next try: not before the first.
     pause: bool,
+    /// Failures since the last session.
+    failures: u32,
 }
 
 impl Dialer {
@@ -100,6 +102,7 @@ impl Dialer {
             next: 0,
             delays: Delays::new(retry::CONNECT),
             pause: false,
+            failures: 0,
         })
     }
 
@@ -115,14 +118,26 @@ impl Dialer {
         (name.clone(), endpoint.connect().await.map_err(LinkError::Connect))
     }
 
-    /// The endpoint was of no use: on to the next one.
-    pub fn failed(&mut self) {
+    /// On to the next endpoint.
+    pub fn turn(&mut self) {
         self.next = (self.next + 1) % self.endpoints.len();
+    }
+
+    /// The endpoint was of no use: on to the next one. The first failure and then ever fewer are told.
+    pub fn failed(&mut self, endpoint: &str, error: &LinkError) {
+        self.turn();
+        self.failures = self.failures.saturating_add(1);
+        if self.failures.is_power_of_two() {
+            tracing::warn!(endpoint, %error, failures = self.failures, "no session here; trying on");
+        } else {
+            tracing::debug!(endpoint, %error, failures = self.failures, "no session here; trying on");
+        }
     }
 
     /// A session was opened: the next break begins with the shortest pause.
     pub fn succeeded(&mut self) {
         self.delays.reset();
+        self.failures = 0;
     }
 }
 

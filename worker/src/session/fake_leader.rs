@@ -16,8 +16,8 @@ use gapless_proto::v1::{
     workers_server::{Workers, WorkersServer},
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::JoinSet};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 use uuid::Uuid;
 
 use super::wire;
@@ -87,6 +87,8 @@ struct State {
     keep_log: bool,
     sessions: u32,
     refusing: bool,
+    /// Answers nothing that needs no command.
+    mute: bool,
     refused: u32,
     term: u64,
     cluster: Uuid,
@@ -164,6 +166,9 @@ impl Workers for Service {
             while let Ok(Some(heard)) = inbound.message().await {
                 let (answers, term) = service.hear(session, heard);
                 let Some(outbound) = outbound.upgrade() else { return };
+                if answers.is_empty() && service.lock().mute {
+                    continue;
+                }
                 outbound.send(Ok(message(term, answers))).await.ok();
             }
         });
@@ -209,6 +214,7 @@ impl FakeLeader {
                 keep_log: true,
                 sessions: 0,
                 refusing: false,
+                mute: false,
                 refused: 0,
                 term: 5,
                 cluster: CLUSTER,
@@ -224,7 +230,7 @@ impl FakeLeader {
         let server = WorkersServer::new(service.clone());
         // Ends with the runtime.
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
             tonic::transport::Server::builder()
                 .serve_with_incoming(server, incoming)
                 .await
@@ -252,6 +258,10 @@ impl FakeLeader {
         outbound
             .blocking_send(Ok(message(term, commands)))
             .expect("an open session");
+    }
+
+    pub fn set_mute(&self) {
+        self.service.lock().mute = true;
     }
 
     pub fn set_term(&self, term: u64) {

@@ -44,7 +44,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         queue: queue.clone(),
         said,
         calls: Calls::new(runtime.handle().clone(), reader, own.clone()),
-        contexts: Contexts::new(config.read_job),
+        contexts: Contexts::default(),
         work,
         worker: config.name.clone(),
         memory_bytes: config.memory_per_slot_bytes,
@@ -164,7 +164,12 @@ impl Pump {
                     return Ok(());
                 }
                 () = beat(&mut self.beat) => {
-                    self.book.heartbeat(self.heard.now(), self.heard.lease(), process::resident_bytes());
+                    if self.heard.is_suspect() && self.queue.len() > 0 {
+                        tracing::warn!("the leader answered no heartbeat for a lease time, and tasks wait: connecting anew");
+                        reaching = self.disconnect(reaching);
+                    } else {
+                        self.book.heartbeat(self.heard.now(), self.heard.lease(), process::resident_bytes());
+                    }
                 }
                 (dialer, reached) = reach(&mut reaching) => reaching = self.reached(dialer, reached)?,
                 message = next(&mut self.inbound), if room => {
@@ -206,8 +211,7 @@ impl Pump {
             }
             Reached::Channel(endpoint, Err(error)) | Reached::Link(endpoint, Err(error)) => (endpoint, error),
         };
-        tracing::debug!(endpoint, %error, "no session here");
-        dialer.failed();
+        dialer.failed(&endpoint, &error);
         Ok(dial(dialer))
     }
 
@@ -304,7 +308,7 @@ impl Pump {
         match reaching {
             Reaching::Idle(mut dialer) => {
                 // The one that has just gone is the least likely to be back.
-                dialer.failed();
+                dialer.turn();
                 dial(dialer)
             }
             under_way => under_way,

@@ -1,7 +1,6 @@
 //! A worker against a scripted leader, over the real wire.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -11,12 +10,11 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, TaskKey},
-    job::{Count, Job, OnError, Partition, Partitioning, Sink, Source, Step},
     plan::{Facts, Method, StepFrame, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
-use gapless_proto::v1::{self, leader_command::Command, worker_event::Event};
+use gapless_proto::v1::{self, worker_event::Event};
 use uuid::Uuid;
 
 use super::{WorkerConfig, WorkerError, fake_leader::*, run_worker};
@@ -93,29 +91,13 @@ where
     }
 }
 
-fn job(text: &str, _: &BTreeMap<String, String>) -> Result<Job, String> {
-    if text == "broken" {
-        return Err("line 1: broken".to_string());
-    }
-    Ok(Job {
-        name: "numbers".to_string(),
-        parameters: BTreeMap::new(),
-        steps: vec![Step {
-            name: "count".to_string(),
-            after: Vec::new(),
-            source: Source::Sequence { from: 0, to: 10 },
-            lookups: BTreeMap::new(),
-            partition: Partitioning {
-                method: Partition::Auto,
-                count: Count::Auto,
-            },
-            checks: Vec::new(),
-            sql: None,
-            sink: Sink::Discard,
-            on_error: OnError::default(),
-        }],
-    })
-}
+const JOB: &str = "
+job: numbers
+steps:
+  - name: count
+    source: {sequence: {from: 0, to: 10}}
+    sink: discard
+";
 
 fn step(with_frame: bool) -> v1::GetStepResponse {
     let frame = StepFrame {
@@ -125,6 +107,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             domain: UnitRange::new(0, 10),
             columns: Vec::new(),
             output: Vec::new(),
+            read_columns: None,
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),
@@ -146,7 +129,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
         Vec::new()
     };
     v1::GetStepResponse {
-        job_text: "job: numbers".to_string(),
+        job_text: JOB.to_string(),
         frame: frame.into(),
         ..Default::default()
     }
@@ -167,7 +150,6 @@ impl Worker {
             name: "w1".to_string(),
             slots,
             memory_per_slot_bytes: 1 << 20,
-            read_job: job,
             clock,
         };
         let shutdown = Shutdown::new();
@@ -314,9 +296,11 @@ fn the_slot_goes_on_while_the_last_commit_is_unanswered() {
         Ok(Outcome::Committed)
     });
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
-    leader.wait("both last commits", |heard| {
-        (heard.iter().filter(|(_, event)| is_commit(event, 0).is_some()).count() == 2).then_some(())
-    });
+    for partition in 0..2 {
+        leader.wait_event("its last commit", 1, |event| {
+            is_commit(event, 0).filter(|commit| commit.task.as_ref().is_some_and(|task| task.partition == partition))
+        });
+    }
     leader.wait("both held", |heard| holds(heard, 1, 2));
     worker.stop();
 }
@@ -479,6 +463,33 @@ fn a_suspect_worker_begins_nothing_new() {
     });
     assert_eq!(held, 2, "what is finished but not acknowledged, and what is queued");
     assert_eq!(journal.lines(), ["run 0", "finish 0", "back", "run 1"]);
+    worker.stop();
+}
+
+#[test]
+fn a_leader_that_does_not_answer_is_left_when_tasks_wait() {
+    let clock = Clock::manual(0);
+    let journal = Journal::default();
+    let notes = journal.clone();
+    let leader = FakeLeader::start(accepting());
+    leader.set_step(step(true));
+    leader.set_mute();
+    let worker = Worker::start(vec![leader.endpoint()], 1, clock.clone(), move |assignment, _, _| {
+        notes.note(format!("run {}", assignment.task.partition));
+        if assignment.task.partition == 0 {
+            notes.wait("finish 0");
+        }
+        Err(TaskError::new(ErrorClass::Data, "bad"))
+    });
+    leader.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
+    journal.wait("run 0");
+    clock.advance(LEASE + Duration::from_millis(1));
+    journal.note("finish 0");
+    leader.wait_event("a second hello", 2, |event| {
+        matches!(event, Event::Hello(_)).then_some(())
+    });
+    journal.wait("run 1");
     worker.stop();
 }
 
@@ -682,13 +693,13 @@ fn steps_are_asked_for_once_and_again_when_they_have_grown() {
 fn a_job_that_cannot_be_read_is_a_config_error() {
     let (leader, worker) = pair(accepting(), |_, _, _| Ok(Outcome::Released));
     leader.set_step(v1::GetStepResponse {
-        job_text: "broken".to_string(),
+        job_text: "job: numbers\nstep: none".to_string(),
         ..Default::default()
     });
     leader.send(vec![grant(task(Stage::Survey, 0), 1, 1)]);
     let report = leader.wait_event("the report", 1, failed);
     assert_eq!(report.class, "config");
-    assert!(report.message.contains("line 1: broken"), "{report:?}");
+    assert!(report.message.contains("the job file:2"), "{report:?}");
     worker.stop();
 }
 
@@ -729,25 +740,34 @@ fn committed_partitions_come_page_by_page_even_inside_a_runtime_of_the_engine() 
     worker.stop();
 }
 
-/// `cargo test --release -p gapless-worker -- --ignored --nocapture tiny_tasks`
+/// `cargo test --release -p gapless-worker -- --ignored --nocapture --test-threads 1 tiny_tasks`
 #[test]
 #[ignore = "measures: tasks a second over one stream"]
-fn tiny_tasks_a_second() {
-    const TASKS: u32 = 200_000;
-    const AHEAD: u32 = 512;
+fn tiny_tasks_many_ahead() {
+    measure(200_000, 512);
+}
+
+#[test]
+#[ignore = "measures: the way of one task from grant to answer"]
+fn tiny_tasks_one_by_one() {
+    measure(2_000, 1);
+}
+
+/// Works off so many empty tasks, `ahead` of them granted at a time, and prints what it took.
+fn measure(tasks: u32, ahead: u32) {
     let journal = Journal::default();
     let done = journal.clone();
-    let (mut granted, mut confirmed) = (AHEAD, 0);
+    let (mut granted, mut confirmed) = (ahead, 0);
     let script: Script = Box::new(move |event| {
         let Event::Commit(commit) = event else {
             return Vec::new();
         };
         confirmed += 1;
-        if confirmed == TASKS {
+        if confirmed == tasks {
             done.note("done");
         }
         let mut answers = vec![reply(commit, true, "")];
-        if granted < TASKS {
+        if granted < tasks {
             answers.push(grant(execute(granted), 1, u64::from(granted)));
             granted += 1;
         }
@@ -758,16 +778,18 @@ fn tiny_tasks_a_second() {
     });
     leader.keep_no_log();
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    let first: Vec<Command> = (0..AHEAD)
-        .map(|number| grant(execute(number), 1, u64::from(number)))
-        .collect();
-    leader.send(first);
+    leader.send(
+        (0..ahead)
+            .map(|number| grant(execute(number), 1, u64::from(number)))
+            .collect(),
+    );
     journal.wait("done");
     let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     println!(
-        "{TASKS} tasks in {wall:.2} s: {:.0} a second; {:.1} µs of processor for each, leader included",
-        f64::from(TASKS) / wall,
-        cpu * 1e6 / f64::from(TASKS)
+        "{tasks} tasks, {ahead} ahead, in {wall:.2} s: {:.0} a second, {:.0} µs each; {:.1} µs of processor each, leader included",
+        f64::from(tasks) / wall,
+        wall * 1e6 / f64::from(tasks),
+        cpu * 1e6 / f64::from(tasks)
     );
     worker.stop();
 }

@@ -14,7 +14,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{attempt::RecordHash, error::TaskError};
 use serde::{Deserialize, Serialize};
 
-pub use open::{open, read_table};
+pub use types::schema_of;
 
 /// Records as they come from the source, with the way back to their origin.
 #[derive(Clone)]
