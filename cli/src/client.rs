@@ -279,10 +279,11 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
     let message = status.message();
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),
-        Code::NotFound => Failure::new(
-            Kind::NotFound,
-            format!("{message}\n`gapless list` shows the runs that are there."),
-        ),
+        Code::NotFound if message.contains("`gapless list`") => Failure::new(Kind::NotFound, message),
+        Code::NotFound => {
+            let message = format!("{message}\n`gapless list` shows the runs that are there.");
+            Failure::new(Kind::NotFound, message)
+        }
         Code::PermissionDenied | Code::Unauthenticated => Failure::new(Kind::Denied, message),
         Code::Unavailable => unreachable(&[format!("{endpoint}: {message}")]),
         Code::DeadlineExceeded | Code::Cancelled => Failure::new(

@@ -186,7 +186,8 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 5000,
         heartbeat_ms: 1000,
-        own_workers: true,
+        // A cluster's workers may outlive its coordinator: a look must not void what they hold.
+        own_workers: false,
     };
     Coordinator::start(settings, Shutdown::new()).await
 }
