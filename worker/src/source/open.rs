@@ -54,9 +54,12 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
         Source::Parquet(_) => Stored::Parquet,
         Source::Sequence { from, .. } => Stored::Sequence { from: *from },
         Source::Step(name) => {
-            let earlier = job
-                .step(name)
-                .ok_or_else(|| config(format!("step {}: its source is step {name}, which the job does not have", step.name)))?;
+            let earlier = job.step(name).ok_or_else(|| {
+                config(format!(
+                    "step {}: its source is step {name}, which the job does not have",
+                    step.name
+                ))
+            })?;
             match &earlier.sink {
                 Sink::Csv(sink) => Stored::Csv {
                     format: Format::from(sink),
@@ -97,7 +100,15 @@ pub fn open(
     if let Stored::Sequence { from } = stored {
         return Ok(Box::new(SequenceReader::new(from, units)));
     }
-    open_files(&stored, base_dir, facts.unit, &facts.files, &facts.columns, units, projection)
+    open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &facts.columns,
+        units,
+        projection,
+    )
 }
 
 pub(crate) fn open_files(
@@ -112,17 +123,31 @@ pub(crate) fn open_files(
     let (first_unit, overlapping) = overlapping(files, units);
     let base_dir_buf = base_dir.to_path_buf();
     match stored {
-        Stored::Csv { format, declared, of_step } => {
+        Stored::Csv {
+            format,
+            declared,
+            of_step,
+        } => {
             let typed = columns.iter().map(|column| {
                 let ty = match of_step {
-                    false => declared.iter().find(|(name, _)| *name == column.name).map(|(_, ty)| *ty),
+                    false => declared
+                        .iter()
+                        .find(|(name, _)| *name == column.name)
+                        .map(|(_, ty)| *ty),
                     true => column.ty.parse::<DataType>().ok().and_then(|ty| column_type(&ty)),
                 };
                 (column.name.clone(), ty.unwrap_or(ColumnType::String))
             });
             let layout = Layout::new(format.clone(), typed.collect(), projection)?;
             let layout = Arc::new(layout);
-            Ok(Box::new(CsvReader::new(layout, base_dir_buf, overlapping, first_unit, unit, units)))
+            Ok(Box::new(CsvReader::new(
+                layout,
+                base_dir_buf,
+                overlapping,
+                first_unit,
+                unit,
+                units,
+            )))
         }
         Stored::Parquet => {
             let schema = match (schema_of(columns), overlapping.first()) {
@@ -171,7 +196,10 @@ pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<Re
                 of_step: false,
             };
             let files = super::pins::expand(base_dir, &source.paths)?;
-            (stored, survey_csv(base_dir, &files, &Format::from(source), &source.columns)?)
+            (
+                stored,
+                survey_csv(base_dir, &files, &Format::from(source), &source.columns)?,
+            )
         }
         Lookup::Parquet(source) => {
             let files = super::pins::expand(base_dir, &source.paths)?;
@@ -182,12 +210,23 @@ pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<Re
         return Err(too_large(&facts, facts.bytes));
     }
     let columns = super::types::columns_of(&facts.schema);
-    let mut reader = open_files(&stored, base_dir, facts.unit, &facts.files, &columns, facts.domain, None)?;
+    let mut reader = open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &columns,
+        facts.domain,
+        None,
+    )?;
     let (mut batches, mut memory) = (Vec::new(), 0);
     while let Some(input) = reader.next_batch()? {
         if let Some(reject) = reader.take_intake().rejects.first() {
             let line = reject.place.line.map_or(String::new(), |line| format!(" line {line}"));
-            return Err(data(format!("look-up table {}{line}: {}", reject.place.file, reject.reason)));
+            return Err(data(format!(
+                "look-up table {}{line}: {}",
+                reject.place.file, reject.reason
+            )));
         }
         memory += input.batch.get_array_memory_size();
         if memory > MAX_TABLE_MEMORY {
