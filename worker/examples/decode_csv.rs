@@ -128,7 +128,8 @@ fn main() {
                     return (read, records, rejects, rows, thread_seconds() - begin);
                 }
                 let range = UnitRange::new(low, (low + size).min(facts.domain.high));
-                let mut reader = source::open(&job, step, base, &facts, range, projection.as_deref()).expect("open");
+                let mut reader =
+                    source::open::open(&job, step, base, &facts, range, projection.as_deref()).expect("open");
                 while let Some(input) = reader.next_batch().expect("read") {
                     rows += input.batch.num_rows();
                     let intake = reader.take_intake();

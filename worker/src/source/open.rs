@@ -17,11 +17,11 @@ use super::{
     SourceReader,
     csv::{CsvReader, Format, Layout, column_type},
     parquet::{ParquetReader, footer},
-    pins::{config, data},
+    pins::{config, data, expand, pin},
     sequence::SequenceReader,
     types::schema_of,
 };
-use crate::survey::{SourceFacts, survey_csv, survey_parquet};
+use crate::survey::{survey_csv, survey_parquet};
 
 /// The largest look-up table, in bytes of its files: it is held in memory by every slot.
 pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
@@ -188,27 +188,34 @@ fn overlapping(files: &[PinnedFile], units: UnitRange) -> (u64, Arc<[PinnedFile]
 /// Errors: `Config` when it is larger than [`MAX_TABLE`] or cannot be found; `Data` naming the first
 /// record that cannot be parsed: a table with holes would change results silently.
 pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<RecordBatch>), TaskError> {
+    let paths = match lookup {
+        Lookup::Csv(source) => &source.paths,
+        Lookup::Parquet(source) => &source.paths,
+    };
+    let files = expand(base_dir, paths)?;
+    let mut bytes = 0;
+    for path in &files {
+        bytes += pin(base_dir, path)?.1.size;
+    }
+    if bytes > MAX_TABLE {
+        return Err(too_large(&files, bytes));
+    }
     let (stored, facts) = match lookup {
         Lookup::Csv(source) => {
-            let stored = Stored::Csv {
-                format: Format::from(source),
-                declared: &source.columns,
-                of_step: false,
-            };
-            let files = super::pins::expand(base_dir, &source.paths)?;
+            let format = Format::from(source);
+            let facts = survey_csv(base_dir, &files, &format, &source.columns)?;
+            let declared = &source.columns;
             (
-                stored,
-                survey_csv(base_dir, &files, &Format::from(source), &source.columns)?,
+                Stored::Csv {
+                    format,
+                    declared,
+                    of_step: false,
+                },
+                facts,
             )
         }
-        Lookup::Parquet(source) => {
-            let files = super::pins::expand(base_dir, &source.paths)?;
-            (Stored::Parquet, survey_parquet(base_dir, &files)?)
-        }
+        Lookup::Parquet(_) => (Stored::Parquet, survey_parquet(base_dir, &files)?),
     };
-    if facts.bytes > MAX_TABLE {
-        return Err(too_large(&facts, facts.bytes));
-    }
     let columns = super::types::columns_of(&facts.schema);
     let mut reader = open_files(
         &stored,
@@ -230,15 +237,15 @@ pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<Re
         }
         memory += input.batch.get_array_memory_size();
         if memory > MAX_TABLE_MEMORY {
-            return Err(too_large(&facts, memory as u64));
+            return Err(too_large(&files, memory as u64));
         }
         batches.push(input.batch);
     }
     Ok((reader.schema(), batches))
 }
 
-fn too_large(facts: &SourceFacts, bytes: u64) -> TaskError {
-    let first = facts.files.first().map_or("", |pinned| pinned.path.as_str());
+fn too_large(files: &[String], bytes: u64) -> TaskError {
+    let first = files.first().map_or("", String::as_str);
     config(format!(
         "look-up table {first}: {bytes} bytes are too many for a table that every worker holds in memory (the limit is \
          {} MiB of files); make it a step of its own and join by partitions, or select the rows that are needed",
