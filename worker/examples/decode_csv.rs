@@ -14,9 +14,7 @@ use std::{
 use gapless_common::{
     attempt::RecordHash,
     ids::RunId,
-    job::{
-        Compression, ColumnType, Count, CsvSource, Job, OnError, Partition, Partitioning, Sink, Source, Step,
-    },
+    job::{ColumnType, Compression, Count, CsvSource, Job, OnError, Partition, Partitioning, Sink, Source, Step},
     plan::{Facts, TransformFacts, TransformMode},
     range::UnitRange,
 };
@@ -34,13 +32,20 @@ const LINEITEM: &str = "l_orderkey=int64,l_partkey=int64,l_suppkey=int64,l_linen
                         l_receiptdate=date";
 
 fn number(name: &str, default: u64) -> u64 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Seconds that the calling thread has run on a core: other programs do not disturb it much.
 fn thread_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos: u64 = text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or_default();
+    let nanos: u64 = text
+        .split(' ')
+        .next()
+        .and_then(|nanos| nanos.parse().ok())
+        .unwrap_or_default();
     nanos as f64 / 1e9
 }
 
@@ -50,7 +55,10 @@ fn column(text: &str) -> (String, ColumnType) {
         "int32" => ColumnType::Int32,
         "int64" => ColumnType::Int64,
         "float64" => ColumnType::Float64,
-        "decimal2" => ColumnType::Decimal { precision: 15, scale: 2 },
+        "decimal2" => ColumnType::Decimal {
+            precision: 15,
+            scale: 2,
+        },
         "date" => ColumnType::Date,
         _ => ColumnType::String,
     };
@@ -60,8 +68,9 @@ fn column(text: &str) -> (String, ColumnType) {
 fn main() {
     let file = env::var("DECODE_FILE").expect("DECODE_FILE names the CSV file to decode");
     let types = env::var("DECODE_TYPES").unwrap_or(LINEITEM.to_string());
-    let projection: Option<Vec<String>> =
-        env::var("DECODE_COLUMNS").ok().map(|names| names.split(',').filter(|n| !n.is_empty()).map(String::from).collect());
+    let projection: Option<Vec<String>> = env::var("DECODE_COLUMNS")
+        .ok()
+        .map(|names| names.split(',').filter(|n| !n.is_empty()).map(String::from).collect());
     let step = Step {
         name: "decode".into(),
         after: vec![],
@@ -119,7 +128,8 @@ fn main() {
                     return (read, records, rejects, rows, thread_seconds() - begin);
                 }
                 let range = UnitRange::new(low, (low + size).min(facts.domain.high));
-                let mut reader = source::open(&job, step, base, &facts, range, projection.as_deref()).expect("open");
+                let mut reader =
+                    source::open::open(&job, step, base, &facts, range, projection.as_deref()).expect("open");
                 while let Some(input) = reader.next_batch().expect("read") {
                     rows += input.batch.num_rows();
                     let intake = reader.take_intake();
@@ -131,7 +141,10 @@ fn main() {
         };
         let done: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-            threads.into_iter().map(|thread| thread.join().expect("a thread decodes")).collect()
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("a thread decodes"))
+                .collect()
         });
         let seconds = begin.elapsed().as_secs_f64();
         let (mut read, mut records, mut rejects, mut rows) = (0, RecordHash::default(), 0, 0);

@@ -18,7 +18,7 @@ use gapless_common::{
 };
 
 use crate::source::{
-    csv::{Codec, CsvReader, Format, Layout, columns_of_header, column_type, header_of},
+    csv::{Codec, CsvReader, Format, Layout, column_type, columns_of_header, header_of},
     open::{Stored, open_files, stored},
     parquet::{footer, sample_column, unite},
     pins::{config, expand, io_error, pin},
@@ -118,7 +118,12 @@ fn declared_as(schema: &Schema) -> Vec<(String, ColumnType)> {
     schema
         .fields()
         .iter()
-        .map(|field| (field.name().clone(), column_type(field.data_type()).unwrap_or(ColumnType::String)))
+        .map(|field| {
+            (
+                field.name().clone(),
+                column_type(field.data_type()).unwrap_or(ColumnType::String),
+            )
+        })
         .collect()
 }
 
@@ -181,13 +186,22 @@ fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result
         let text = fs::read(&record).map_err(|error| io_error(&shown, "reading", &error))?;
         let verdict: Verdict = serde_json::from_slice(&text)
             .map_err(|error| config(format!("{shown}: not a record of a publication: {error}")))?;
-        let ours = verdict.verdict == VerdictKind::Committed && verdict.run == run && usize::from(verdict.step) == step_no;
-        if ours && latest.as_ref().is_none_or(|latest| latest.generation < verdict.generation) {
+        let ours =
+            verdict.verdict == VerdictKind::Committed && verdict.run == run && usize::from(verdict.step) == step_no;
+        if ours
+            && latest
+                .as_ref()
+                .is_none_or(|latest| latest.generation < verdict.generation)
+        {
             latest = Some(verdict);
         }
     }
     let verdict = latest.ok_or_else(unpublished)?;
-    Ok(verdict.files.iter().map(|file| format!("{path}/{}", file.path)).collect())
+    Ok(verdict
+        .files
+        .iter()
+        .map(|file| format!("{path}/{}", file.path))
+        .collect())
 }
 
 pub(crate) fn survey_csv(
@@ -218,7 +232,11 @@ pub(crate) fn survey_csv(
     let columns = match columns {
         Some(columns) => columns,
         None if !declared.is_empty() => declared.to_vec(),
-        None => return Err(config("the source's files are empty: there is not even a header to tell the columns")),
+        None => {
+            return Err(config(
+                "the source's files are empty: there is not even a header to tell the columns",
+            ));
+        }
     };
     let unit = if compressed > 0 { Unit::File } else { Unit::Byte };
     if unit == Unit::File {
@@ -265,7 +283,16 @@ fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) 
 fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Result<u64, TaskError> {
     let counting = Arc::new(layout.without_columns());
     let files: Arc<[_]> = facts.files.clone().into();
-    let reader = |units| CsvReader::new(counting.clone(), base_dir.to_path_buf(), files.clone(), 0, facts.unit, units);
+    let reader = |units| {
+        CsvReader::new(
+            counting.clone(),
+            base_dir.to_path_buf(),
+            files.clone(),
+            0,
+            facts.unit,
+            units,
+        )
+    };
     let (mut read, mut bytes) = (0u64, 0u64);
     if facts.bytes <= WHOLE {
         let mut reader = reader(facts.domain);
@@ -339,7 +366,12 @@ pub fn sample_keys(
     column: &str,
 ) -> Result<KeySample, TaskError> {
     let field = facts.schema.field_with_name(column).map_err(|_| {
-        let names: Vec<&str> = facts.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let names: Vec<&str> = facts
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
         config(format!(
             "step {}: the source has no column {column} to partition by; it has {}",
             step.name,
@@ -393,7 +425,17 @@ fn draw_csv(
 ) -> Result<bool, TaskError> {
     let columns = columns_of(&facts.schema);
     let projection = [column.to_string()];
-    let open = |units| open_files(stored, base_dir, facts.unit, &facts.files, &columns, units, Some(&projection));
+    let open = |units| {
+        open_files(
+            stored,
+            base_dir,
+            facts.unit,
+            &facts.files,
+            &columns,
+            units,
+            Some(&projection),
+        )
+    };
     if facts.bytes <= WHOLE {
         let mut reader = open(facts.domain)?;
         let mut rejects = 0;

@@ -2,11 +2,14 @@
 //! tells, for each batch, how far it has read and where each record came from.
 
 pub mod csv;
-pub(crate) mod open;
+pub mod open;
 pub mod parquet;
 pub mod pins;
 pub mod sequence;
 pub mod types;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

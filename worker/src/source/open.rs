@@ -17,11 +17,11 @@ use super::{
     SourceReader,
     csv::{CsvReader, Format, Layout, column_type},
     parquet::{ParquetReader, footer},
-    pins::{config, data},
+    pins::{config, data, expand, pin},
     sequence::SequenceReader,
     types::schema_of,
 };
-use crate::survey::{SourceFacts, survey_csv, survey_parquet};
+use crate::survey::{survey_csv, survey_parquet};
 
 /// The largest look-up table, in bytes of its files: it is held in memory by every slot.
 pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
@@ -54,9 +54,12 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
         Source::Parquet(_) => Stored::Parquet,
         Source::Sequence { from, .. } => Stored::Sequence { from: *from },
         Source::Step(name) => {
-            let earlier = job
-                .step(name)
-                .ok_or_else(|| config(format!("step {}: its source is step {name}, which the job does not have", step.name)))?;
+            let earlier = job.step(name).ok_or_else(|| {
+                config(format!(
+                    "step {}: its source is step {name}, which the job does not have",
+                    step.name
+                ))
+            })?;
             match &earlier.sink {
                 Sink::Csv(sink) => Stored::Csv {
                     format: Format::from(sink),
@@ -97,7 +100,15 @@ pub fn open(
     if let Stored::Sequence { from } = stored {
         return Ok(Box::new(SequenceReader::new(from, units)));
     }
-    open_files(&stored, base_dir, facts.unit, &facts.files, &facts.columns, units, projection)
+    open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &facts.columns,
+        units,
+        projection,
+    )
 }
 
 pub(crate) fn open_files(
@@ -112,17 +123,31 @@ pub(crate) fn open_files(
     let (first_unit, overlapping) = overlapping(files, units);
     let base_dir_buf = base_dir.to_path_buf();
     match stored {
-        Stored::Csv { format, declared, of_step } => {
+        Stored::Csv {
+            format,
+            declared,
+            of_step,
+        } => {
             let typed = columns.iter().map(|column| {
                 let ty = match of_step {
-                    false => declared.iter().find(|(name, _)| *name == column.name).map(|(_, ty)| *ty),
+                    false => declared
+                        .iter()
+                        .find(|(name, _)| *name == column.name)
+                        .map(|(_, ty)| *ty),
                     true => column.ty.parse::<DataType>().ok().and_then(|ty| column_type(&ty)),
                 };
                 (column.name.clone(), ty.unwrap_or(ColumnType::String))
             });
             let layout = Layout::new(format.clone(), typed.collect(), projection)?;
             let layout = Arc::new(layout);
-            Ok(Box::new(CsvReader::new(layout, base_dir_buf, overlapping, first_unit, unit, units)))
+            Ok(Box::new(CsvReader::new(
+                layout,
+                base_dir_buf,
+                overlapping,
+                first_unit,
+                unit,
+                units,
+            )))
         }
         Stored::Parquet => {
             let schema = match (schema_of(columns), overlapping.first()) {
@@ -163,43 +188,64 @@ fn overlapping(files: &[PinnedFile], units: UnitRange) -> (u64, Arc<[PinnedFile]
 /// Errors: `Config` when it is larger than [`MAX_TABLE`] or cannot be found; `Data` naming the first
 /// record that cannot be parsed: a table with holes would change results silently.
 pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<RecordBatch>), TaskError> {
+    let paths = match lookup {
+        Lookup::Csv(source) => &source.paths,
+        Lookup::Parquet(source) => &source.paths,
+    };
+    let files = expand(base_dir, paths)?;
+    let mut bytes = 0;
+    for path in &files {
+        bytes += pin(base_dir, path)?.1.size;
+    }
+    if bytes > MAX_TABLE {
+        return Err(too_large(&files, bytes));
+    }
     let (stored, facts) = match lookup {
         Lookup::Csv(source) => {
-            let stored = Stored::Csv {
-                format: Format::from(source),
-                declared: &source.columns,
-                of_step: false,
-            };
-            let files = super::pins::expand(base_dir, &source.paths)?;
-            (stored, survey_csv(base_dir, &files, &Format::from(source), &source.columns)?)
+            let format = Format::from(source);
+            let facts = survey_csv(base_dir, &files, &format, &source.columns)?;
+            let declared = &source.columns;
+            (
+                Stored::Csv {
+                    format,
+                    declared,
+                    of_step: false,
+                },
+                facts,
+            )
         }
-        Lookup::Parquet(source) => {
-            let files = super::pins::expand(base_dir, &source.paths)?;
-            (Stored::Parquet, survey_parquet(base_dir, &files)?)
-        }
+        Lookup::Parquet(_) => (Stored::Parquet, survey_parquet(base_dir, &files)?),
     };
-    if facts.bytes > MAX_TABLE {
-        return Err(too_large(&facts, facts.bytes));
-    }
     let columns = super::types::columns_of(&facts.schema);
-    let mut reader = open_files(&stored, base_dir, facts.unit, &facts.files, &columns, facts.domain, None)?;
+    let mut reader = open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &columns,
+        facts.domain,
+        None,
+    )?;
     let (mut batches, mut memory) = (Vec::new(), 0);
     while let Some(input) = reader.next_batch()? {
         if let Some(reject) = reader.take_intake().rejects.first() {
             let line = reject.place.line.map_or(String::new(), |line| format!(" line {line}"));
-            return Err(data(format!("look-up table {}{line}: {}", reject.place.file, reject.reason)));
+            return Err(data(format!(
+                "look-up table {}{line}: {}",
+                reject.place.file, reject.reason
+            )));
         }
         memory += input.batch.get_array_memory_size();
         if memory > MAX_TABLE_MEMORY {
-            return Err(too_large(&facts, memory as u64));
+            return Err(too_large(&files, memory as u64));
         }
         batches.push(input.batch);
     }
     Ok((reader.schema(), batches))
 }
 
-fn too_large(facts: &SourceFacts, bytes: u64) -> TaskError {
-    let first = facts.files.first().map_or("", |pinned| pinned.path.as_str());
+fn too_large(files: &[String], bytes: u64) -> TaskError {
+    let first = files.first().map_or("", String::as_str);
     config(format!(
         "look-up table {first}: {bytes} bytes are too many for a table that every worker holds in memory (the limit is \
          {} MiB of files); make it a step of its own and join by partitions, or select the rows that are needed",

@@ -15,16 +15,13 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use bytes::{Buf, Bytes};
-use gapless_common::{
-    error::TaskError,
-    plan::PinnedFile,
-    range::UnitRange,
-};
+use gapless_common::{error::TaskError, plan::PinnedFile, range::UnitRange};
 use parquet::{
     arrow::{
         ProjectionMask,
         arrow_reader::{
-            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection,
+            ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+            RowSelection,
         },
     },
     errors::ParquetError,
@@ -118,7 +115,11 @@ pub fn unite(first: &Schema, path: &str, other: &Schema) -> Result<Schema, TaskE
         let nullable = field.is_nullable() || same.is_nullable();
         fields.push(Field::new(field.name(), field.data_type().clone(), nullable));
     }
-    if let Some(extra) = other.fields().iter().find(|field| first.field_with_name(field.name()).is_err()) {
+    if let Some(extra) = other
+        .fields()
+        .iter()
+        .find(|field| first.field_with_name(field.name()).is_err())
+    {
         return Err(differs(format!("column {} is extra", extra.name())));
     }
     Ok(Schema::new(fields))
@@ -195,9 +196,16 @@ impl ParquetReader {
                 unit < low
             });
             let pinned = found.ok_or_else(|| {
-                data(format!("row group {unit} lies beyond the source's files, which end at {low}"))
+                data(format!(
+                    "row group {unit} lies beyond the source's files, which end at {low}"
+                ))
             })?;
-            self.open = Some(open_file(&self.base_dir, pinned, UnitRange::new(low - pinned.units, low), &self.schema)?);
+            self.open = Some(open_file(
+                &self.base_dir,
+                pinned,
+                UnitRange::new(low - pinned.units, low),
+                &self.schema,
+            )?);
         }
         Ok(self.open.as_ref().expect("just opened"))
     }
@@ -222,12 +230,7 @@ impl ParquetReader {
     }
 }
 
-fn open_file(
-    base_dir: &Path,
-    pinned: &PinnedFile,
-    units: UnitRange,
-    wanted: &Schema,
-) -> Result<OpenFile, TaskError> {
+fn open_file(base_dir: &Path, pinned: &PinnedFile, units: UnitRange, wanted: &Schema) -> Result<OpenFile, TaskError> {
     let file = open_pinned(base_dir, pinned)?;
     let metadata = load(&file, &pinned.path)?;
     let footer = metadata.metadata();
@@ -246,7 +249,13 @@ fn open_file(
         .iter()
         .map(|field| {
             let found = metadata.schema().index_of(field.name());
-            found.map_err(|_| config(format!("{}: changed after planning: no column {}", pinned.path, field.name())))
+            found.map_err(|_| {
+                config(format!(
+                    "{}: changed after planning: no column {}",
+                    pinned.path,
+                    field.name()
+                ))
+            })
         })
         .collect();
     let mask = ProjectionMask::roots(metadata.parquet_schema(), roots?);
@@ -294,7 +303,9 @@ impl SourceReader for ParquetReader {
                 }
                 self.open_group()?;
             }
-            let (Some(group), Some(open)) = (&mut self.group, &self.open) else { continue };
+            let (Some(group), Some(open)) = (&mut self.group, &self.open) else {
+                continue;
+            };
             let index = (self.position - open.units.low) as usize;
             match group.reader.next() {
                 Some(batch) => {
@@ -346,7 +357,9 @@ impl SourceReader for ParquetReader {
 /// The batch with the columns of the source in the source's order and nullability.
 fn conform(batch: RecordBatch, schema: &SchemaRef, path: &str) -> Result<RecordBatch, TaskError> {
     let differs = |error: &dyn std::fmt::Display| {
-        config(format!("{path}: its columns are not those that were planned for: {error}"))
+        config(format!(
+            "{path}: its columns are not those that were planned for: {error}"
+        ))
     };
     let columns: Result<Vec<ArrayRef>, TaskError> = schema
         .fields()
@@ -374,7 +387,11 @@ struct ChunksInMemory {
 impl ChunksInMemory {
     fn read(open: &OpenFile, group: &RowGroupMetaData) -> Result<ChunksInMemory, TaskError> {
         let mut chunks = Vec::new();
-        let file_len = open.file.metadata().map_err(|error| io_error(&open.path, "reading", &error))?.len();
+        let file_len = open
+            .file
+            .metadata()
+            .map_err(|error| io_error(&open.path, "reading", &error))?
+            .len();
         for (leaf, column) in group.columns().iter().enumerate() {
             if !open.mask.leaf_included(leaf) {
                 continue;
@@ -506,7 +523,10 @@ pub fn sample_column(
     count: usize,
     groups: usize,
 ) -> Result<(Vec<ArrayRef>, bool), TaskError> {
-    let wanted = projected(schema.fields().iter().map(|field| field.name().as_str()), Some(&[column.to_string()]))?;
+    let wanted = projected(
+        schema.fields().iter().map(|field| field.name().as_str()),
+        Some(&[column.to_string()]),
+    )?;
     let schema = schema.project(&wanted).map_err(|error| config(error.to_string()))?;
     let total: u64 = files.iter().map(|file| file.units).sum();
     let rows: u64 = files.iter().filter_map(|file| file.rows).sum();
@@ -514,7 +534,9 @@ pub fn sample_column(
     let picked: Vec<u64> = match total <= groups as u64 {
         true => (0..total).collect(),
         // The middle of each of `groups` equal stretches.
-        false => (0..groups as u64).map(|i| (2 * i + 1) * total / (2 * groups as u64)).collect(),
+        false => (0..groups as u64)
+            .map(|i| (2 * i + 1) * total / (2 * groups as u64))
+            .collect(),
     };
     let mut arrays = Vec::new();
     let (mut picked, mut low) = (picked.into_iter().peekable(), 0);

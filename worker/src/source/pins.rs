@@ -96,7 +96,10 @@ fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
         require_literal_leading_dot: true,
     };
     let found = glob::glob_with(&full, options).map_err(|error| {
-        config(format!("{pattern}: not a usable pattern: {} (at sign {})", error.msg, error.pos))
+        config(format!(
+            "{pattern}: not a usable pattern: {} (at sign {})",
+            error.msg, error.pos
+        ))
     })?;
     let mut paths = Vec::new();
     for entry in found {
@@ -109,9 +112,12 @@ fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
             true => path.strip_prefix(base_dir).unwrap_or(&path),
             false => path.as_path(),
         };
-        let text = shown
-            .to_str()
-            .ok_or_else(|| config(format!("{}: the file name is not valid UTF-8; rename it", shown.display())))?;
+        let text = shown.to_str().ok_or_else(|| {
+            config(format!(
+                "{}: the file name is not valid UTF-8; rename it",
+                shown.display()
+            ))
+        })?;
         paths.push(text.to_string());
     }
     if paths.is_empty() {
@@ -170,7 +176,10 @@ pub fn open_pinned(base_dir: &Path, pinned: &PinnedFile) -> Result<File, TaskErr
 fn open_regular(base_dir: &Path, path: &str) -> Result<(File, Metadata), TaskError> {
     let full = base_dir.join(path);
     // Asked before opening: opening a pipe would wait for its writer.
-    let kind = full.metadata().map_err(|error| io_error(path, "opening", &error))?.file_type();
+    let kind = full
+        .metadata()
+        .map_err(|error| io_error(path, "opening", &error))?
+        .file_type();
     if kind.is_dir() {
         return Err(config(format!(
             "{path} is a folder; name the files in it, for example {}/*",
@@ -179,7 +188,9 @@ fn open_regular(base_dir: &Path, path: &str) -> Result<(File, Metadata), TaskErr
     }
     if !kind.is_file() {
         let what = if kind.is_fifo() { "a pipe" } else { "not a regular file" };
-        return Err(config(format!("{path} is {what}; a source must be a file that can be read again")));
+        return Err(config(format!(
+            "{path} is {what}; a source must be a file that can be read again"
+        )));
     }
     let file = File::open(&full).map_err(|error| io_error(path, "opening", &error))?;
     let meta = file.metadata().map_err(|error| io_error(path, "opening", &error))?;

@@ -34,7 +34,13 @@ pub fn columns_of(schema: &Schema) -> Vec<Column> {
 pub fn schema_of(columns: &[Column]) -> Option<Schema> {
     let fields: Option<Vec<Field>> = columns
         .iter()
-        .map(|column| Some(Field::new(&column.name, column.ty.parse::<DataType>().ok()?, column.nullable)))
+        .map(|column| {
+            Some(Field::new(
+                &column.name,
+                column.ty.parse::<DataType>().ok()?,
+                column.nullable,
+            ))
+        })
         .collect();
     fields.map(Schema::new)
 }

@@ -5,7 +5,8 @@ use std::{marker::PhantomData, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal128Array, PrimitiveArray, StringViewArray, TimestampMicrosecondArray,
+        ArrayRef, ArrowPrimitiveType, BooleanArray, Decimal128Array, PrimitiveArray, StringViewArray,
+        TimestampMicrosecondArray,
         types::{
             Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type,
             UInt32Type, UInt64Type,
@@ -14,10 +15,7 @@ use arrow::{
     buffer::{BooleanBuffer, Buffer, MutableBuffer, NullBuffer, ScalarBuffer},
     datatypes::{DataType, TimeUnit},
 };
-use gapless_common::{
-    error::TaskError,
-    job::ColumnType,
-};
+use gapless_common::{error::TaskError, job::ColumnType};
 
 use super::{
     block::Text,
@@ -80,7 +78,9 @@ pub fn column_type(ty: &DataType) -> Option<ColumnType> {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => ColumnType::String,
         DataType::Boolean => ColumnType::Bool,
         DataType::Date32 => ColumnType::Date,
-        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _) => ColumnType::Timestamp,
+        DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _) => {
+            ColumnType::Timestamp
+        }
         DataType::Dictionary(_, value) => column_type(value)?,
         _ => return None,
     })
@@ -216,7 +216,12 @@ impl<'a> Rows<'a> {
         Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), nulls))
     }
 
-    fn values<P: Parse>(&self, column: usize, flaws: &mut Vec<Flaw>, parser: &P) -> (Vec<P::Value>, Option<NullBuffer>) {
+    fn values<P: Parse>(
+        &self,
+        column: usize,
+        flaws: &mut Vec<Flaw>,
+        parser: &P,
+    ) -> (Vec<P::Value>, Option<NullBuffer>) {
         let mut nulls = Validity::new(self.len());
         let odd = |row, start, end| {
             if self.nulls.contain(self.text, start, end) {
@@ -228,25 +233,24 @@ impl<'a> Rows<'a> {
                 P::Value::default()
             })
         };
-        let parse = |start, end| parser.parse(self.text, start, end);
         let values = match column + 1 == self.columns {
-            false => self.each_field::<_, false>(column, parse, odd),
-            true => self.each_field::<_, true>(column, parse, odd),
+            false => self.each_field::<_, false>(column, parser, odd),
+            true => self.each_field::<_, true>(column, parser, odd),
         };
         (values, nulls.finish())
     }
 
-    /// The values of a column: of `usual` where it has one and the field is no NULL by its length,
+    /// The values of a column: of the parser where it has one and the field is no NULL by its length,
     /// else of `odd`, which is told the row too. A loop by itself, so that what it needs stays in
     /// registers.
     #[inline(always)]
-    fn each_field<V: Copy, const LAST: bool>(
+    fn each_field<P: Parse, const LAST: bool>(
         &self,
         column: usize,
-        usual: impl Fn(usize, usize) -> Option<V>,
-        mut odd: impl FnMut(usize, usize, usize) -> V,
-    ) -> Vec<V> {
-        let mut values: Vec<V> = Vec::with_capacity(self.len());
+        parser: &P,
+        mut odd: impl FnMut(usize, usize, usize) -> P::Value,
+    ) -> Vec<P::Value> {
+        let mut values: Vec<P::Value> = Vec::with_capacity(self.len());
         let out = values.as_mut_ptr();
         let (ends, text, null_lengths) = (self.ends.as_ptr(), self.text, self.nulls.lengths);
         for (row, &first) in self.firsts.iter().enumerate() {
@@ -260,7 +264,11 @@ impl<'a> Rows<'a> {
                 end -= 1;
             }
             let may_be_null = null_lengths >> (end - start).min(63) & 1 != 0;
-            let usual = if may_be_null { None } else { usual(start, end) };
+            let usual = if may_be_null {
+                None
+            } else {
+                parser.parse(text, start, end)
+            };
             let value = match usual {
                 Some(value) => value,
                 None => odd(row, start, end),
@@ -288,19 +296,11 @@ impl<'a> Rows<'a> {
     fn strings(&self, column: usize, block: &Buffer, utf8: bool, flaws: &mut Vec<Flaw>) -> ArrayRef {
         let mut nulls = Validity::new(self.len());
         let mut copies = Vec::new();
-        // A byte that no field begins with stands for "no quote".
-        let (quoting, quote) = (self.quote.is_some(), self.quote.unwrap_or_default());
-        let simple = !self.doubled;
-        let usual = |start: usize, end: usize| {
-            if !utf8 {
-                return None;
-            }
-            let quoted = quoting && start < end && self.text.byte(start) == quote;
-            if !quoted {
-                return Some(self.view(start, end));
-            }
-            let closed = simple && end - start >= 2 && self.text.byte(end - 1) == quote;
-            closed.then(|| self.view(start + 1, end - 1))
+        let parser = Views {
+            utf8,
+            quoting: self.quote.is_some(),
+            quote: self.quote.unwrap_or_default(),
+            doubled: self.doubled,
         };
         let odd = |row, start, end| {
             if self.nulls.contain(self.text, start, end) {
@@ -313,8 +313,8 @@ impl<'a> Rows<'a> {
             })
         };
         let views = match column + 1 == self.columns {
-            false => self.each_field::<_, false>(column, usual, odd),
-            true => self.each_field::<_, true>(column, usual, odd),
+            false => self.each_field::<_, false>(column, &parser, odd),
+            true => self.each_field::<_, true>(column, &parser, odd),
         };
         let mut buffers = vec![block.clone()];
         if !copies.is_empty() {
@@ -324,27 +324,6 @@ impl<'a> Rows<'a> {
         // is UTF-8: all of the block is (`utf8`), or the field was checked.
         let array = unsafe { StringViewArray::new_unchecked(ScalarBuffer::from(views), buffers, nulls.finish()) };
         Arc::new(array)
-    }
-
-    /// The view of text within the block: its length, then up to twelve bytes of text, or the first
-    /// four of them, the buffer (0) and the offset.
-    #[inline(always)]
-    fn view(&self, start: usize, end: usize) -> u128 {
-        const KEEP: [u128; 14] = {
-            let mut keep = [0; 14];
-            let mut len = 1;
-            while len < 13 {
-                keep[len] = (1 << (8 * len)) - 1;
-                len += 1;
-            }
-            keep[13] = 0xFFFF_FFFF;
-            keep
-        };
-        let len = end - start;
-        let text = self.text.wide(start) & KEEP[len.min(13)];
-        // Without a branch: lengths around twelve are mixed in most columns of words.
-        let offset = if len > 12 { start as u64 } else { 0 };
-        text << 32 | len as u128 | u128::from(offset) << 96
     }
 
     /// Whether a quoted field ends with a quote too.
@@ -364,9 +343,11 @@ impl<'a> Rows<'a> {
         let (start, end) = if quoted { (start + 1, end - 1) } else { (start, end) };
         let mut rest = self.text.slice(start, end);
         std::str::from_utf8(rest).ok()?;
-        let quote = self.quote.filter(|&quote| quoted && memchr::memchr(quote, rest).is_some());
+        let quote = self
+            .quote
+            .filter(|&quote| quoted && memchr::memchr(quote, rest).is_some());
         let Some(quote) = quote else {
-            return Some(self.view(start, end));
+            return Some(view(self.text, start, end));
         };
         let from = copies.len();
         while let Some(at) = memchr::memchr(quote, rest) {
@@ -385,6 +366,52 @@ impl<'a> Rows<'a> {
         }
         Some(view)
     }
+}
+
+/// Text that can stay where it is: the common case of a text column.
+struct Views {
+    /// Whether all of the block is known to be UTF-8.
+    utf8: bool,
+    quoting: bool,
+    quote: u8,
+    doubled: bool,
+}
+
+impl Parse for Views {
+    type Value = u128;
+
+    #[inline(always)]
+    fn parse(&self, text: Text<'_>, start: usize, end: usize) -> Option<u128> {
+        if !self.utf8 {
+            return None;
+        }
+        if !self.quoting || start == end || text.byte(start) != self.quote {
+            return Some(view(text, start, end));
+        }
+        let plain = !self.doubled && end - start >= 2 && text.byte(end - 1) == self.quote;
+        plain.then(|| view(text, start + 1, end - 1))
+    }
+}
+
+/// The view of text within the block: its length, then up to twelve bytes of text, or the first
+/// four of them, the buffer (0) and the offset.
+#[inline(always)]
+fn view(text: Text<'_>, start: usize, end: usize) -> u128 {
+    const KEEP: [u128; 14] = {
+        let mut keep = [0; 14];
+        let mut len = 1;
+        while len < 13 {
+            keep[len] = (1 << (8 * len)) - 1;
+            len += 1;
+        }
+        keep[13] = 0xFFFF_FFFF;
+        keep
+    };
+    let len = end - start;
+    let bytes = text.wide(start) & KEEP[len.min(13)];
+    // Without a branch: lengths around twelve are mixed in most columns of words.
+    let offset = if len > 12 { start as u64 } else { 0 };
+    bytes << 32 | len as u128 | u128::from(offset) << 96
 }
 
 /// A validity bitmap that costs nothing until the first NULL.

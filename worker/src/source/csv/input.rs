@@ -77,7 +77,10 @@ impl Read for FromOffset<'_> {
 fn decoder(codec: Codec, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
     Ok(match codec {
         Codec::Plain => Box::new(file),
-        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(BLOCK / 4, file))),
+        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
+            BLOCK / 4,
+            file,
+        ))),
         Codec::Zstd => {
             Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| io_error(path, "opening", &error))?)
         }
@@ -178,11 +181,16 @@ impl Input {
                 false => {
                     let stop = (self.stop - self.at) as usize + PAD;
                     // A line belongs to the range when its first byte lies below `stop`.
-                    let ends_below = scan.lines.partition_point(|&to| scan.ends[to as usize - 1] as usize + 1 < stop);
+                    let ends_below = scan
+                        .lines
+                        .partition_point(|&to| scan.ends[to as usize - 1] as usize + 1 < stop);
                     (ends_below + 1).min(scan.lines.len())
                 }
             };
-            let longest = scan.lines.first().map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
+            let longest = scan
+                .lines
+                .first()
+                .map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
             if longest > MAX_RECORD {
                 return Err(data(format!(
                     "{}: the line at byte {} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line end \
@@ -217,7 +225,10 @@ impl Input {
         let carried = self.carry.as_ref().map_or(0, |(_, from, to)| to - from);
         let goal = match self.bytes {
             Bytes::Plain(_) => {
-                let wanted = (self.stop - self.at).saturating_add(TAIL).min(BLOCK as u64).max(at_least as u64);
+                let wanted = (self.stop - self.at)
+                    .saturating_add(TAIL)
+                    .min(BLOCK as u64)
+                    .max(at_least as u64);
                 wanted.min(self.size - self.at) as usize
             }
             Bytes::Stream(_) => BLOCK.max(at_least),
@@ -235,7 +246,10 @@ impl Input {
                 let got = read_full(&mut FromOffset { file, at }, free)
                     .map_err(|error| io_error(&self.path, "reading", &error))?;
                 if got < wanted {
-                    return Err(config(format!("{}: changed after planning: it has become shorter", self.path)));
+                    return Err(config(format!(
+                        "{}: changed after planning: it has become shorter",
+                        self.path
+                    )));
                 }
                 self.ended = at + got as u64 == self.size;
                 got
@@ -255,7 +269,9 @@ fn line_after(file: &File, path: &str, from: u64, size: u64) -> Result<u64, Task
     let mut buffer = vec![0; TAIL as usize];
     let mut at = from;
     while at < size {
-        let got = file.read_at(&mut buffer, at).map_err(|error| io_error(path, "reading", &error))?;
+        let got = file
+            .read_at(&mut buffer, at)
+            .map_err(|error| io_error(path, "reading", &error))?;
         if got == 0 {
             return Err(config(format!("{path}: changed after planning: it has become shorter")));
         }

@@ -75,9 +75,9 @@ impl Format {
             Compression::Auto | Compression::None => Ok(Codec::Plain),
             Compression::Gzip => Ok(Codec::Gzip),
             Compression::Zstd => Ok(Codec::Zstd),
-            Compression::Snappy | Compression::Lz4 => {
-                Err(config(format!("{path}: CSV is read plain, gzip or zstd, not snappy or lz4")))
-            }
+            Compression::Snappy | Compression::Lz4 => Err(config(format!(
+                "{path}: CSV is read plain, gzip or zstd, not snappy or lz4"
+            ))),
         }
     }
 
@@ -173,12 +173,10 @@ pub(crate) fn projected<'a>(
     };
     let mut positions = Vec::with_capacity(wanted.len());
     for name in wanted {
-        let at = names.iter().position(|known| known == name).ok_or_else(|| {
-            config(format!(
-                "the source has no column {name}; it has {}",
-                names.join(", ")
-            ))
-        })?;
+        let at = names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| config(format!("the source has no column {name}; it has {}", names.join(", "))))?;
         positions.push(at);
     }
     positions.sort_unstable();
@@ -208,7 +206,12 @@ pub fn columns_of_header(
             )));
         }
     }
-    let type_of = |name: &String| declared.iter().find(|(declared, _)| declared == name).map(|(_, ty)| *ty);
+    let type_of = |name: &String| {
+        declared
+            .iter()
+            .find(|(declared, _)| declared == name)
+            .map(|(_, ty)| *ty)
+    };
     Ok(header
         .iter()
         .map(|name| (name.clone(), type_of(name).unwrap_or(ColumnType::String)))
@@ -278,8 +281,11 @@ fn header_names(path: &str, line: &[u8], signs: Signs) -> Result<Vec<String>, Ta
     for end in ends {
         let field = &line[start..end as usize];
         start = end as usize + 1;
-        let name = std::str::from_utf8(field)
-            .map_err(|_| config(format!("{path}: the header line is not valid UTF-8; convert the file to UTF-8")))?;
+        let name = std::str::from_utf8(field).map_err(|_| {
+            config(format!(
+                "{path}: the header line is not valid UTF-8; convert the file to UTF-8"
+            ))
+        })?;
         let quote = signs.quote.map(char::from);
         let name = match quote.and_then(|quote| name.strip_prefix(quote)?.strip_suffix(quote).zip(Some(quote))) {
             Some((inner, quote)) => inner.replace(&format!("{quote}{quote}"), &quote.to_string()),

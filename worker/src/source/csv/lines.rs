@@ -90,7 +90,11 @@ impl LineBase {
             return Some(before);
         }
         let stretches = self.stretches.as_ref()?;
-        let before = stretches.lock().unwrap_or_else(PoisonError::into_inner).count(&self.path, self.start).ok()?;
+        let before = stretches
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .count(&self.path, self.start)
+            .ok()?;
         Some(*self.before.get_or_init(|| before))
     }
 }
@@ -113,7 +117,11 @@ impl Stretches {
                 continue;
             }
             // Up to the next stretch that can be used.
-            let next = self.0.range(at + 1..to).find(|(_, (end, _))| *end <= to).map_or(to, |(&start, _)| start);
+            let next = self
+                .0
+                .range(at + 1..to)
+                .find(|(_, (end, _))| *end <= to)
+                .map_or(to, |(&start, _)| start);
             let file = match &mut file {
                 Some(file) => file,
                 none => none.insert(File::open(path)?),

@@ -20,6 +20,6 @@ mod tests;
 
 pub use columns::{arrow_type, column_type};
 pub use input::MAX_RECORD;
-pub use layout::{Codec, Format, Layout, columns_of_header};
 pub(crate) use layout::projected;
+pub use layout::{Codec, Format, Layout, columns_of_header};
 pub use reader::{CsvReader, header_of};

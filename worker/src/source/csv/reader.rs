@@ -183,9 +183,18 @@ impl CsvReader {
             .map(|&column| rows.decode(column, self.layout.columns[column].1, &block.buffer, utf8, &mut flaws))
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
-        let mut batch = RecordBatch::try_new_with_options(self.layout.schema(), decoded, &options)
-            .map_err(|error| data(format!("{}: a batch of columns does not fit together: {error}", origin.path)))?;
-        origin.starts = self.firsts.iter().map(|&first| self.scan.ends[first as usize - 1] + 1).collect();
+        let mut batch =
+            RecordBatch::try_new_with_options(self.layout.schema(), decoded, &options).map_err(|error| {
+                data(format!(
+                    "{}: a batch of columns does not fit together: {error}",
+                    origin.path
+                ))
+            })?;
+        origin.starts = self
+            .firsts
+            .iter()
+            .map(|&first| self.scan.ends[first as usize - 1] + 1)
+            .collect();
         if !flaws.is_empty() {
             flaws.sort_by_key(|flaw| flaw.row);
             flaws.dedup_by_key(|flaw| flaw.row);
@@ -221,13 +230,20 @@ impl CsvReader {
         self.firsts.clear();
         self.firsts.reserve(lines.len());
         let regular = self.scan.odd.is_empty()
-            && lines.iter().enumerate().all(|(at, &to)| to as usize == 1 + (at + 1) * columns);
+            && lines
+                .iter()
+                .enumerate()
+                .all(|(at, &to)| to as usize == 1 + (at + 1) * columns);
         let mut records = self.intake.records;
         if regular {
             let mut first = 1;
             for &to in lines {
                 let start = self.scan.ends[first as usize - 1] as usize + 1;
-                records.add(xxh3_128(record(&block.buffer, start, self.scan.ends[to as usize - 1] as usize)));
+                records.add(xxh3_128(record(
+                    &block.buffer,
+                    start,
+                    self.scan.ends[to as usize - 1] as usize,
+                )));
                 self.firsts.push(first);
                 first = to;
             }
@@ -261,7 +277,10 @@ impl CsvReader {
             }
             match fields == columns {
                 true => self.firsts.push(row),
-                false => faults.push((start, format!("the record has {fields} fields; the columns are {columns}"))),
+                false => faults.push((
+                    start,
+                    format!("the record has {fields} fields; the columns are {columns}"),
+                )),
             }
         }
         self.intake.records = records;
@@ -292,7 +311,11 @@ const OPEN_QUOTE: &str = "a quote is still open at the end of the line: one line
 /// The bytes of a line, the carriage return of a CRLF taken off.
 #[inline(always)]
 fn record(buffer: &[u8], start: usize, end: usize) -> &[u8] {
-    let end = if end > start && buffer[end - 1] == b'\r' { end - 1 } else { end };
+    let end = if end > start && buffer[end - 1] == b'\r' {
+        end - 1
+    } else {
+        end
+    };
     &buffer[start..end]
 }
 
@@ -306,7 +329,9 @@ impl SourceReader for CsvReader {
             if self.current.is_none() && !self.open_next()? {
                 return Ok(None);
             }
-            let Some((input, _, base)) = &mut self.current else { continue };
+            let Some((input, _, base)) = &mut self.current else {
+                continue;
+            };
             match input.next(&mut self.pool, &mut self.scan, &self.layout)? {
                 Some(block) => {
                     if self.unit == Unit::Byte {
@@ -350,7 +375,10 @@ impl CsvOrigin {
             raw.truncate(raw.floor_char_boundary(Place::MAX_RAW));
         }
         let within = memchr::memchr_iter(b'\n', &self.buffer[PAD..start]).count() as u64;
-        let line = self.base.newlines_before().map(|before| before + self.newlines_before + within + 1);
+        let line = self
+            .base
+            .newlines_before()
+            .map(|before| before + self.newlines_before + within + 1);
         Place {
             file: self.path.to_string(),
             line,

@@ -54,7 +54,9 @@ impl Scan {
         self.ends.push(from as u32 - 1);
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("popcnt")
+            if is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("bmi1")
+                && is_x86_feature_detected!("popcnt")
             {
                 // SAFETY: the features were just detected.
                 unsafe { self.run_avx2(block, from, to, signs) };
@@ -97,11 +99,7 @@ impl Scan {
         use std::arch::x86_64::*;
         // SAFETY: SSE2 is part of x86-64.
         let sign = |byte: u8| unsafe { _mm_set1_epi8(byte as i8) };
-        let (separators, newlines, quotes) = (
-            sign(signs.delimiter),
-            sign(b'\n'),
-            sign(signs.quote.unwrap_or(b'\n')),
-        );
+        let (separators, newlines, quotes) = (sign(signs.delimiter), sign(b'\n'), sign(signs.quote.unwrap_or(b'\n')));
         self.drive(block, from, to, signs.quote.is_some(), |at: *const u8| {
             let mut masks = Masks {
                 separator: 0,
@@ -242,7 +240,10 @@ impl Scan {
             // SAFETY: `run` reserved one entry for each byte of text.
             unsafe {
                 let lines = self.lines.len();
-                self.lines.as_mut_ptr().add(lines).write(had as u32 + up_to.count_ones());
+                self.lines
+                    .as_mut_ptr()
+                    .add(lines)
+                    .write(had as u32 + up_to.count_ones());
                 self.lines.set_len(lines + 1);
             }
             rest &= rest - 1;
@@ -369,7 +370,11 @@ mod tests {
                 sse2.run_sse2(&block, from, to, signs);
                 sse2.odd.sort_unstable();
                 sse2.odd.dedup();
-                assert_eq!((best.ends, best.lines, best.odd), (sse2.ends, sse2.lines, sse2.odd), "{text}");
+                assert_eq!(
+                    (best.ends, best.lines, best.odd),
+                    (sse2.ends, sse2.lines, sse2.odd),
+                    "{text}"
+                );
             }
         }
     }

@@ -81,7 +81,14 @@ impl Case {
 
     fn reader(&self, low: u64, high: u64) -> CsvReader {
         let range = UnitRange::new(low, high);
-        CsvReader::new(self.layout.clone(), self.dir.path().to_path_buf(), self.files.clone(), 0, self.unit, range)
+        CsvReader::new(
+            self.layout.clone(),
+            self.dir.path().to_path_buf(),
+            self.files.clone(),
+            0,
+            self.unit,
+            range,
+        )
     }
 
     fn read(&self, low: u64, high: u64) -> Result<Got, TaskError> {
@@ -89,17 +96,27 @@ impl Case {
         let mut got = Got::default();
         while let Some(input) = reader.next_batch()? {
             let options = FormatOptions::new().with_null("\\N");
-            let columns: Vec<_> =
-                input.batch.columns().iter().map(|c| ArrayFormatter::try_new(c, &options).unwrap()).collect();
+            let columns: Vec<_> = input
+                .batch
+                .columns()
+                .iter()
+                .map(|c| ArrayFormatter::try_new(c, &options).unwrap())
+                .collect();
             for row in 0..input.batch.num_rows() {
-                got.rows.push(columns.iter().map(|column| column.value(row).to_string()).collect());
+                got.rows
+                    .push(columns.iter().map(|column| column.value(row).to_string()).collect());
             }
             for column in input.batch.columns() {
                 if let Some(views) = column.as_string_view_opt() {
                     views.to_data().validate_full().unwrap();
                 }
             }
-            let Intake { read, bytes, records, rejects } = reader.take_intake();
+            let Intake {
+                read,
+                bytes,
+                records,
+                rejects,
+            } = reader.take_intake();
             got.read += read;
             got.bytes += bytes;
             got.records += records;
@@ -136,10 +153,19 @@ fn fields_become_values() {
     check("a,b\r\n1,x\r\n2,\"y\"\r\n", &[&["1", "x"], &["2", "y"]]);
     check("\u{feff}a,b\n1,x\n", &[&["1", "x"]]);
     check("a,b\n,\n\"7\",\"\"\n", &[&["\\N", "\\N"], &["7", ""]]);
-    check("a,b\n1,\"x,y\"\n2,\"say \"\"hi\"\" to all of them\"\n", &[&["1", "x,y"], &["2", "say \"hi\" to all of them"]]);
-    check("a,b\n1,5\" pipe\n2,\"\"\"q\"\"\"\n", &[&["1", "5\" pipe"], &["2", "\"q\""]]);
+    check(
+        "a,b\n1,\"x,y\"\n2,\"say \"\"hi\"\" to all of them\"\n",
+        &[&["1", "x,y"], &["2", "say \"hi\" to all of them"]],
+    );
+    check(
+        "a,b\n1,5\" pipe\n2,\"\"\"q\"\"\"\n",
+        &[&["1", "5\" pipe"], &["2", "\"q\""]],
+    );
     check("a,b\n\n1,x\n\r\n\n", &[&["1", "x"]]);
-    check("a,b\n1,größer als zwölf Bytes\n2,é\n", &[&["1", "größer als zwölf Bytes"], &["2", "é"]]);
+    check(
+        "a,b\n1,größer als zwölf Bytes\n2,é\n",
+        &[&["1", "größer als zwölf Bytes"], &["2", "é"]],
+    );
     check("a,b\n", &[]);
     check("a,b", &[]);
     check("", &[]);
@@ -155,7 +181,13 @@ fn every_type_is_read() {
         ("u16", ColumnType::Uint16),
         ("f32", ColumnType::Float32),
         ("f64", ColumnType::Float64),
-        ("dec", ColumnType::Decimal { precision: 12, scale: 2 }),
+        (
+            "dec",
+            ColumnType::Decimal {
+                precision: 12,
+                scale: 2,
+            },
+        ),
         ("ok", ColumnType::Bool),
         ("day", ColumnType::Date),
         ("at", ColumnType::Timestamp),
@@ -165,7 +197,16 @@ fn every_type_is_read() {
         &columns,
     );
     assert_eq!(got.rejects, []);
-    let row = ["-128", "65535", "0.5", "1000.0", "17.00", "true", "2024-02-29", "2024-02-29T01:02:03.500"];
+    let row = [
+        "-128",
+        "65535",
+        "0.5",
+        "1000.0",
+        "17.00",
+        "true",
+        "2024-02-29",
+        "2024-02-29T01:02:03.500",
+    ];
     assert_eq!(got.rows, [row, ["\\N"; 8]]);
 }
 
@@ -175,26 +216,45 @@ fn bad_records_are_rejected_with_place_and_reason() {
     let got = one(content, &AB);
     assert_eq!(got.rows, [["1", "x"], ["8", "ok"]]);
     assert_eq!(got.read, 8);
-    let told: Vec<(u64, &str, &str)> =
-        got.rejects.iter().map(|r| (r.place.line.unwrap(), r.place.raw.as_str(), r.reason.as_str())).collect();
+    let told: Vec<(u64, &str, &str)> = got
+        .rejects
+        .iter()
+        .map(|r| (r.place.line.unwrap(), r.place.raw.as_str(), r.reason.as_str()))
+        .collect();
     let expected = [
         (3, "x7,y", "column a: «x7» is not a whole number"),
         (4, "3", "the record has 1 fields; the columns are 2"),
         (5, "4,a,b", "the record has 3 fields"),
         (6, "5,\"open", "`multiline: true`"),
         (7, "6,\"a\"b", "column b: «\"a\"b» has text behind its closing quote"),
-        (8, "99999999999999999999,z", "column a: «99999999999999999999» is not a whole number from -9223372036854775808"),
+        (
+            8,
+            "99999999999999999999,z",
+            "column a: «99999999999999999999» is not a whole number from -9223372036854775808",
+        ),
     ];
     assert_eq!(told.len(), expected.len(), "{told:?}");
     for ((line, raw, reason), (line_, raw_, part)) in told.into_iter().zip(expected) {
         assert_eq!((line, raw), (line_, raw_));
         assert!(reason.contains(part), "{reason}");
     }
-    assert!(got.rejects.iter().all(|reject| reject.rule == "parse" && reject.place.file == "f.csv"));
-    let case = Case::new(&[("f", b"a,b\n1,\xff\n2,caf\xc3\xa9\n3,\"\xff\"\"\"\n")], format(true), &AB);
+    assert!(
+        got.rejects
+            .iter()
+            .all(|reject| reject.rule == "parse" && reject.place.file == "f.csv")
+    );
+    let case = Case::new(
+        &[("f", b"a,b\n1,\xff\n2,caf\xc3\xa9\n3,\"\xff\"\"\"\n")],
+        format(true),
+        &AB,
+    );
     let got = case.all();
     assert_eq!(got.rows, [["2", "café"]]);
-    assert!(got.rejects[0].reason.contains("is not text in UTF-8"), "{:?}", got.rejects);
+    assert!(
+        got.rejects[0].reason.contains("is not text in UTF-8"),
+        "{:?}",
+        got.rejects
+    );
     assert_eq!(got.rejects[1].place.line, Some(4));
 }
 
@@ -217,7 +277,10 @@ fn headers_are_checked() {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         columns_of_header("f.csv", &names, &declared).map_err(|error| error.message)
     };
-    assert_eq!(of(&["a", "b"]).unwrap(), [("a".into(), ColumnType::String), ("b".into(), ColumnType::Int64)]);
+    assert_eq!(
+        of(&["a", "b"]).unwrap(),
+        [("a".into(), ColumnType::String), ("b".into(), ColumnType::Int64)]
+    );
     assert!(of(&["a"]).unwrap_err().contains("no column b"));
     assert!(of(&["b", "a", "b"]).unwrap_err().contains("column b twice"));
     let files: [(&str, &[u8]); 2] = [("1.csv", b"a,b\n1,x\n"), ("2.csv", b"b,a\n1,x\n")];
@@ -233,7 +296,10 @@ fn a_line_without_end_is_refused_in_bounded_memory() {
     let case = Case::new(&[("f.csv", &content)], format(true), &AB);
     let error = case.read(0, case.units()).map(|got| got.read).unwrap_err();
     assert_eq!(error.class, ErrorClass::Data);
-    assert!(error.message.contains("f.csv: the line at byte 8 has no end"), "{error}");
+    assert!(
+        error.message.contains("f.csv: the line at byte 8 has no end"),
+        "{error}"
+    );
     let error = case.read(100, case.units()).map(|got| got.read).unwrap_err();
     assert_eq!(error.class, ErrorClass::Data);
     // A long record below the limit is one record.
@@ -241,7 +307,10 @@ fn a_line_without_end_is_refused_in_bounded_memory() {
     content.extend_from_slice(b"\n3,z\n");
     let case = Case::new(&[("f.csv", &content)], format(true), &AB);
     let got = case.all();
-    assert_eq!(got.rows.iter().map(|row| row[1].len()).collect::<Vec<_>>(), [1, 3 * 1024 * 1024 - 10, 1]);
+    assert_eq!(
+        got.rows.iter().map(|row| row[1].len()).collect::<Vec<_>>(),
+        [1, 3 * 1024 * 1024 - 10, 1]
+    );
 }
 
 #[test]
@@ -270,7 +339,10 @@ fn compressed_files_are_units_and_must_be_whole() {
     assert_eq!(case.units(), 3);
     let all = case.all();
     assert_eq!(all.read, 2 * 199_999 + 1);
-    assert_eq!(all.bytes, files.iter().map(|(_, content)| content.len() as u64).sum::<u64>() - 4);
+    assert_eq!(
+        all.bytes,
+        files.iter().map(|(_, content)| content.len() as u64).sum::<u64>() - 4
+    );
     let mut sum = RecordHash::default();
     for unit in 0..3 {
         sum += case.read(unit, unit + 1).unwrap().records;
@@ -289,8 +361,15 @@ fn compressed_files_are_units_and_must_be_whole() {
 
 #[test]
 fn line_numbers_hold_in_every_range() {
-    let content: String =
-        (0..20_000).map(|i| if i % 1000 == 7 { "bad,x\n".into() } else { format!("{i},t\n") }).collect();
+    let content: String = (0..20_000)
+        .map(|i| {
+            if i % 1000 == 7 {
+                "bad,x\n".into()
+            } else {
+                format!("{i},t\n")
+            }
+        })
+        .collect();
     let content = format!("a,b\n{content}");
     let case = Case::new(&[("f.csv", content.as_bytes())], format(true), &AB);
     let expected: Vec<u64> = (0..20).map(|i| i * 1000 + 7 + 2).collect();
@@ -339,7 +418,10 @@ fn line() -> impl Strategy<Value = String> {
     let stray = "[a-z]{1,3}\"[a-z\"]{0,4}";
     let field = prop_oneof![6 => plain, 3 => quoted, 1 => stray];
     let fields = prop_oneof![8 => prop::collection::vec(field.clone(), 3), 1 => prop::collection::vec(field, 0..6)];
-    (fields, prop_oneof![4 => Just("\n"), 1 => Just("\r\n"), 1 => Just("\n\n")])
+    (
+        fields,
+        prop_oneof![4 => Just("\n"), 1 => Just("\r\n"), 1 => Just("\n\n")],
+    )
         .prop_map(|(fields, end)| fields.join(",") + end)
 }
 
@@ -421,13 +503,21 @@ fn a_reader_opened_at_any_stop_gives_the_rest() {
         content.push_str(&format!("{i},\"text, {}\"\n", "x".repeat(i % 40)));
     }
     let half = content.len() / 2;
-    let files: [(&str, &[u8]); 3] = [("1", content.as_bytes()), ("2", b"a,b\n"), ("3", content[..half].as_bytes())];
+    let files: [(&str, &[u8]); 3] = [
+        ("1", content.as_bytes()),
+        ("2", b"a,b\n"),
+        ("3", content[..half].as_bytes()),
+    ];
     let case = Case::new(&files, format(true), &AB);
     let all = case.all();
     assert!(all.stops.len() > 5);
     for &(position, before) in &all.stops {
         let rest = case.read(position, case.units()).unwrap();
-        assert_eq!(rest.rows, all.rows[(before as usize).min(all.rows.len())..], "from {position}");
+        assert_eq!(
+            rest.rows,
+            all.rows[(before as usize).min(all.rows.len())..],
+            "from {position}"
+        );
     }
     assert!(Path::new(&case.dir.path().join("1")).exists());
 }

@@ -229,7 +229,7 @@ fn float64(text: Text<'_>, start: usize, end: usize) -> Option<f64> {
     let negative = text.byte(start) == b'-';
     match short_decimal(text, start + usize::from(negative), end) {
         Some((digits, fraction)) if digits <= 1 << 53 => {
-            let value = digits as f64 / POWERS[fraction as usize];
+            let value = digits as i64 as f64 / POWERS[fraction as usize];
             Some(if negative { -value } else { value })
         }
         _ => slowly(text.slice(start, end)),
@@ -242,7 +242,7 @@ fn float32(text: Text<'_>, start: usize, end: usize) -> Option<f32> {
     let negative = text.byte(start) == b'-';
     match short_decimal(text, start + usize::from(negative), end) {
         Some((digits, fraction)) if digits <= 1 << 24 && fraction <= 10 => {
-            let value = digits as f32 / POWERS[fraction as usize] as f32;
+            let value = digits as i64 as f32 / POWERS[fraction as usize] as f32;
             Some(if negative { -value } else { value })
         }
         _ => slowly(text.slice(start, end)),
@@ -333,27 +333,66 @@ fn date(text: Text<'_>, start: usize, end: usize) -> Option<i32> {
     ten_byte_date(text.word(start), text.word(start + 2))
 }
 
+/// Years in which nearly all dates lie: their months are looked up.
+const TABLE_FROM: u32 = 1900;
+const TABLE_YEARS: u32 = 256;
+
+/// For each month of these years, sixteen places a year: the day before its first, times 64, plus
+/// its number of days (0 where there is no such month).
+static MONTHS: [i32; 16 * TABLE_YEARS as usize] = {
+    let mut months = [0; 16 * TABLE_YEARS as usize];
+    let mut at = 0;
+    while at < months.len() {
+        let (year, month) = (TABLE_FROM + at as u32 / 16, at as u32 % 16);
+        let days = days_in_month(year, month);
+        if days > 0 {
+            months[at] = (days_before_month(year, month) << 6) + days as i32;
+        }
+        at += 1;
+    }
+    months
+};
+
 /// `first` holds `YYYY-MM-`, `last` holds `YY-MM-DD`.
 #[inline(always)]
 fn ten_byte_date(first: u64, last: u64) -> Option<i32> {
     const DASHES: u64 = 0xFF00_00FF_0000_0000;
-    const DAYS: [u8; 16] = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0, 0, 0];
     let digits = (first & 0xFFFF_FFFF) | (first >> 8) & 0xFFFF_0000_0000 | last & 0xFFFF_0000_0000_0000;
     if first & DASHES != 0x2D00_002D_0000_0000 || !all_digits(digits) {
         return None;
     }
-    let number = eight_digits(digits) as u32;
-    let (year, month, day) = (number / 10_000, number / 100 % 100, number % 100);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let in_month = u32::from(*DAYS.get(month as usize)?) + u32::from(leap && month == 2);
-    if day.wrapping_sub(1) >= in_month {
-        return None;
+    let digits = digits & 0x0F0F_0F0F_0F0F_0F0F;
+    let pairs = digits.wrapping_mul(10).wrapping_add(digits >> 8);
+    let pair = |at: u32| (pairs >> (16 * at)) as u32 & 0xFF;
+    let (year, month, day) = (pair(0) * 100 + pair(1), pair(2), pair(3));
+    let in_table = year.wrapping_sub(TABLE_FROM);
+    let (before, days) = if in_table < TABLE_YEARS && month < 16 {
+        let entry = MONTHS[(in_table * 16 + month) as usize];
+        (entry >> 6, entry as u32 & 63)
+    } else {
+        (days_before_month(year, month), days_in_month(year, month))
+    };
+    (day.wrapping_sub(1) < days).then(|| before + day as i32)
+}
+
+/// 0 for what is no month.
+const fn days_in_month(year: u32, month: u32) -> u32 {
+    match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        _ => 0,
     }
-    // `days_from_civil` without eras: 400 years are added so that nothing is negative.
-    let year = year + 400 - u32::from(month <= 2);
+}
+
+/// Days since 1970-01-01 of the day before a month: Howard Hinnant's `days_from_civil`, without eras;
+/// 400 years are added so that nothing is negative.
+const fn days_before_month(year: u32, month: u32) -> i32 {
+    let year = year + 400 - (month <= 2) as u32;
     let shifted_month = if month > 2 { month - 3 } else { month + 9 };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * shifted_month + 2) / 5 + day - 1;
-    Some(days as i32 - 719_468 - 146_097)
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * shifted_month + 2) / 5;
+    days as i32 - 719_468 - 146_097 - 1
 }
 
 /// Microseconds since 1970-01-01T00:00:00 of `YYYY-MM-DD`, then optionally `T` or a space and
@@ -463,77 +502,94 @@ mod tests {
     ) {
         for &(text, expected) in cases {
             for neighbour in [b',', b'7', b'.', b'-', 0xFF] {
-                assert_eq!(with(text, neighbour, &parse), expected, "{text:?} beside {}", neighbour as char);
+                assert_eq!(
+                    with(text, neighbour, &parse),
+                    expected,
+                    "{text:?} beside {}",
+                    neighbour as char
+                );
             }
         }
     }
 
     #[test]
     fn whole_numbers() {
-        check(int, &[
-            ("0", Some(0)),
-            ("-1", Some(-1)),
-            ("+5", Some(5)),
-            ("12345678", Some(12_345_678)),
-            ("123456789", Some(123_456_789)),
-            ("-1234567890123456", Some(-1_234_567_890_123_456)),
-            ("12345678901234567", Some(12_345_678_901_234_567)),
-            ("9223372036854775807", Some(i64::MAX)),
-            ("-9223372036854775808", Some(i64::MIN)),
-            ("9223372036854775808", None),
-            ("00000000000000000000000007", Some(7)),
-            ("-", None),
-            ("+", None),
-            ("--1", None),
-            ("1.0", None),
-            (" 1", None),
-            ("1 ", None),
-            ("12a45678", None),
-            ("1234567:", None),
-            ("1234567/", None),
-            ("é", None),
-        ]);
-        check(uint, &[
-            ("18446744073709551615", Some(u64::MAX)),
-            ("18446744073709551616", None),
-            ("-1", None),
-            ("17", Some(17)),
-        ]);
+        check(
+            int,
+            &[
+                ("0", Some(0)),
+                ("-1", Some(-1)),
+                ("+5", Some(5)),
+                ("12345678", Some(12_345_678)),
+                ("123456789", Some(123_456_789)),
+                ("-1234567890123456", Some(-1_234_567_890_123_456)),
+                ("12345678901234567", Some(12_345_678_901_234_567)),
+                ("9223372036854775807", Some(i64::MAX)),
+                ("-9223372036854775808", Some(i64::MIN)),
+                ("9223372036854775808", None),
+                ("00000000000000000000000007", Some(7)),
+                ("-", None),
+                ("+", None),
+                ("--1", None),
+                ("1.0", None),
+                (" 1", None),
+                ("1 ", None),
+                ("12a45678", None),
+                ("1234567:", None),
+                ("1234567/", None),
+                ("é", None),
+            ],
+        );
+        check(
+            uint,
+            &[
+                ("18446744073709551615", Some(u64::MAX)),
+                ("18446744073709551616", None),
+                ("-1", None),
+                ("17", Some(17)),
+            ],
+        );
     }
 
     #[test]
     fn decimals_are_exact() {
         let parse = |text: Text<'_>, start, end| Fixed::new(12, 2).decimal(text, start, end);
-        check(parse, &[
-            ("21168.23", Some(2_116_823)),
-            ("17", Some(1700)),
-            ("0.04", Some(4)),
-            (".5", Some(50)),
-            ("5.", Some(500)),
-            ("-0.1", Some(-10)),
-            ("+1.25", Some(125)),
-            ("1.2300", Some(123)),
-            ("1.235", None),
-            ("9999999999.99", Some(999_999_999_999)),
-            ("10000000000.00", None),
-            ("10000000000", None),
-            ("000000000000000000001.50", Some(150)),
-            (".", None),
-            ("-", None),
-            ("-.", None),
-            ("1..2", None),
-            ("1.2.3", None),
-            ("12345678.1.1", None),
-            ("1e3", None),
-            ("1,2", None),
-        ]);
+        check(
+            parse,
+            &[
+                ("21168.23", Some(2_116_823)),
+                ("17", Some(1700)),
+                ("0.04", Some(4)),
+                (".5", Some(50)),
+                ("5.", Some(500)),
+                ("-0.1", Some(-10)),
+                ("+1.25", Some(125)),
+                ("1.2300", Some(123)),
+                ("1.235", None),
+                ("9999999999.99", Some(999_999_999_999)),
+                ("10000000000.00", None),
+                ("10000000000", None),
+                ("000000000000000000001.50", Some(150)),
+                (".", None),
+                ("-", None),
+                ("-.", None),
+                ("1..2", None),
+                ("1.2.3", None),
+                ("12345678.1.1", None),
+                ("1e3", None),
+                ("1,2", None),
+            ],
+        );
         let whole = |text: Text<'_>, start, end| Fixed::new(38, 0).decimal(text, start, end);
-        check(whole, &[
-            ("99999999999999999999999999999999999999", Some(10i128.pow(38) - 1)),
-            ("100000000000000000000000000000000000000", None),
-            ("1.0", Some(1)),
-            ("1.5", None),
-        ]);
+        check(
+            whole,
+            &[
+                ("99999999999999999999999999999999999999", Some(10i128.pow(38) - 1)),
+                ("100000000000000000000000000000000000000", None),
+                ("1.0", Some(1)),
+                ("1.5", None),
+            ],
+        );
         let thousands = |text: Text<'_>, start, end| Fixed::new(5, -3).decimal(text, start, end);
         check(thousands, &[("12000", Some(12)), ("12500", None)]);
     }
@@ -541,9 +597,26 @@ mod tests {
     #[test]
     fn floats_round_as_the_standard_library_does() {
         let texts = [
-            "0", "-0", "0.1", "-0.05", "123456.789", "1e10", "1E-5", "inf", "NaN", "9007199254740993", "0.30000000000000004",
-            "1234567890.123456", "179769313486231570000000000000000000000000", "5e-324", ".5", "5.", "1.7976931348623157e308",
-            "16777217", "0.1234567", "3.4028236e38",
+            "0",
+            "-0",
+            "0.1",
+            "-0.05",
+            "123456.789",
+            "1e10",
+            "1E-5",
+            "inf",
+            "NaN",
+            "9007199254740993",
+            "0.30000000000000004",
+            "1234567890.123456",
+            "179769313486231570000000000000000000000000",
+            "5e-324",
+            ".5",
+            "5.",
+            "1.7976931348623157e308",
+            "16777217",
+            "0.1234567",
+            "3.4028236e38",
         ];
         for text in texts {
             let (wide, narrow): (f64, f32) = (text.parse().unwrap(), text.parse().unwrap());
@@ -552,31 +625,45 @@ mod tests {
             let got = with(text, b'7', float32).unwrap();
             assert_eq!(got.to_bits(), narrow.to_bits(), "{text}");
         }
-        check(float64, &[("", None), (".", None), ("-", None), ("1..", None), ("1,5", None), ("x", None), ("1e", None)]);
+        check(
+            float64,
+            &[
+                ("", None),
+                (".", None),
+                ("-", None),
+                ("1..", None),
+                ("1,5", None),
+                ("x", None),
+                ("1e", None),
+            ],
+        );
     }
 
     #[test]
     fn dates_are_days_of_the_calendar() {
-        check(date, &[
-            ("1970-01-01", Some(0)),
-            ("1996-03-13", Some(day(1996, 3, 13))),
-            ("2024-02-29", Some(day(2024, 2, 29))),
-            ("2023-02-29", None),
-            ("1900-02-29", None),
-            ("2000-02-29", Some(day(2000, 2, 29))),
-            ("0000-01-01", Some(day(0, 1, 1))),
-            ("9999-12-31", Some(day(9999, 12, 31))),
-            ("1998-99-99", None),
-            ("1998-12-32", None),
-            ("1998-12-00", None),
-            ("1998-00-10", None),
-            ("1998-13-10", None),
-            ("1998/12/10", None),
-            ("98-12-10", None),
-            ("1998-1-1", None),
-            ("1998-12-1x", None),
-            ("1998-12-101", None),
-        ]);
+        check(
+            date,
+            &[
+                ("1970-01-01", Some(0)),
+                ("1996-03-13", Some(day(1996, 3, 13))),
+                ("2024-02-29", Some(day(2024, 2, 29))),
+                ("2023-02-29", None),
+                ("1900-02-29", None),
+                ("2000-02-29", Some(day(2000, 2, 29))),
+                ("0000-01-01", Some(day(0, 1, 1))),
+                ("9999-12-31", Some(day(9999, 12, 31))),
+                ("1998-99-99", None),
+                ("1998-12-32", None),
+                ("1998-12-00", None),
+                ("1998-00-10", None),
+                ("1998-13-10", None),
+                ("1998/12/10", None),
+                ("98-12-10", None),
+                ("1998-1-1", None),
+                ("1998-12-1x", None),
+                ("1998-12-101", None),
+            ],
+        );
         for days in (-719_528..2_932_896).step_by(97) {
             let shown = gapless_common::key::Key::Int(days.into()).display(gapless_common::key::KeyType::Date);
             assert_eq!(with(&shown, b'9', date), Some(days), "{shown}");
@@ -586,28 +673,37 @@ mod tests {
     #[test]
     fn timestamps() {
         const SECOND: i64 = 1_000_000;
-        check(timestamp, &[
-            ("1970-01-02", Some(86_400 * SECOND)),
-            ("1970-01-01T00:00:01.5", Some(1_500_000)),
-            ("1970-01-01 01:02", Some(3720 * SECOND)),
-            ("1970-01-01T00:00:00.123456000Z", Some(123_456)),
-            ("1970-01-01T00:00:00.1234567", None),
-            ("1970-01-01T01:00:00+01:00", Some(0)),
-            ("1969-12-31T23:59:59.999999", Some(-1)),
-            ("1970-01-01T00:00:00-0130", Some(5400 * SECOND)),
-            ("1970-01-01T24:00:00", None),
-            ("1970-01-01T00:60:00", None),
-            ("1970-01-01T00:00:00.", None),
-            ("1970-01-01X00:00:00", None),
-            ("2023-02-29T00:00:00", None),
-            ("1970-01-01T", None),
-            ("x", None),
-        ]);
+        check(
+            timestamp,
+            &[
+                ("1970-01-02", Some(86_400 * SECOND)),
+                ("1970-01-01T00:00:01.5", Some(1_500_000)),
+                ("1970-01-01 01:02", Some(3720 * SECOND)),
+                ("1970-01-01T00:00:00.123456000Z", Some(123_456)),
+                ("1970-01-01T00:00:00.1234567", None),
+                ("1970-01-01T01:00:00+01:00", Some(0)),
+                ("1969-12-31T23:59:59.999999", Some(-1)),
+                ("1970-01-01T00:00:00-0130", Some(5400 * SECOND)),
+                ("1970-01-01T24:00:00", None),
+                ("1970-01-01T00:60:00", None),
+                ("1970-01-01T00:00:00.", None),
+                ("1970-01-01X00:00:00", None),
+                ("2023-02-29T00:00:00", None),
+                ("1970-01-01T", None),
+                ("x", None),
+            ],
+        );
     }
 
     #[test]
     fn booleans() {
-        for (text, expected) in [("TRUE", Some(true)), ("f", Some(false)), ("0", Some(false)), ("yes", Some(true)), ("2", None)] {
+        for (text, expected) in [
+            ("TRUE", Some(true)),
+            ("f", Some(false)),
+            ("0", Some(false)),
+            ("yes", Some(true)),
+            ("2", None),
+        ] {
             assert_eq!(boolean(text.as_bytes()), expected, "{text}");
         }
     }
