@@ -173,6 +173,8 @@ impl Stage1 {
             started_micros: 0,
             scratch: folder.path().join("scratch"),
             frame: Some(frame),
+            preparation: None,
+            seal: None,
         };
         Self {
             folder,

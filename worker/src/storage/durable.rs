@@ -331,11 +331,13 @@ mod tests {
     fn of_many_creators_one_wins_and_all_agree() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("000001.json");
+        let together = std::sync::Barrier::new(16);
         let outcomes: Vec<(String, Created)> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..16)
                 .map(|number| {
-                    let path = &path;
+                    let (path, together) = (&path, &together);
                     scope.spawn(move || {
+                        together.wait();
                         let content = format!("writer {number}");
                         (
                             content.clone(),

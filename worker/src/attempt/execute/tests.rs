@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    sink::SealedChunk,
     attempt::{CommittedPartition, StepContext},
     source::{InputBatch, Intake, Origin, Place},
 };
@@ -179,6 +180,10 @@ impl ChunkSink for Rows {
         Ok(())
     }
 
+    fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError> {
+        Ok(SealedChunk::default())
+    }
+
     fn finish(self: Box<Self>) -> Result<Vec<DataFile>, TaskError> {
         let file = DataFile {
             path: format!("chunk-{}", self.seq),
@@ -320,6 +325,8 @@ fn assignment(case: &Case) -> Assignment {
             started_micros: 0,
             scratch: ".".into(),
             frame: None,
+            preparation: None,
+            seal: None,
         }),
     }
 }
