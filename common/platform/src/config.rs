@@ -300,7 +300,7 @@ fn processors() -> u32 {
 /// The settings of a config file as texts: a mapping of scalars, lists for lists.
 fn read_file(path: &Path, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
     let malformed = |reason: String| ConfigError::Malformed {
-        path: path.clone(),
+        path: path.to_path_buf(),
         reason,
     };
     // A file of comments alone is an empty one.
@@ -317,7 +317,7 @@ fn read_file(path: &Path, text: &str) -> Result<BTreeMap<Setting, String>, Confi
         let Some(setting) = Setting::from_name(&name) else {
             let suggestion = nearest(&name, &Setting::ALL.map(Setting::name));
             return Err(ConfigError::UnknownSetting {
-                path: path.clone(),
+                path: path.to_path_buf(),
                 name,
                 suggestion,
             });
