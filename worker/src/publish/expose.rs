@@ -57,7 +57,8 @@ impl Exposure<'_> {
     }
 
     /// Makes visible what was laid out by this attempt. `files` are those of the verdict, in the
-    /// order of `accounts`.
+    /// order of `accounts`. An error may also mean that another publisher was faster: ask
+    /// [`is_exposed`](Self::is_exposed) then.
     pub fn expose(
         &self,
         accounts: &Accounts,
@@ -69,7 +70,7 @@ impl Exposure<'_> {
         match self.exists {
             Exists::Append => self.append(accounts, files, generation, &place, gate),
             Exists::Fail => {
-                if move_folder(&place, output)? || self.is_exposed() {
+                if move_folder(&place, output)? {
                     return Ok(());
                 }
                 Err(TaskError::new(

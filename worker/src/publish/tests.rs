@@ -302,7 +302,20 @@ fn an_output_that_is_taken_is_refused_with_the_remedy() {
 #[test]
 fn what_does_not_add_up_is_not_published() {
     type Spoil = fn(&mut Run);
-    let cases: [(&str, Spoil); 8] = [
+    let cases: [(&str, Spoil); 9] = [
+        ("begins at 15 where the one before ended at 14", |run| {
+            // A hole between two chunks that the sums do not show.
+            let name = crate::storage::ChunkName {
+                stage: Stage::Execute,
+                partition: 1,
+                attempt: fence(11).id,
+                seq: 1,
+            };
+            let path = run.folders().manifest_file(name);
+            let mut manifest: ChunkManifest = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            manifest.previous += 1;
+            fs::write(path, serde_json::to_vec(&manifest).unwrap()).unwrap();
+        }),
         ("is missing", |run| {
             let name = crate::storage::ChunkName {
                 stage: Stage::Execute,
