@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
+    array::{Array, RecordBatch},
     datatypes::{Schema, SchemaRef},
     util::display::{ArrayFormatter, FormatOptions},
 };

@@ -245,9 +245,10 @@ impl<'a> Scatter<'a> {
             return Ok(());
         }
         self.chunk.counters.rejected += rejects.len() as u64;
+        let name = self.name() + ".ndjson";
         let writer = match &mut self.chunk.rejects {
             Some(writer) => writer,
-            none => none.insert(RejectWriter::create(&self.folders.rejects, self.name() + ".ndjson")?),
+            none => none.insert(RejectWriter::create(&self.folders.rejects, name)?),
         };
         writer.write(rejects)
     }
