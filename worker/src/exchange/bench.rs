@@ -89,7 +89,7 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             timed(&mut phases.hash, || {
                 bucketing.assign(batch.columns(), batch.num_rows(), &mut buckets)
             });
-            timed(&mut phases.push, || splitter.push(batch.columns().to_vec(), &buckets));
+            timed(&mut phases.push, || splitter.push(batch.columns(), &buckets));
         }
         if splitter.rows() >= BLOCK_ROWS || batch.is_none() && splitter.rows() > 0 {
             let path = folder.join(format!("{thread}-{}.gx", paths.len()));
@@ -187,7 +187,7 @@ fn exchange_cost() {
         "thread_seconds": {
             "decode": seconds(scattered(|p| p.decode)),
             "hash": seconds(scattered(|p| p.hash)),
-            "bounds": seconds(scattered(|p| p.push)),
+            "narrow": seconds(scattered(|p| p.push)),
             "split": seconds(scattered(|p| p.split)),
             "write": seconds(scattered(|p| p.write)),
             "sync": seconds(scattered(|p| p.sync)),

@@ -16,6 +16,7 @@ use gapless_common::{
 use super::{
     carrier::{Carrier, Native, cells, nulls_of, travelling_type, with_bytes, with_native},
     key_ranges::KeyRanges,
+    narrow::vectorised,
 };
 
 /// Bucket numbers are kept in 16 bits.
@@ -211,9 +212,10 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
 
 fn hash_cells<N: Native>(column: &ArrayRef, hashes: &mut [u64], first: bool, hash: impl Fn(N) -> u64) {
     let (cells, nulls) = cells::<N>(column);
-    fill(hashes, first, nulls, cells.as_slice().iter().map(|&cell| hash(cell)));
+    vectorised(|| fill(hashes, first, nulls, cells.as_slice().iter().map(|&cell| hash(cell))));
 }
 
+#[inline(always)]
 fn fill(hashes: &mut [u64], first: bool, nulls: Option<NullBuffer>, values: impl Iterator<Item = u64>) {
     match (first, nulls) {
         (true, None) => {

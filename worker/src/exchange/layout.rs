@@ -9,7 +9,7 @@
 //! ```
 //!
 //! All numbers are little-endian. A cell is the distance from the block's minimum of its column in
-//! 0, 1, 2, 4 or 8 bytes, or the value itself in 16. Everything needed to read a segment is the
+//! 0, 1, 2, 4 or 8 bytes, or the value itself in 16; the cells of texts are their lengths. Everything needed to read a segment is the
 //! block's column layout and the segment's row count, so segments carry no headers. Lengths of
 //! texts give the end of their bytes.
 
@@ -66,7 +66,7 @@ impl Width {
 }
 
 /// How one column of a block is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ColumnLayout {
     pub(super) minimum: i128,
     pub(super) width: Width,

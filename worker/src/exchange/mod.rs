@@ -19,10 +19,10 @@ mod file;
 mod gather;
 mod key_ranges;
 mod layout;
+mod narrow;
 mod restore;
 mod scatter;
 mod split;
-mod stats;
 #[cfg(test)]
 mod tests;
 

@@ -234,8 +234,8 @@ impl<'a> Scatter<'a> {
         let columns = travelling.map_err(|error| TaskError::new(ErrorClass::Data, error.to_string()))?;
         let mut buckets = Vec::with_capacity(rows.num_rows());
         self.bucketing.assign(&columns, rows.num_rows(), &mut buckets);
-        let columns = self.projection.iter().map(|&index| columns[index].clone()).collect();
-        self.splitter.push(columns, &buckets);
+        let columns: Vec<_> = self.projection.iter().map(|&index| columns[index].clone()).collect();
+        self.splitter.push(&columns, &buckets);
         self.chunk.counters.written += rows.num_rows() as u64;
         Ok(())
     }
