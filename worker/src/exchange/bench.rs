@@ -80,6 +80,9 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
     let mut splitter = Splitter::new(&schema, BUCKETS);
     let mut buckets = Vec::new();
     let mut paths = Vec::new();
+    let block_rows = std::env::var("BLOCK").map_or(BLOCK_ROWS, |rows| rows.parse().expect("a number"));
+    let mut file = None;
+    let mut rows_in_file = 0;
     loop {
         let batch = timed(&mut phases.decode, || reader.next())
             .transpose()
@@ -91,13 +94,20 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             });
             timed(&mut phases.push, || splitter.push(batch.columns(), &buckets));
         }
-        if splitter.rows() >= BLOCK_ROWS || batch.is_none() && splitter.rows() > 0 {
-            let path = folder.join(format!("{thread}-{}.gx", paths.len()));
-            let mut file = ExchangeWriter::create(path.clone(), schema.clone(), BUCKETS).expect("creates");
+        let ended = batch.is_none();
+        if splitter.rows() >= block_rows || ended && splitter.rows() > 0 {
+            if file.is_none() {
+                let path = folder.join(format!("{thread}-{}.gx", paths.len()));
+                paths.push(path.clone());
+                file = Some(ExchangeWriter::create(path, schema.clone(), BUCKETS).expect("creates"));
+                rows_in_file = 0;
+            }
+            let writer = file.as_mut().expect("just made");
+            rows_in_file += splitter.rows();
             let writing = Cell::new(0);
             let mut both = 0;
             timed(&mut both, || {
-                file.write_block_timed(&mut splitter, |write| {
+                writer.write_block_timed(&mut splitter, |write| {
                     let mut nanos = 0;
                     let result = timed(&mut nanos, write);
                     writing.set(writing.get() + nanos);
@@ -107,12 +117,16 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             .expect("writes");
             phases.write += writing.get();
             phases.split += both - writing.get();
-            let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
-            phases.bytes += finished.bytes;
-            timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
-            paths.push(path);
         }
-        if batch.is_none() {
+        if ended || rows_in_file >= 1_000_000 {
+            if let Some(file) = file.take() {
+                let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
+                phases.bytes += finished.bytes;
+                timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
+                rows_in_file = 0;
+            }
+        }
+        if ended {
             return (phases, paths);
         }
     }

@@ -109,7 +109,7 @@ impl WaitingColumn {
     }
 
     fn push_cells<N: Native>(&mut self, cells: &[N], nulls: Option<&NullBuffer>) -> usize {
-        let part = vectorised(|| bounds(cells, nulls)).map_or(Part::EMPTY, |(minimum, maximum)| {
+        let part = bounds(cells, nulls).map_or(Part::EMPTY, |(minimum, maximum)| {
             let width = Width::for_distance(maximum.wrapping_sub(minimum) as u128);
             Part {
                 minimum,
@@ -122,11 +122,11 @@ impl WaitingColumn {
         let out = &mut self.cells;
         let start = match part.width {
             Width::W0 => 0,
-            Width::W1 => append(&mut out.w1, cells, nulls, |cell| cell.distance(minimum) as u8),
-            Width::W2 => append(&mut out.w2, cells, nulls, |cell| cell.distance(minimum) as u16),
-            Width::W4 => append(&mut out.w4, cells, nulls, |cell| cell.distance(minimum) as u32),
-            Width::W8 => append(&mut out.w8, cells, nulls, |cell| cell.distance(minimum)),
-            Width::W16 => append(&mut out.w16, cells, nulls, |cell| cell.widen()),
+            Width::W1 => append(&mut out.w1, cells, nulls, minimum),
+            Width::W2 => append(&mut out.w2, cells, nulls, minimum),
+            Width::W4 => append(&mut out.w4, cells, nulls, minimum),
+            Width::W8 => append(&mut out.w8, cells, nulls, minimum),
+            Width::W16 => append_wide(&mut out.w16, cells),
         };
         self.parts.push(Part {
             rows: cells.len(),
@@ -168,65 +168,128 @@ impl Part {
 }
 
 /// Appends the cells; what lies under a NULL is arbitrary and becomes zero. Answers where they begin.
-fn append<N: Native, C: Copy + Default>(
-    out: &mut Vec<C>,
-    cells: &[N],
-    nulls: Option<&NullBuffer>,
-    narrow: impl Fn(N) -> C,
-) -> usize {
+fn append<N: Native, C: Cell>(out: &mut Vec<C>, cells: &[N], nulls: Option<&NullBuffer>, minimum: N) -> usize {
     let start = out.len();
     match nulls {
-        None => vectorised(|| out.extend(cells.iter().map(|&cell| narrow(cell)))),
-        Some(nulls) => out.extend(cells.iter().zip(nulls.iter()).map(
-            |(&cell, valid)| {
-                if valid { narrow(cell) } else { C::default() }
-            },
-        )),
+        None => vectorised(Narrow { out, cells, minimum }),
+        Some(nulls) => out.extend(cells.iter().zip(nulls.iter()).map(|(&cell, valid)| {
+            if valid {
+                C::from_distance(cell.distance(minimum))
+            } else {
+                C::default()
+            }
+        })),
     }
     start
 }
 
-/// Least and greatest of the values that are not NULL.
-#[inline(always)]
-fn bounds<N: Native>(cells: &[N], nulls: Option<&NullBuffer>) -> Option<(i128, i128)> {
-    if let Some(nulls) = nulls {
-        let valid = nulls.valid_indices().map(|row| (cells[row], cells[row]));
-        let (min, max) = valid.reduce(|(min, max), (cell, _)| (min.min(cell), max.max(cell)))?;
-        return Some((min.widen(), max.widen()));
-    }
-    let &first = cells.first()?;
-    if size_of::<N>() > size_of::<i64>() {
-        // Nearly all decimals fit 64 bits, which compare much faster than 128.
-        let narrow = |cell: N| cell.widen() as i64;
-        let misfit = cells.iter().fold(0, |bits, &cell| {
-            bits | ((cell.widen() >> 64) as i64 ^ (narrow(cell) >> 63))
-        });
-        if misfit == 0 {
-            let (min, max) = cells.iter().fold((i64::MAX, i64::MIN), |(min, max), &cell| {
-                (min.min(narrow(cell)), max.max(narrow(cell)))
-            });
-            return Some((min.into(), max.into()));
-        }
-    }
-    let (min, max) = cells
-        .iter()
-        .fold((first, first), |(min, max), &cell| (min.min(cell), max.max(cell)));
-    Some((min.widen(), max.widen()))
+/// Appends the cells themselves. Answers where they begin.
+fn append_wide<N: Native>(out: &mut Vec<i128>, cells: &[N]) -> usize {
+    let start = out.len();
+    out.extend(cells.iter().map(|cell| cell.widen()));
+    start
 }
 
-/// Runs a loop over integers with the vector instructions that the processor has: the baseline of
-/// x86-64 can neither compare nor multiply 64-bit integers in vectors.
-#[inline(always)]
-pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+/// What a distance is stored as.
+trait Cell: Copy + Default {
+    fn from_distance(distance: u64) -> Self;
+}
+
+macro_rules! cell {
+    ($($cell:ty),*) => {$(
+        impl Cell for $cell {
+            #[inline(always)]
+            fn from_distance(distance: u64) -> Self {
+                distance as Self
+            }
+        }
+    )*};
+}
+cell!(u8, u16, u32, u64);
+
+/// Appends the distances of cells from the minimum.
+struct Narrow<'a, N, C> {
+    out: &'a mut Vec<C>,
+    cells: &'a [N],
+    minimum: N,
+}
+
+impl<N: Native, C: Cell> Loop for Narrow<'_, N, C> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let start = self.out.len();
+        self.out.resize(start + self.cells.len(), C::default());
+        for (out, cell) in self.out[start..].iter_mut().zip(self.cells) {
+            *out = C::from_distance(cell.distance(self.minimum));
+        }
+    }
+}
+
+/// Least and greatest of the values that are not NULL.
+fn bounds<N: Native>(cells: &[N], nulls: Option<&NullBuffer>) -> Option<(i128, i128)> {
+    match nulls {
+        Some(nulls) => {
+            let valid = nulls.valid_indices().map(|row| (cells[row], cells[row]));
+            let (min, max) = valid.reduce(|(min, max), (cell, _)| (min.min(cell), max.max(cell)))?;
+            Some((min.widen(), max.widen()))
+        }
+        None => vectorised(Bounds(cells)),
+    }
+}
+
+struct Bounds<'a, N>(&'a [N]);
+
+impl<N: Native> Loop for Bounds<'_, N> {
+    type Result = Option<(i128, i128)>;
+
+    #[inline(always)]
+    fn run(self) -> Self::Result {
+        let cells = self.0;
+        let &first = cells.first()?;
+        let (mut min, mut max) = (first, first);
+        if size_of::<N>() > size_of::<i64>() {
+            // Nearly all decimals fit 64 bits, which compare much faster than 128.
+            let (mut misfit, mut least, mut greatest) = (0, i64::MAX, i64::MIN);
+            for cell in cells {
+                let (low, high) = (cell.widen() as i64, (cell.widen() >> 64) as i64);
+                misfit |= high ^ (low >> 63);
+                least = least.min(low);
+                greatest = greatest.max(low);
+            }
+            if misfit == 0 {
+                return Some((least.into(), greatest.into()));
+            }
+        }
+        for &cell in cells {
+            min = min.min(cell);
+            max = max.max(cell);
+        }
+        Some((min.widen(), max.widen()))
+    }
+}
+
+/// A loop over integers that gains by vector instructions beyond the baseline of x86-64, which can
+/// neither compare nor multiply 64-bit integers in vectors. `run` must be `#[inline(always)]`: it is
+/// compiled into a caller that may use them.
+pub(super) trait Loop {
+    type Result;
+    fn run(self) -> Self::Result;
+}
+
+/// Runs a loop with the best instructions that the processor has.
+#[inline]
+pub(super) fn vectorised<L: Loop>(work: L) -> L::Result {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw")]
-        fn with_avx512<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn with_avx512<L: Loop>(work: L) -> L::Result {
+            work.run()
         }
         #[target_feature(enable = "avx2")]
-        fn with_avx2<R>(work: impl FnOnce() -> R) -> R {
-            work()
+        fn with_avx2<L: Loop>(work: L) -> L::Result {
+            work.run()
         }
         if is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
@@ -240,5 +303,5 @@ pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
             return unsafe { with_avx2(work) };
         }
     }
-    work()
+    work.run()
 }
