@@ -13,11 +13,12 @@ use gapless_common::{
 };
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use super::{BLOCK_ROWS, GatherReader, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
+use super::{GatherReader, block_rows, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
 use crate::source::SourceReader;
 
 const THREADS: usize = 2;
 const BUCKETS: u32 = 256;
+const CHUNK_ROWS: usize = 1_000_000;
 const COLUMNS: [&str; 6] = [
     "l_partkey",
     "l_suppkey",
@@ -80,7 +81,7 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
     let mut splitter = Splitter::new(&schema, BUCKETS);
     let mut buckets = Vec::new();
     let mut paths = Vec::new();
-    let block_rows = std::env::var("BLOCK").map_or(BLOCK_ROWS, |rows| rows.parse().expect("a number"));
+    let block_rows = block_rows(BUCKETS);
     let mut file = None;
     let mut rows_in_file = 0;
     loop {
@@ -118,7 +119,7 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             phases.write += writing.get();
             phases.split += both - writing.get();
         }
-        if ended || rows_in_file >= 1_000_000 {
+        if ended || rows_in_file >= CHUNK_ROWS {
             if let Some(file) = file.take() {
                 let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
                 phases.bytes += finished.bytes;

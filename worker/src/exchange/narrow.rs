@@ -219,11 +219,9 @@ impl<N: Native, C: Cell> Loop for Narrow<'_, N, C> {
 
     #[inline(always)]
     fn run(self) {
-        let start = self.out.len();
-        self.out.resize(start + self.cells.len(), C::default());
-        for (out, cell) in self.out[start..].iter_mut().zip(self.cells) {
-            *out = C::from_distance(cell.distance(self.minimum));
-        }
+        let minimum = self.minimum;
+        self.out
+            .extend(self.cells.iter().map(|cell| C::from_distance(cell.distance(minimum))));
     }
 }
 

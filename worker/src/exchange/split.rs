@@ -14,7 +14,7 @@ use arrow::{
 use super::{
     carrier::{Carrier, travelling_schema},
     durable::WRITE_PIECE,
-    layout::{Block, ColumnLayout, Segment, SegmentKey, Width, segment_hash},
+    layout::{Block, ColumnLayout, Segment, SegmentKey, Width, columns_hash, segment_hash},
     narrow::{Cells, Part, WaitingColumn},
 };
 
@@ -88,6 +88,7 @@ impl Splitter {
         let others = self.sort_others()?;
         let layout: Vec<ColumnLayout> = self.sorted.iter().map(SortedColumn::layout).collect();
 
+        let columns = columns_hash(&layout);
         let mut segments = Vec::with_capacity(self.buckets);
         let mut pending = Vec::with_capacity(2 * WRITE_PIECE);
         for bucket in 0..self.buckets {
@@ -109,7 +110,7 @@ impl Splitter {
             let key = SegmentKey {
                 bucket: bucket as u32,
                 rows,
-                columns: &layout,
+                columns,
             };
             let bytes = u32::try_from(stored.len()).map_err(|_| too_large(bucket, stored.len()))?;
             segments.push(Segment {
