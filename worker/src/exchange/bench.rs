@@ -13,11 +13,12 @@ use gapless_common::{
 };
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use super::{BLOCK_ROWS, GatherReader, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
+use super::{GatherReader, block_rows, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
 use crate::source::SourceReader;
 
 const THREADS: usize = 2;
 const BUCKETS: u32 = 256;
+const CHUNK_ROWS: usize = 1_000_000;
 const COLUMNS: [&str; 6] = [
     "l_partkey",
     "l_suppkey",
@@ -80,6 +81,9 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
     let mut splitter = Splitter::new(&schema, BUCKETS);
     let mut buckets = Vec::new();
     let mut paths = Vec::new();
+    let block_rows = block_rows(BUCKETS);
+    let mut file = None;
+    let mut rows_in_file = 0;
     loop {
         let batch = timed(&mut phases.decode, || reader.next())
             .transpose()
@@ -89,15 +93,22 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             timed(&mut phases.hash, || {
                 bucketing.assign(batch.columns(), batch.num_rows(), &mut buckets)
             });
-            timed(&mut phases.push, || splitter.push(batch.columns().to_vec(), &buckets));
+            timed(&mut phases.push, || splitter.push(batch.columns(), &buckets));
         }
-        if splitter.rows() >= BLOCK_ROWS || batch.is_none() && splitter.rows() > 0 {
-            let path = folder.join(format!("{thread}-{}.gx", paths.len()));
-            let mut file = ExchangeWriter::create(path.clone(), schema.clone(), BUCKETS).expect("creates");
+        let ended = batch.is_none();
+        if splitter.rows() >= block_rows || ended && splitter.rows() > 0 {
+            if file.is_none() {
+                let path = folder.join(format!("{thread}-{}.gx", paths.len()));
+                paths.push(path.clone());
+                file = Some(ExchangeWriter::create(path, schema.clone(), BUCKETS).expect("creates"));
+                rows_in_file = 0;
+            }
+            let writer = file.as_mut().expect("just made");
+            rows_in_file += splitter.rows();
             let writing = Cell::new(0);
             let mut both = 0;
             timed(&mut both, || {
-                file.write_block_timed(&mut splitter, |write| {
+                writer.write_block_timed(&mut splitter, |write| {
                     let mut nanos = 0;
                     let result = timed(&mut nanos, write);
                     writing.set(writing.get() + nanos);
@@ -107,12 +118,16 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             .expect("writes");
             phases.write += writing.get();
             phases.split += both - writing.get();
-            let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
-            phases.bytes += finished.bytes;
-            timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
-            paths.push(path);
         }
-        if batch.is_none() {
+        if ended || rows_in_file >= CHUNK_ROWS {
+            if let Some(file) = file.take() {
+                let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
+                phases.bytes += finished.bytes;
+                timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
+                rows_in_file = 0;
+            }
+        }
+        if ended {
             return (phases, paths);
         }
     }
@@ -187,7 +202,7 @@ fn exchange_cost() {
         "thread_seconds": {
             "decode": seconds(scattered(|p| p.decode)),
             "hash": seconds(scattered(|p| p.hash)),
-            "bounds": seconds(scattered(|p| p.push)),
+            "narrow": seconds(scattered(|p| p.push)),
             "split": seconds(scattered(|p| p.split)),
             "write": seconds(scattered(|p| p.write)),
             "sync": seconds(scattered(|p| p.sync)),

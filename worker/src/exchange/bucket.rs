@@ -16,6 +16,7 @@ use gapless_common::{
 use super::{
     carrier::{Carrier, Native, cells, nulls_of, travelling_type, with_bytes, with_native},
     key_ranges::KeyRanges,
+    narrow::{Loop, vectorised},
 };
 
 /// Bucket numbers are kept in 16 bits.
@@ -211,9 +212,39 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
 
 fn hash_cells<N: Native>(column: &ArrayRef, hashes: &mut [u64], first: bool, hash: impl Fn(N) -> u64) {
     let (cells, nulls) = cells::<N>(column);
-    fill(hashes, first, nulls, cells.as_slice().iter().map(|&cell| hash(cell)));
+    vectorised(HashCells {
+        cells: cells.as_slice(),
+        nulls,
+        hashes,
+        first,
+        hash,
+    });
 }
 
+struct HashCells<'a, N, H> {
+    cells: &'a [N],
+    nulls: Option<NullBuffer>,
+    hashes: &'a mut [u64],
+    first: bool,
+    hash: H,
+}
+
+impl<N: Native, H: Fn(N) -> u64> Loop for HashCells<'_, N, H> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        let hash = self.hash;
+        fill(
+            self.hashes,
+            self.first,
+            self.nulls,
+            self.cells.iter().map(|&cell| hash(cell)),
+        );
+    }
+}
+
+#[inline(always)]
 fn fill(hashes: &mut [u64], first: bool, nulls: Option<NullBuffer>, values: impl Iterator<Item = u64>) {
     match (first, nulls) {
         (true, None) => {

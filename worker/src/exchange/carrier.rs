@@ -61,18 +61,6 @@ impl Carrier {
             _ => Carrier::Other,
         }
     }
-
-    /// Bytes of one cell in memory, where that is fixed.
-    pub(super) fn width(self) -> Option<usize> {
-        match self {
-            Carrier::I8 | Carrier::U8 | Carrier::Bool => Some(1),
-            Carrier::I16 | Carrier::U16 => Some(2),
-            Carrier::I32 | Carrier::U32 => Some(4),
-            Carrier::I64 | Carrier::U64 => Some(8),
-            Carrier::I128 => Some(16),
-            Carrier::Bytes | Carrier::Other => None,
-        }
-    }
 }
 
 /// A fixed-width integer that travels as the distance from a chunk's minimum.

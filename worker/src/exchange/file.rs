@@ -66,6 +66,10 @@ impl ExchangeWriter {
         Ok(())
     }
 
+    pub(super) fn bytes(&self) -> u64 {
+        self.staged.bytes()
+    }
+
     pub(super) fn finish(mut self) -> Result<Finished, TaskError> {
         let rows = self.footer.rows();
         let (footer, checksum) = self.footer.encode().map_err(SplitError::Arrow)?;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use arrow::{
-    array::RecordBatch,
+    array::{Array, RecordBatch},
     datatypes::{Schema, SchemaRef},
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -20,7 +20,7 @@ use gapless_common::{
 
 use super::{
     file::{damaged, footer_of, unreadable},
-    layout::{ColumnLayout, Scattered, Segment, SegmentKey, segment_hash},
+    layout::{ColumnLayout, Scattered, Segment, SegmentKey, columns_hash, segment_hash},
     restore::Restorer,
 };
 use crate::source::{InputBatch, Intake, Origin, Place, SourceReader};
@@ -43,6 +43,8 @@ pub struct GatherReader {
     parts: Vec<Part>,
     buffers: Vec<Option<Vec<u8>>>,
     spare: Vec<Vec<u8>>,
+    /// The file that was read last.
+    file: Option<(Arc<Path>, File)>,
     /// The buckets that are read together.
     window: UnitRange,
     bucket: u64,
@@ -60,6 +62,7 @@ pub struct GatherReader {
 struct Part {
     path: Arc<Path>,
     columns: Arc<[ColumnLayout]>,
+    columns_hash: u64,
     segments: Vec<Segment>,
     /// Where each segment begins in the file, and where the last one ends.
     offsets: Vec<u64>,
@@ -113,10 +116,12 @@ impl GatherReader {
                     offset += u64::from(segment.bytes);
                     offset
                 }));
+                let columns_hash = columns_hash(&block.columns);
                 let columns = block.columns.as_slice().into();
                 parts.push(Part {
                     path: path.clone(),
                     columns,
+                    columns_hash,
                     segments,
                     offsets,
                 });
@@ -130,6 +135,7 @@ impl GatherReader {
             buffers: parts.iter().map(|_| None).collect(),
             parts,
             spare: Vec::new(),
+            file: None,
             window: UnitRange::new(range.low, range.low),
             bucket: range.low,
             part: 0,
@@ -188,9 +194,14 @@ impl GatherReader {
         if self.buffers[index].is_none() {
             let mut buffer = self.spare.pop().unwrap_or_default();
             buffer.resize(window_length, 0);
-            File::open(&part.path)
-                .and_then(|file| file.read_exact_at(&mut buffer, window_start))
+            // The blocks of a file come one after the other.
+            let file = match self.file.take() {
+                Some((path, file)) if Arc::ptr_eq(&path, &part.path) => file,
+                _ => File::open(&part.path).map_err(|error| unreadable(&part.path, error))?,
+            };
+            file.read_exact_at(&mut buffer, window_start)
                 .map_err(|error| unreadable(&part.path, error))?;
+            self.file = Some((part.path.clone(), file));
             self.buffers[index] = Some(buffer);
         }
         let buffer = self.buffers[index].as_deref().unwrap_or_default();
@@ -199,7 +210,7 @@ impl GatherReader {
         let key = SegmentKey {
             bucket: self.bucket as u32,
             rows,
-            columns: &part.columns,
+            columns: part.columns_hash,
         };
         if segment_hash(key, stored) != hash {
             return Err(damaged(

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! All numbers are little-endian. A cell is the distance from the block's minimum of its column in
-//! 0, 1, 2, 4 or 8 bytes, or the value itself in 16. Everything needed to read a segment is the
+//! 0, 1, 2, 4 or 8 bytes, or the value itself in 16; the cells of texts are their lengths. Everything needed to read a segment is the
 //! block's column layout and the segment's row count, so segments carry no headers. Lengths of
 //! texts give the end of their bytes.
 
@@ -66,7 +66,7 @@ impl Width {
 }
 
 /// How one column of a block is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ColumnLayout {
     pub(super) minimum: i128,
     pub(super) width: Width,
@@ -93,21 +93,29 @@ impl Segment {
 
 /// What a segment's bytes mean; part of their hash.
 #[derive(Clone, Copy)]
-pub(super) struct SegmentKey<'a> {
+pub(super) struct SegmentKey {
     pub(super) bucket: u32,
     pub(super) rows: u32,
-    pub(super) columns: &'a [ColumnLayout],
+    /// [`columns_hash`] of its block.
+    pub(super) columns: u64,
+}
+
+/// XXH3-64 of a block's column layouts.
+pub(super) fn columns_hash(columns: &[ColumnLayout]) -> u64 {
+    let mut bytes = Vec::new();
+    for column in columns {
+        put_layout(column, &mut bytes);
+    }
+    xxh3_64(&bytes)
 }
 
 /// The hash of one segment: XXH3-128 of its bytes under a seed of bucket, rows and column layouts,
 /// so that bytes read as something else than what was written give another hash.
-pub(super) fn segment_hash(key: SegmentKey<'_>, stored: &[u8]) -> u128 {
-    let mut meaning = Vec::with_capacity(8 + key.columns.len() * 18);
-    meaning.extend_from_slice(&key.bucket.to_le_bytes());
-    meaning.extend_from_slice(&key.rows.to_le_bytes());
-    for column in key.columns {
-        put_layout(column, &mut meaning);
-    }
+pub(super) fn segment_hash(key: SegmentKey, stored: &[u8]) -> u128 {
+    let mut meaning = [0; 16];
+    meaning[..4].copy_from_slice(&key.bucket.to_le_bytes());
+    meaning[4..8].copy_from_slice(&key.rows.to_le_bytes());
+    meaning[8..].copy_from_slice(&key.columns.to_le_bytes());
     xxh3_128_with_seed(stored, xxh3_64(&meaning))
 }
 

@@ -33,6 +33,8 @@ struct Column {
     cells: Cells,
     /// `None` until there is a NULL.
     validity: Option<BooleanBufferBuilder>,
+    /// Rows of the last batch: the next one will have about as many.
+    expected: usize,
 }
 
 enum Cells {
@@ -71,19 +73,20 @@ macro_rules! of {
 of!(i8 => I8, i16 => I16, i32 => I32, i64 => I64, i128 => I128, u8 => U8, u16 => U16, u32 => U32, u64 => U64);
 
 impl Cells {
-    fn new(carrier: Carrier) -> Cells {
+    /// No cells yet, with room for some.
+    fn new(carrier: Carrier, rows: usize) -> Cells {
         match carrier {
-            Carrier::I8 => Cells::I8(Vec::new()),
-            Carrier::I16 => Cells::I16(Vec::new()),
-            Carrier::I32 => Cells::I32(Vec::new()),
-            Carrier::I64 => Cells::I64(Vec::new()),
-            Carrier::I128 => Cells::I128(Vec::new()),
-            Carrier::U8 => Cells::U8(Vec::new()),
-            Carrier::U16 => Cells::U16(Vec::new()),
-            Carrier::U32 => Cells::U32(Vec::new()),
-            Carrier::U64 => Cells::U64(Vec::new()),
-            Carrier::Bool => Cells::Bool(BooleanBufferBuilder::new(0)),
-            Carrier::Bytes => Cells::Bytes(Vec::new(), Vec::new()),
+            Carrier::I8 => Cells::I8(Vec::with_capacity(rows)),
+            Carrier::I16 => Cells::I16(Vec::with_capacity(rows)),
+            Carrier::I32 => Cells::I32(Vec::with_capacity(rows)),
+            Carrier::I64 => Cells::I64(Vec::with_capacity(rows)),
+            Carrier::I128 => Cells::I128(Vec::with_capacity(rows)),
+            Carrier::U8 => Cells::U8(Vec::with_capacity(rows)),
+            Carrier::U16 => Cells::U16(Vec::with_capacity(rows)),
+            Carrier::U32 => Cells::U32(Vec::with_capacity(rows)),
+            Carrier::U64 => Cells::U64(Vec::with_capacity(rows)),
+            Carrier::Bool => Cells::Bool(BooleanBufferBuilder::new(rows)),
+            Carrier::Bytes => Cells::Bytes(Vec::with_capacity(rows), Vec::new()),
             Carrier::Other => Cells::Other(Vec::new()),
         }
     }
@@ -104,8 +107,9 @@ impl Restorer {
                 .into_iter()
                 .map(|carrier| Column {
                     carrier,
-                    cells: Cells::new(carrier),
+                    cells: Cells::new(carrier, 0),
                     validity: None,
+                    expected: 0,
                 })
                 .collect(),
             schema,
@@ -121,17 +125,6 @@ impl Restorer {
     /// About how many bytes the batch takes.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
-    }
-
-    /// Makes room for so many rows in advance.
-    pub(super) fn reserve(&mut self, rows: usize) {
-        for column in &mut self.columns {
-            with_native!(column.carrier, N => Of::<N>::of(&mut column.cells).reserve(rows), Bool => {}, Bytes => {
-                if let Cells::Bytes(ends, _) = &mut column.cells {
-                    ends.reserve(rows);
-                }
-            }, Other => {});
-        }
     }
 
     /// Adds the rows of one segment whose bytes have been verified. The words of an error say what
@@ -199,28 +192,26 @@ impl Column {
             restore::<N>(Of::<N>::of(&mut self.cells), layout, rows, take(width * rows)?);
         }, Bool => {
             let Cells::Bool(bits) = &mut self.cells else { unreachable!("a column's cells are of its carrier") };
-            match layout.width {
-                Width::W0 => bits.append_n(rows, false),
-                _ => take(rows)?.iter().for_each(|&byte| bits.append(byte != 0)),
-            }
+            let mut bytes = Vec::with_capacity(rows);
+            restore::<u8>(&mut bytes, layout, rows, take(width * rows)?);
+            bytes.into_iter().for_each(|byte| bits.append(byte != 0));
         }, Bytes => {
             let Cells::Bytes(ends, texts) = &mut self.cells else { unreachable!("a column's cells are of its carrier") };
             let mut end = texts.len() as i64;
-            let lengths = take(width * rows)?;
-            match layout.width {
-                Width::W0 => ends.extend(std::iter::repeat_n(end, rows)),
-                Width::W1 => ends.extend(lengths.iter().map(|&length| { end += i64::from(length); end })),
-                Width::W2 => ends.extend(lengths.as_chunks().0.iter().map(|&length| { end += i64::from(u16::from_le_bytes(length)); end })),
-                Width::W4 => ends.extend(lengths.as_chunks().0.iter().map(|&length| { end += i64::from(u32::from_le_bytes(length)); end })),
-                Width::W8 | Width::W16 => return Err("lengths of texts have 4 bytes at most".into()),
-            }
+            let mut lengths = Vec::with_capacity(rows);
+            restore::<u32>(&mut lengths, layout, rows, take(width * rows)?);
+            ends.extend(lengths.into_iter().map(|length| {
+                end += i64::from(length);
+                end
+            }));
             texts.extend_from_slice(take(end as usize - texts.len())?);
         }, Other => {});
         Ok(())
     }
 
     fn take(&mut self, ty: &DataType, rows: usize) -> Result<ArrayRef, String> {
-        let cells = std::mem::replace(&mut self.cells, Cells::new(self.carrier));
+        let cells = std::mem::replace(&mut self.cells, Cells::new(self.carrier, self.expected.max(rows)));
+        self.expected = rows;
         let validity = self.validity.take().map(|mut bits| bits.finish());
         let nulls = validity
             .map(arrow::buffer::NullBuffer::new)

@@ -17,7 +17,7 @@ use gapless_common::{
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::{
-    BLOCK_BYTES, BLOCK_ROWS, bucket::Bucketing, carrier::to_travelling, chunk_name, durable::StagedFile,
+    BLOCK_BYTES, block_rows, bucket::Bucketing, carrier::to_travelling, chunk_name, durable::StagedFile,
     exchange_folder, file::ExchangeWriter, scratch_folder, split::Splitter,
 };
 use crate::{
@@ -25,6 +25,10 @@ use crate::{
     source::{InputBatch, Reject, SourceReader},
 };
 
+/// Rows of a chunk, which is a file and a commit: what a lost worker costs, a second or so.
+const CHUNK_ROWS: u64 = 1_000_000;
+/// Bytes of a chunk, for wide rows.
+const CHUNK_BYTES: u64 = 128 * 1024 * 1024;
 /// A slow source commits at least so often.
 const CHUNK_TIME: Duration = Duration::from_secs(60);
 /// Chunks that are written but wait to be durable. More would only hide that the disk is too slow.
@@ -119,6 +123,7 @@ struct Scatter<'a> {
     projection: Vec<usize>,
     splitter: Splitter,
     buckets: u32,
+    block_rows: usize,
     chunks: SyncSender<SealedChunk>,
     seq: u32,
     previous: u64,
@@ -130,7 +135,7 @@ struct Chunk {
     counters: Counters,
     records: RecordHash,
     opened: Instant,
-    /// Where the splitter had to be emptied before the chunk's end, or at its end.
+    /// From the first block on.
     file: Option<ExchangeWriter>,
     rejects: Option<RejectWriter>,
 }
@@ -172,6 +177,7 @@ impl<'a> Scatter<'a> {
             bucketing: Bucketing::new(plan, &schema)?,
             splitter: Splitter::new(&scattered, plan.buckets),
             buckets: plan.buckets,
+            block_rows: block_rows(plan.buckets),
             projection,
             folders,
             chunks,
@@ -213,15 +219,15 @@ impl<'a> Scatter<'a> {
                 self.seal(end, true)?;
                 return Ok(Outcome::Committed);
             }
-            let block_full = self.splitter.rows() >= BLOCK_ROWS || self.splitter.bytes() >= BLOCK_BYTES;
-            let chunk_full = block_full
-                || self.chunk.counters.read >= BLOCK_ROWS as u64
+            if self.splitter.rows() >= self.block_rows || self.splitter.bytes() >= BLOCK_BYTES {
+                self.write_block()?;
+            }
+            let chunk_full = self.chunk.counters.read >= CHUNK_ROWS
+                || self.chunk.file.as_ref().is_some_and(|file| file.bytes() >= CHUNK_BYTES)
                 || self.chunk.opened.elapsed() >= CHUNK_TIME;
             let stopping = stop == Stop::AtCheckpoint;
             if may_stop && (stopping || chunk_full) && reader.position() > self.previous {
                 self.seal(reader.position(), false)?;
-            } else if block_full {
-                self.write_block()?;
             }
             if may_stop && stopping {
                 return Ok(Outcome::Released);
@@ -234,8 +240,8 @@ impl<'a> Scatter<'a> {
         let columns = travelling.map_err(|error| TaskError::new(ErrorClass::Data, error.to_string()))?;
         let mut buckets = Vec::with_capacity(rows.num_rows());
         self.bucketing.assign(&columns, rows.num_rows(), &mut buckets);
-        let columns = self.projection.iter().map(|&index| columns[index].clone()).collect();
-        self.splitter.push(columns, &buckets);
+        let columns: Vec<_> = self.projection.iter().map(|&index| columns[index].clone()).collect();
+        self.splitter.push(&columns, &buckets);
         self.chunk.counters.written += rows.num_rows() as u64;
         Ok(())
     }

@@ -1,36 +1,32 @@
-//! The split: rows of many batches, sorted by bucket with one pass over each column.
+//! The split: waiting rows, sorted by bucket with one pass over each column.
 //!
-//! A counting sort gives every row its place; then each column is written to its places once,
-//! already narrowed to the distance from the chunk's minimum. No row is moved twice, and no bucket
-//! is gathered by itself.
+//! A counting sort gives every row its place; then each column is written to its places once. No row
+//! is moved twice, and no bucket is gathered by itself.
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
     compute::{concat, take},
-    datatypes::{Field, Schema, SchemaRef},
+    datatypes::{Field, Schema, SchemaRef, ToByteSlice},
     error::ArrowError,
     ipc::writer::StreamWriter,
 };
 
 use super::{
-    carrier::{Carrier, Native, cells, nulls_of, travelling_schema, with_bytes, with_native},
+    carrier::{Carrier, travelling_schema},
     durable::WRITE_PIECE,
-    layout::{Block, ColumnLayout, Segment, SegmentKey, Width, segment_hash},
-    stats::Stats,
+    layout::{Block, ColumnLayout, Segment, SegmentKey, Width, columns_hash, segment_hash},
+    narrow::{Cells, Part, WaitingColumn},
 };
 
 /// Rows with their buckets, waiting to be sorted.
 pub(super) struct Splitter {
     schema: SchemaRef,
     buckets: usize,
-    carriers: Vec<Carrier>,
-    batches: Vec<Vec<ArrayRef>>,
+    waiting: Vec<WaitingColumn>,
     bucket_of: Vec<u16>,
     counts: Vec<u32>,
-    stats: Vec<Stats>,
     bytes: usize,
-    /// Room for one block's columns, kept from block to block: fresh pages cost more than the sort.
-    columns: Vec<SortedColumn>,
+    sorted: Vec<SortedColumn>,
     places: Vec<u32>,
 }
 
@@ -38,19 +34,14 @@ impl Splitter {
     /// A splitter for rows of `schema` into `buckets` buckets.
     pub(super) fn new(schema: &Schema, buckets: u32) -> Self {
         let schema = travelling_schema(schema);
-        let carriers: Vec<Carrier> = schema
-            .fields()
-            .iter()
-            .map(|field| Carrier::of(field.data_type()))
-            .collect();
+        let carriers = schema.fields().iter().map(|field| Carrier::of(field.data_type()));
+        let waiting: Vec<WaitingColumn> = carriers.map(WaitingColumn::new).collect();
         Self {
-            columns: carriers.iter().map(|_| SortedColumn::default()).collect(),
-            stats: vec![Stats::NONE; carriers.len()],
+            sorted: waiting.iter().map(|_| SortedColumn::default()).collect(),
+            waiting,
             counts: vec![0; buckets as usize],
             buckets: buckets as usize,
             schema,
-            carriers,
-            batches: Vec::new(),
             bucket_of: Vec::new(),
             bytes: 0,
             places: Vec::new(),
@@ -66,24 +57,23 @@ impl Splitter {
         self.bucket_of.len()
     }
 
-    /// Bytes of the values that wait, as they are in memory.
+    /// About how many bytes wait.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Takes the columns of one batch, in their travelling types, and the bucket of each row.
-    pub(super) fn push(&mut self, columns: Vec<ArrayRef>, bucket_of: &[u16]) {
-        for (index, column) in columns.iter().enumerate() {
-            self.bytes += self.stats[index].add_column(self.carriers[index], column);
+    pub(super) fn push(&mut self, columns: &[ArrayRef], bucket_of: &[u16]) {
+        for (waiting, column) in self.waiting.iter_mut().zip(columns) {
+            self.bytes += waiting.push(column);
         }
         for &bucket in bucket_of {
             self.counts[bucket as usize] += 1;
         }
         self.bucket_of.extend_from_slice(bucket_of);
-        self.batches.push(columns);
     }
 
-    /// Sorts what waits and hands it to `write`, bucket by bucket, as the bytes of the exchange file.
+    /// Sorts what waits and hands it to `write`, piece by piece, as the bytes of the exchange file.
     /// Then the splitter is empty.
     ///
     /// Errors: those of `write`, and those of Arrow for columns that travel as IPC.
@@ -92,22 +82,15 @@ impl Splitter {
         mut write: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Block, E> {
         let starts = self.assign_places();
-        for index in 0..self.carriers.len() {
-            let batches = self.batches.iter().map(|columns| &columns[index]);
-            self.columns[index].sort(
-                self.carriers[index],
-                self.stats[index],
-                batches,
-                &self.places,
-                &self.bucket_of,
-                &starts,
-            );
+        for (sorted, waiting) in self.sorted.iter_mut().zip(&self.waiting) {
+            sorted.sort(waiting, &self.places, &self.bucket_of, starts.len());
         }
         let others = self.sort_others()?;
-        let layout = self.columns.iter().map(SortedColumn::layout).collect::<Vec<_>>();
+        let layout: Vec<ColumnLayout> = self.sorted.iter().map(SortedColumn::layout).collect();
 
+        let columns = columns_hash(&layout);
         let mut segments = Vec::with_capacity(self.buckets);
-        let mut pending = Vec::new();
+        let mut pending = Vec::with_capacity(2 * WRITE_PIECE);
         for bucket in 0..self.buckets {
             let rows = self.counts[bucket] as usize;
             if rows == 0 {
@@ -116,21 +99,22 @@ impl Splitter {
             }
             let from = pending.len();
             let first = starts[bucket] as usize;
-            for column in &self.columns {
+            for column in &self.sorted {
                 column.append(bucket, first, rows, &mut pending);
             }
             if let Some(others) = &others {
                 append_ipc(&others.slice(first, rows), &mut pending)?;
             }
+            let rows = rows as u32;
+            let stored = &pending[from..];
             let key = SegmentKey {
                 bucket: bucket as u32,
-                rows: rows as u32,
-                columns: &layout,
+                rows,
+                columns,
             };
-            let stored = &pending[from..];
             let bytes = u32::try_from(stored.len()).map_err(|_| too_large(bucket, stored.len()))?;
             segments.push(Segment {
-                rows: rows as u32,
+                rows,
                 bytes,
                 hash: segment_hash(key, stored),
             });
@@ -149,10 +133,9 @@ impl Splitter {
     }
 
     fn clear(&mut self) {
-        self.batches.clear();
+        self.waiting.iter_mut().for_each(WaitingColumn::clear);
         self.bucket_of.clear();
         self.counts.fill(0);
-        self.stats.fill(Stats::NONE);
         self.bytes = 0;
     }
 
@@ -167,8 +150,9 @@ impl Splitter {
         let mut next = starts.clone();
         self.places.clear();
         self.places.extend(self.bucket_of.iter().map(|&bucket| {
-            let place = next[bucket as usize];
-            next[bucket as usize] += 1;
+            let next = &mut next[bucket as usize];
+            let place = *next;
+            *next += 1;
             place
         }));
         starts
@@ -176,9 +160,12 @@ impl Splitter {
 
     /// The columns that travel as IPC, in bucket order.
     fn sort_others(&self) -> Result<Option<RecordBatch>, ArrowError> {
-        let others: Vec<usize> = (0..self.carriers.len())
-            .filter(|&at| self.carriers[at] == Carrier::Other)
-            .collect();
+        let others = self
+            .waiting
+            .iter()
+            .enumerate()
+            .filter(|(_, column)| column.carrier == Carrier::Other);
+        let others: Vec<(usize, &WaitingColumn)> = others.collect();
         if others.is_empty() {
             return Ok(None);
         }
@@ -189,9 +176,9 @@ impl Splitter {
         let source = UInt32Array::from(source);
         let mut columns = Vec::new();
         let mut fields = Vec::<Field>::new();
-        for &index in &others {
+        for (index, column) in others {
             fields.push(self.schema.field(index).clone().with_nullable(true));
-            let parts: Vec<&dyn Array> = self.batches.iter().map(|columns| columns[index].as_ref()).collect();
+            let parts: Vec<&dyn Array> = column.others.iter().map(|part| part.as_ref()).collect();
             columns.push(match parts.as_slice() {
                 [] => arrow::array::new_empty_array(self.schema.field(index).data_type()),
                 parts => take(&concat(parts)?, &source, None)?,
@@ -204,207 +191,208 @@ impl Splitter {
 /// One column of a block in bucket order.
 #[derive(Default)]
 struct SortedColumn {
-    carrier: Option<Carrier>,
-    width: Width,
-    minimum: i128,
-    nullable: bool,
-    cells8: Vec<u8>,
-    cells16: Vec<u16>,
-    cells32: Vec<u32>,
-    cells64: Vec<u64>,
-    cells128: Vec<i128>,
+    layout: ColumnLayout,
+    cells: Cells,
     /// 1 for each row that is not NULL; only of a nullable column.
     valid: Vec<u8>,
     /// The texts of a column that travels as bytes, and where each bucket's begin.
-    bytes: Vec<u8>,
-    byte_starts: Vec<usize>,
+    texts: Vec<u8>,
+    text_starts: Vec<usize>,
 }
 
 impl SortedColumn {
     fn layout(&self) -> ColumnLayout {
-        ColumnLayout {
-            minimum: self.minimum,
-            width: self.width,
-            nullable: self.nullable,
-        }
+        self.layout
     }
 
-    fn sort<'a>(
-        &mut self,
-        carrier: Carrier,
-        stats: Stats,
-        batches: impl Iterator<Item = &'a ArrayRef> + Clone,
-        places: &[u32],
-        bucket_of: &[u16],
-        starts: &[u32],
-    ) {
-        self.carrier = Some(carrier);
-        // The IPC part keeps its own NULLs.
-        self.nullable = stats.nulls && carrier != Carrier::Other;
-        (self.minimum, self.width) = match carrier {
-            Carrier::Other => (0, Width::W0),
-            // Lengths and truth values need no minimum.
-            Carrier::Bytes | Carrier::Bool => (0, Width::for_distance(stats.max.max(0) as u128)),
-            _ if stats.min > stats.max => (0, Width::W0),
-            _ => match Width::for_distance(stats.max.wrapping_sub(stats.min) as u128) {
+    fn sort(&mut self, waiting: &WaitingColumn, places: &[u32], bucket_of: &[u16], buckets: usize) {
+        let (minimum, width) = match waiting.bounds() {
+            None => (0, Width::W0),
+            Some((min, max)) => match Width::for_distance(max.wrapping_sub(min) as u128) {
                 Width::W16 => (0, Width::W16),
-                width => (stats.min, width),
+                width => (min, width),
             },
         };
-        if self.nullable {
-            self.sort_validity(batches.clone(), places);
+        self.layout = ColumnLayout {
+            minimum,
+            width,
+            nullable: !waiting.valid.is_empty(),
+        };
+        if self.layout.nullable {
+            self.valid.resize(places.len(), 0);
+            put(&waiting.valid, places, &mut self.valid, |bit| bit);
         }
-        with_native!(carrier, N => self.sort_native::<N>(batches, places), Bool => {
-            self.cells8.resize(places.len(), 0);
-            let mut places = places;
-            for batch in batches {
-                let bools = arrow::array::AsArray::as_boolean(batch.as_ref());
-                let (these, rest) = places.split_at(batch.len());
-                for (bit, &place) in bools.values().iter().zip(these) {
-                    self.cells8[place as usize] = bit as u8;
-                }
-                places = rest;
-            }
-        }, Bytes => self.sort_bytes(batches, places, bucket_of, starts), Other => {});
-    }
-
-    fn sort_validity<'a>(&mut self, batches: impl Iterator<Item = &'a ArrayRef>, mut places: &[u32]) {
-        self.valid.clear();
-        self.valid.resize(places.len(), 1);
-        for batch in batches {
-            let (these, rest) = places.split_at(batch.len());
-            if let Some(nulls) = nulls_of(batch) {
-                for (valid, &place) in nulls.iter().zip(these) {
-                    self.valid[place as usize] = valid as u8;
-                }
-            }
-            places = rest;
-        }
-    }
-
-    fn sort_native<'a, N: Native>(&mut self, batches: impl Iterator<Item = &'a ArrayRef>, places: &[u32]) {
-        let minimum = N::narrow(self.minimum);
-        let rows = places.len();
-        match self.width {
+        let (rows, out) = (places.len(), &mut self.cells);
+        match width {
             Width::W0 => {}
-            Width::W1 => scatter::<N, u8>(batches, places, &mut self.cells8, |cell| cell.distance(minimum) as u8),
-            Width::W2 => scatter::<N, u16>(batches, places, &mut self.cells16, |cell| cell.distance(minimum) as u16),
-            Width::W4 => scatter::<N, u32>(batches, places, &mut self.cells32, |cell| cell.distance(minimum) as u32),
-            Width::W8 => scatter::<N, u64>(batches, places, &mut self.cells64, |cell| cell.distance(minimum)),
-            Width::W16 => scatter::<N, i128>(batches, places, &mut self.cells128, |cell| cell.widen()),
+            Width::W1 => sort_cells(waiting, minimum, places, room(&mut out.w1, rows), |cell| cell as u8),
+            Width::W2 => sort_cells(waiting, minimum, places, room(&mut out.w2, rows), |cell| cell as u16),
+            Width::W4 => sort_cells(waiting, minimum, places, room(&mut out.w4, rows), |cell| cell as u32),
+            Width::W8 => sort_cells(waiting, minimum, places, room(&mut out.w8, rows), |cell| cell),
+            Width::W16 => sort_wide(waiting, places, room(&mut out.w16, rows)),
         }
-        debug_assert!(rows == places.len());
+        if waiting.carrier == Carrier::Bytes {
+            self.sort_texts(waiting, bucket_of, buckets);
+        }
     }
 
-    fn sort_bytes<'a>(
-        &mut self,
-        batches: impl Iterator<Item = &'a ArrayRef> + Clone,
-        places: &[u32],
-        bucket_of: &[u16],
-        starts: &[u32],
-    ) {
-        self.cells32.resize(places.len(), 0);
-        let mut sums = vec![0usize; starts.len()];
-        let mut row = 0;
-        for batch in batches.clone() {
-            with_bytes!(batch, texts => for at in 0..texts.len() {
-                let length = if texts.is_valid(at) { AsRef::<[u8]>::as_ref(texts.value(at)).len() } else { 0 };
-                self.cells32[places[row] as usize] = length as u32;
-                sums[bucket_of[row] as usize] += length;
-                row += 1;
-            });
-        }
-        self.byte_starts.clear();
+    fn sort_texts(&mut self, waiting: &WaitingColumn, bucket_of: &[u16], buckets: usize) {
+        let mut sums = vec![0usize; buckets];
+        each_length(waiting, bucket_of, |bucket, length| sums[bucket] += length);
+        self.text_starts.clear();
         let mut total = 0;
         for sum in sums {
-            self.byte_starts.push(total);
+            self.text_starts.push(total);
             total += sum;
         }
-        let mut next = self.byte_starts.clone();
-        self.byte_starts.push(total);
-        self.bytes.resize(total, 0);
-        let mut row = 0;
-        for batch in batches {
-            with_bytes!(batch, texts => for at in 0..texts.len() {
-                if texts.is_valid(at) {
-                    let text: &[u8] = texts.value(at).as_ref();
-                    let start = &mut next[bucket_of[row] as usize];
-                    self.bytes[*start..*start + text.len()].copy_from_slice(text);
-                    *start += text.len();
-                }
-                row += 1;
-            });
-        }
+        let mut next = self.text_starts.clone();
+        self.text_starts.push(total);
+        let out = room(&mut self.texts, total);
+        let mut from = 0;
+        each_length(waiting, bucket_of, |bucket, length| {
+            let to = next[bucket];
+            copy_text(&waiting.texts, from, out, to, length);
+            next[bucket] += length;
+            from += length;
+        });
     }
 
     /// Appends the column's part of one bucket's segment.
     fn append(&self, bucket: usize, first: usize, rows: usize, out: &mut Vec<u8>) {
-        use arrow::datatypes::ToByteSlice;
         let range = first..first + rows;
-        if self.nullable {
+        if self.layout.nullable {
             pack_bits(&self.valid[range.clone()], out);
         }
-        if self.carrier == Some(Carrier::Bytes) {
-            let lengths = &self.cells32[range];
-            match self.width {
-                Width::W0 => {}
-                Width::W1 => out.extend(lengths.iter().map(|&length| length as u8)),
-                Width::W2 => out.extend(lengths.iter().flat_map(|&length| (length as u16).to_le_bytes())),
-                _ => out.extend_from_slice(lengths.to_byte_slice()),
-            }
-            out.extend_from_slice(&self.bytes[self.byte_starts[bucket]..self.byte_starts[bucket + 1]]);
-            return;
-        }
-        match self.width {
+        match self.layout.width {
             Width::W0 => {}
-            Width::W1 => out.extend_from_slice(&self.cells8[range]),
-            Width::W2 => out.extend_from_slice(self.cells16[range].to_byte_slice()),
-            Width::W4 => out.extend_from_slice(self.cells32[range].to_byte_slice()),
-            Width::W8 => out.extend_from_slice(self.cells64[range].to_byte_slice()),
-            Width::W16 => out.extend_from_slice(self.cells128[range].to_byte_slice()),
+            Width::W1 => out.extend_from_slice(&self.cells.w1[range]),
+            Width::W2 => out.extend_from_slice(self.cells.w2[range].to_byte_slice()),
+            Width::W4 => out.extend_from_slice(self.cells.w4[range].to_byte_slice()),
+            Width::W8 => out.extend_from_slice(self.cells.w8[range].to_byte_slice()),
+            Width::W16 => out.extend_from_slice(self.cells.w16[range].to_byte_slice()),
+        }
+        if let [start, end, ..] = self.text_starts.get(bucket..).unwrap_or_default() {
+            out.extend_from_slice(&self.texts[*start..*end]);
         }
     }
 }
 
-/// Writes each cell, narrowed, to its place.
-fn scatter<'a, N: Native, C: Copy + Default>(
-    batches: impl Iterator<Item = &'a ArrayRef>,
+/// Room for so many cells, whatever they hold: each will be written.
+fn room<C: Copy + Default>(cells: &mut Vec<C>, rows: usize) -> &mut [C] {
+    if cells.len() < rows {
+        cells.resize(rows, C::default());
+    }
+    &mut cells[..rows]
+}
+
+/// Writes each cell, as `convert` makes it, to its place.
+#[inline(always)]
+fn put<I: Copy, O>(cells: &[I], places: &[u32], out: &mut [O], convert: impl Fn(I) -> O) {
+    for (&cell, &place) in cells.iter().zip(places) {
+        out[place as usize] = convert(cell);
+    }
+}
+
+/// Sorts the cells of all parts, as distances from the block's minimum.
+fn sort_cells<C: Copy>(
+    waiting: &WaitingColumn,
+    minimum: i128,
     mut places: &[u32],
-    out: &mut Vec<C>,
-    narrow: impl Fn(N) -> C,
+    out: &mut [C],
+    narrow: impl Fn(u64) -> C + Copy,
 ) {
-    out.resize(places.len(), C::default());
-    for batch in batches {
-        let (cells, nulls) = cells::<N>(batch);
-        let (these, rest) = places.split_at(batch.len());
-        match nulls {
-            // What lies under a NULL is arbitrary: zero makes equal rows equal bytes.
-            Some(nulls) => {
-                for ((&cell, &place), valid) in cells.as_slice().iter().zip(these).zip(nulls.iter()) {
-                    out[place as usize] = if valid { narrow(cell) } else { C::default() };
-                }
-            }
-            None => {
-                for (&cell, &place) in cells.as_slice().iter().zip(these) {
-                    out[place as usize] = narrow(cell);
-                }
-            }
+    for part in &waiting.parts {
+        let (these, rest) = places.split_at(part.rows);
+        let Part { start, rows, .. } = *part;
+        let cells = &waiting.cells;
+        // A part without values has no minimum: its cells are never looked at.
+        let delta = if part.minimum > part.maximum {
+            0
+        } else {
+            (part.minimum - minimum) as u64
+        };
+        let shift = |cell: u64| narrow(cell.wrapping_add(delta));
+        match part.width {
+            Width::W0 => these.iter().for_each(|&place| out[place as usize] = shift(0)),
+            Width::W1 => put(&cells.w1[start..start + rows], these, out, |cell| shift(cell.into())),
+            Width::W2 => put(&cells.w2[start..start + rows], these, out, |cell| shift(cell.into())),
+            Width::W4 => put(&cells.w4[start..start + rows], these, out, |cell| shift(cell.into())),
+            Width::W8 => put(&cells.w8[start..start + rows], these, out, shift),
+            Width::W16 => unreachable!("a block is as wide as its widest part"),
         }
         places = rest;
     }
 }
 
+/// Sorts the cells of all parts as the values themselves.
+fn sort_wide(waiting: &WaitingColumn, mut places: &[u32], out: &mut [i128]) {
+    for part in &waiting.parts {
+        let (these, rest) = places.split_at(part.rows);
+        let Part {
+            start, rows, minimum, ..
+        } = *part;
+        let cells = &waiting.cells;
+        let value = |cell: u64| minimum.wrapping_add(cell.into());
+        match part.width {
+            Width::W0 => these.iter().for_each(|&place| out[place as usize] = minimum),
+            Width::W1 => put(&cells.w1[start..start + rows], these, out, |cell| value(cell.into())),
+            Width::W2 => put(&cells.w2[start..start + rows], these, out, |cell| value(cell.into())),
+            Width::W4 => put(&cells.w4[start..start + rows], these, out, |cell| value(cell.into())),
+            Width::W8 => put(&cells.w8[start..start + rows], these, out, value),
+            Width::W16 => put(&cells.w16[start..start + rows], these, out, |cell| cell),
+        }
+        places = rest;
+    }
+}
+
+/// Calls `each` with the bucket and the length of every text, in the order of arrival.
+fn each_length(waiting: &WaitingColumn, mut bucket_of: &[u16], mut each: impl FnMut(usize, usize)) {
+    for part in &waiting.parts {
+        let (these, rest) = bucket_of.split_at(part.rows);
+        let Part {
+            start, rows, minimum, ..
+        } = *part;
+        let (cells, least) = (&waiting.cells, minimum as usize);
+        let buckets = these.iter().map(|&bucket| bucket as usize);
+        match part.width {
+            Width::W0 => buckets.for_each(|bucket| each(bucket, least)),
+            Width::W1 => {
+                let cells = &cells.w1[start..start + rows];
+                buckets
+                    .zip(cells)
+                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
+            }
+            Width::W2 => {
+                let cells = &cells.w2[start..start + rows];
+                buckets
+                    .zip(cells)
+                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
+            }
+            _ => {
+                let cells = &cells.w4[start..start + rows];
+                buckets
+                    .zip(cells)
+                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
+            }
+        }
+        bucket_of = rest;
+    }
+}
+
+/// Copies one text. Most are short, where a call to `memcpy` costs more than the copy.
+#[inline(always)]
+fn copy_text(texts: &[u8], from: usize, out: &mut [u8], to: usize, length: usize) {
+    out[to..to + length].copy_from_slice(&texts[from..from + length]);
+}
+
 fn pack_bits(valid: &[u8], out: &mut Vec<u8>) {
-    out.extend(
-        valid
-            .chunks(8)
-            .map(|bits| bits.iter().enumerate().fold(0u8, |byte, (at, &bit)| byte | (bit << at))),
-    );
+    let pack = |bits: &[u8]| bits.iter().enumerate().fold(0u8, |byte, (at, &bit)| byte | (bit << at));
+    out.extend(valid.chunks(8).map(pack));
 }
 
 fn too_large(bucket: usize, bytes: usize) -> ArrowError {
     ArrowError::InvalidArgumentError(format!(
-        "{bytes} bytes of bucket {bucket} in one batch: 4 GiB are the limit"
+        "{bytes} bytes of bucket {bucket} in one block: 4 GiB are the limit"
     ))
 }
 
