@@ -20,11 +20,25 @@ use crate::{
 pub struct Limits {
     pub bytes: u64,
     pub age: Duration,
+    /// Rows after which a run ends at the next unit, where it may ([`Runs::ByUnit`]).
+    pub run_rows: u64,
     /// Rejected records held until the chunk is committed, in bytes.
     pub reject_bytes: usize,
     /// Rejected records over the step; an attempt that has more on its own need not go on.
     pub rejects: Option<u64>,
     pub now: fn() -> Instant,
+}
+
+/// How a program is run over a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// Each chunk is a run: rows do not depend on each other.
+    ByChunk,
+    /// A run takes whole units of the range, and a chunk whole runs: rows that belong together are
+    /// in one unit.
+    ByUnit,
+    /// The rest of the range is one run and one chunk.
+    Whole,
 }
 
 /// What a chunk took from the source.
@@ -48,8 +62,9 @@ pub struct CheckedReader<'a> {
     /// Rejects of this attempt, all chunks.
     rejected: u64,
     began: Instant,
-    /// The rest of the range belongs into this chunk, however much it is.
-    whole: bool,
+    runs: Runs,
+    /// Rows that the open run was given.
+    run_rows: u64,
     ended: bool,
     stop: Stop,
 }
@@ -60,6 +75,7 @@ impl<'a> CheckedReader<'a> {
         checks: &'a Checks,
         leader: &'a dyn Leader,
         limits: Limits,
+        runs: Runs,
     ) -> CheckedReader<'a> {
         CheckedReader {
             reader,
@@ -70,15 +86,15 @@ impl<'a> CheckedReader<'a> {
             reject_bytes: 0,
             rejected: 0,
             began: (limits.now)(),
-            whole: false,
+            runs,
+            run_rows: 0,
             ended: false,
             stop: Stop::No,
         }
     }
 
-    /// Starts a chunk. A `whole` one ends with the range alone.
-    pub fn begin_chunk(&mut self, whole: bool) {
-        self.whole = whole;
+    /// Starts a chunk.
+    pub fn begin_chunk(&mut self) {
         self.began = (self.limits.now)();
     }
 
@@ -86,6 +102,12 @@ impl<'a> CheckedReader<'a> {
     pub fn take_chunk(&mut self) -> Taken {
         self.reject_bytes = 0;
         std::mem::take(&mut self.taken)
+    }
+
+    /// Whether the open chunk takes no more: it is full or the range has ended. Else only a run has
+    /// ended when [`Self::next_batch`] gave `None`.
+    pub fn is_chunk_done(&self) -> bool {
+        self.ended || self.is_full()
     }
 
     /// Whether the range is read to its end.
@@ -102,9 +124,9 @@ impl<'a> CheckedReader<'a> {
         self.stop
     }
 
-    /// The next records that go on, or `None` when the chunk is full or the range has ended.
+    /// The next records that go on, or `None` when the run, the chunk or the range has ended.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, TaskError> {
-        while !self.ended && !self.is_full() {
+        while !self.is_chunk_done() && !self.is_run_done() {
             let read = self.reader.next_batch()?;
             self.take_intake()?;
             self.report()?;
@@ -114,14 +136,20 @@ impl<'a> CheckedReader<'a> {
             };
             let batch = self.judge(input)?;
             if batch.num_rows() > 0 {
+                self.run_rows += batch.num_rows() as u64;
                 return Ok(Some(batch));
             }
         }
+        self.run_rows = 0;
         Ok(None)
     }
 
+    fn is_run_done(&self) -> bool {
+        self.runs == Runs::ByUnit && self.run_rows >= self.limits.run_rows && self.reader.may_stop()
+    }
+
     fn is_full(&self) -> bool {
-        if self.whole || !self.reader.may_stop() {
+        if self.runs == Runs::Whole || !self.reader.may_stop() {
             return false;
         }
         // A chunk takes at least something, or an attempt could go on for ever without a step.

@@ -8,8 +8,8 @@ use std::{
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::{
     datasource::empty::EmptyTable,
+    execution::SessionState,
     logical_expr::LogicalPlan,
-    prelude::SessionContext,
     sql::{parser::Statement, sqlparser::ast},
 };
 use futures::FutureExt;
@@ -62,12 +62,12 @@ pub fn analyse(
             columns: all(),
         });
     };
-    let context = session::open(now_micros, None)?;
-    register(&context, INPUT, Arc::new(EmptyTable::new(input.clone())))?;
+    let state = session::open(now_micros, None)?;
+    session::register(&state, INPUT, Arc::new(EmptyTable::new(input.clone())))?;
     for (name, schema) in lookups {
-        register(&context, name, Arc::new(EmptyTable::new(schema.clone())))?;
+        session::register(&state, name, Arc::new(EmptyTable::new(schema.clone())))?;
     }
-    let plan = plan_query(&context, sql)?;
+    let plan = plan_query(&state, sql)?;
     let planning = |error| errors::planning("the SQL", &error);
     let transform = classify::classify(&plan.optimized, &all()).map_err(planning)?;
     let mut read = columns_read(&plan.optimized).map_err(planning)?;
@@ -84,25 +84,6 @@ pub fn analyse(
     })
 }
 
-/// Adds a table to a session of its own.
-pub(super) fn register(
-    context: &SessionContext,
-    name: &str,
-    table: Arc<dyn datafusion::catalog::TableProvider>,
-) -> Result<(), TaskError> {
-    let reference = datafusion::common::TableReference::bare(name);
-    if context.table_exist(reference.clone()).unwrap_or(false) {
-        return Err(TaskError::new(
-            ErrorClass::Config,
-            format!("two tables are named «{name}»: `{INPUT}` is the records, look-ups need names of their own"),
-        ));
-    }
-    context
-        .register_table(reference, table)
-        .map(drop)
-        .map_err(|error| errors::planning(&format!("table «{name}»"), &error))
-}
-
 /// A query, planned and optimized.
 pub(super) struct Query {
     pub optimized: LogicalPlan,
@@ -110,9 +91,8 @@ pub(super) struct Query {
 }
 
 /// Parses one query and plans it. Anything that is not a query is refused.
-pub(super) fn plan_query(context: &SessionContext, sql: &str) -> Result<Query, TaskError> {
+pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, TaskError> {
     let planning = |error| errors::planning("the SQL", &error);
-    let state = context.state();
     let dialect = state.config().options().sql_parser.dialect;
     let statement = state.sql_to_statement(sql, &dialect).map_err(planning)?;
     let is_query =

@@ -65,8 +65,7 @@ impl Checks {
         if checks.is_empty() {
             return Ok(Checks::none());
         }
-        let context = session::open(now_micros, None)?;
-        let state = context.state();
+        let state = session::open(now_micros, None)?;
         let schema = DFSchema::try_from(input.as_ref().clone())
             .map_err(|error| errors::planning("the columns of the source", &error))?;
         let rules = checks

@@ -25,7 +25,7 @@ use gapless_common::{error::TaskError, plan::TransformMode};
 
 use super::{
     INPUT, Slot,
-    analyse::{plan_query, register},
+    analyse::plan_query,
     classify, errors,
     input::{Feed, InputExec, InputTable},
     session,
@@ -93,21 +93,20 @@ impl Program {
             });
         };
         let resources = slot.resources()?;
-        let session = session::open(now_micros, Some(resources.environment.clone()))?;
+        let state = session::open(now_micros, Some(resources.environment.clone()))?;
         let feed = Arc::new(Feed::default());
-        register(&session, INPUT, Arc::new(InputTable::new(input.clone(), feed.clone())))?;
+        session::register(&state, INPUT, Arc::new(InputTable::new(input.clone(), feed.clone())))?;
         for lookup in lookups {
             let place = format!("look-up «{}»", lookup.name);
             let table = MemTable::try_new(lookup.schema, vec![lookup.batches])
                 .map_err(|error| errors::planning(&place, &error))?;
-            register(&session, &lookup.name, Arc::new(table))?;
+            session::register(&state, &lookup.name, Arc::new(table))?;
         }
         let planning = |error| errors::planning("the SQL", &error);
-        let query = plan_query(&session, sql)?;
+        let query = plan_query(&state, sql)?;
         let names: Vec<String> = input.fields().iter().map(|field| field.name().clone()).collect();
         let mode = classify::classify(&query.optimized, &names).map_err(planning)?.mode;
         let shared = classify::input_scans(&query.optimized).map_err(planning)? > 1;
-        let state = session.state();
         let plan = resources
             .runtime
             .block_on(state.query_planner().create_physical_plan(&query.optimized, &state))
@@ -125,7 +124,7 @@ impl Program {
             compiled: Some(Compiled {
                 plan,
                 keep,
-                context: session.task_ctx(),
+                context: state.task_ctx(),
                 feed,
                 shared,
                 runs: 0,

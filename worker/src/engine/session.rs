@@ -7,6 +7,8 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use datafusion::{
+    catalog::{MemoryCatalogProviderList, TableProvider},
+    common::TableReference,
     execution::{
         SessionState, SessionStateBuilder,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
@@ -14,9 +16,11 @@ use datafusion::{
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
     logical_expr::execution_props::ExecutionProps,
-    prelude::{SessionConfig, SessionContext},
+    prelude::SessionConfig,
 };
 use gapless_common::error::{ErrorClass, TaskError};
+
+use super::{INPUT, errors};
 
 /// Rows of a batch inside the engine. Measured on a grouping of 2 M rows in 270 k groups: 8 Ki and
 /// 16 Ki rows are alike, 2 Ki and 64 Ki slower.
@@ -131,18 +135,36 @@ fn config() -> SessionConfig {
     config
 }
 
-/// A session of its own, with tables of its own, at the run's time.
-pub(super) fn open(now_micros: i64, environment: Option<Arc<RuntimeEnv>>) -> Result<SessionContext, TaskError> {
+/// A session of its own, with tables of its own, at the run's time. (A `SessionContext` would set
+/// the time to that of each call.)
+pub(super) fn open(now_micros: i64, environment: Option<Arc<RuntimeEnv>>) -> Result<SessionState, TaskError> {
     let now = run_time(now_micros)?;
     let mut builder = SessionStateBuilder::new_from_existing(BASE.clone())
         .with_config(BASE.config().clone())
         // The base has a catalog of its own; tables of two steps must not meet in it.
-        .with_catalog_list(Arc::new(datafusion::catalog::MemoryCatalogProviderList::new()))
+        .with_catalog_list(Arc::new(MemoryCatalogProviderList::new()))
         .with_execution_props(ExecutionProps::new().with_query_execution_start_time(now));
     if let Some(environment) = environment {
         builder = builder.with_runtime_env(environment);
     }
-    Ok(SessionContext::new_with_state(builder.build()))
+    Ok(builder.build())
+}
+
+/// Adds a table. Errors: `Config` when there is one of that name.
+pub(super) fn register(state: &SessionState, name: &str, table: Arc<dyn TableProvider>) -> Result<(), TaskError> {
+    let place = format!("table «{name}»");
+    let planning = |error| errors::planning(&place, &error);
+    let schema = state.schema_for_ref(TableReference::bare(name)).map_err(planning)?;
+    if schema.table_exist(name) {
+        return Err(TaskError::new(
+            ErrorClass::Config,
+            format!("two tables are named «{name}»: `{INPUT}` is the records, look-ups need names of their own"),
+        ));
+    }
+    schema
+        .register_table(name.to_string(), table)
+        .map(drop)
+        .map_err(planning)
 }
 
 fn run_time(now_micros: i64) -> Result<DateTime<Utc>, TaskError> {

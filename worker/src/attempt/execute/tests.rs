@@ -13,6 +13,7 @@ use gapless_common::{
     attempt::Fence,
     ids::{AttemptId, Stage, TaskKey, Term},
     job::{Check, Count, Job, OnError, Partition, Partitioning, Sink, Source, Step},
+    plan::{ExchangePlan, Facts, Method, StepFrame, TransformFacts, Unit},
     range::UnitRange,
 };
 use uuid::Uuid;
@@ -24,9 +25,6 @@ use crate::{
     source::{InputBatch, Intake, Origin, Place},
 };
 
-/// Rows of a batch of the source here.
-const BATCH: u64 = 4;
-
 /// What a case is about; the rest is ordinary.
 #[derive(Clone)]
 struct Case {
@@ -36,6 +34,10 @@ struct Case {
     position: u64,
     seq: u32,
     reject_limit: Option<u64>,
+    /// Rows of a batch of the source.
+    batch: u64,
+    /// The column by whose hash the records came here through an exchange.
+    exchange: Option<&'static str>,
     /// Bytes that the source says a batch has.
     batch_bytes: u64,
     may_stop: bool,
@@ -56,6 +58,8 @@ impl Default for Case {
             position: 0,
             seq: 0,
             reject_limit: Some(100),
+            batch: 4,
+            exchange: None,
             batch_bytes: 1,
             may_stop: true,
             unparsable: &[],
@@ -127,7 +131,7 @@ impl SourceReader for Numbers {
     }
 
     fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
-        let end = (self.at + BATCH).min(self.case.units.high);
+        let end = (self.at + self.case.batch).min(self.case.units.high);
         if self.at == end {
             return Ok(None);
         }
@@ -324,10 +328,40 @@ fn assignment(case: &Case) -> Assignment {
             base_dir: ".".into(),
             started_micros: 0,
             scratch: ".".into(),
-            frame: None,
+frame: case.exchange.map(frame),
             preparation: None,
             seal: None,
         }),
+    }
+}
+
+fn frame(column: &str) -> StepFrame {
+    StepFrame {
+        facts: Facts {
+            unit: Unit::Byte,
+            files: Vec::new(),
+            domain: UnitRange::new(0, 20),
+            columns: Vec::new(),
+            output: Vec::new(),
+            transform: TransformFacts {
+                mode: TransformMode::RowWise { expands: false },
+                reason: String::new(),
+            },
+            rows: 20,
+            bytes: 20,
+            sample: None,
+            warnings: Vec::new(),
+        },
+        method: Method::Hash,
+        exchange: Some(ExchangePlan {
+            function: BucketFn::Hash {
+                columns: vec![column.to_string()],
+            },
+            buckets: 256,
+        }),
+        scatter_partitions: 1,
+        execute_partitions: 1,
+        merge: None,
     }
 }
 
@@ -521,6 +555,50 @@ fn a_stop_does_not_cut_a_whole_partition() {
     assert_eq!(seen.result, Ok(Outcome::Committed));
     assert_proper(&seen, &case, 20);
     assert_eq!(written(&seen), [20]);
+}
+
+#[test]
+fn a_whole_program_runs_bucket_by_bucket_where_its_keys_are_those_of_the_exchange() {
+    let case = Case {
+        sql: Some("SELECT count(*) AS n, parity FROM input GROUP BY parity ORDER BY n"),
+        units: UnitRange::new(0, 100_000),
+        batch: 20_000,
+        ..Case::default()
+    };
+    let grouped = Some("SELECT count(*) AS n, parity FROM input GROUP BY parity");
+    let cases = [
+        // A run ends with the unit that fills it: 40,000 rows, 40,000, and the rest.
+        (
+            grouped,
+            Some("parity"),
+            vec![20_000, 20_000, 20_000, 20_000, 10_000, 10_000],
+        ),
+        // Exchanged by another column, or not at all: rows of a group may be anywhere.
+        (grouped, Some("n"), vec![50_000, 50_000]),
+        (grouped, None, vec![50_000, 50_000]),
+        (case.sql, Some("parity"), vec![50_000, 50_000]),
+    ];
+    for (sql, exchange, expected) in cases {
+        let case = Case {
+            sql,
+            exchange,
+            ..case.clone()
+        };
+        let seen = attempt(case.clone());
+        assert_proper(&seen, &case, 100_000);
+        assert_eq!(seen.commits.len(), 1);
+        assert_eq!(written(&seen), expected, "{sql:?} {exchange:?}");
+    }
+    // A chunk may end between buckets, too.
+    let case = Case {
+        sql: grouped,
+        exchange: Some("parity"),
+        batch_bytes: CHUNK_INPUT_BYTES / 2,
+        ..case
+    };
+    let seen = attempt(case.clone());
+    assert_proper(&seen, &case, 100_000);
+    assert_eq!(seen.commits.len(), 3);
 }
 
 #[test]
