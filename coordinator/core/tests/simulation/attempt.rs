@@ -110,7 +110,8 @@ fn commit(
     let judged = key.stage == Stage::Scatter || (key.stage == Stage::Execute && !through_exchange);
     let rejected = content.iter().filter(|unit| judged && step.bad.contains(unit)).count() as u64;
     let read = content.len() as u64;
-    let digest = mix(attempt.serial ^ (attempt.term.0 << 40) ^ (u64::from(seq) << 20) ^ u64::from(key.partition));
+    let digest = [attempt.term.0, attempt.serial, u64::from(seq), u64::from(key.partition)];
+    let digest = digest.into_iter().fold(0, |digest, word| mix(digest ^ mix(word + 1)));
     Commit {
         seq,
         previous,

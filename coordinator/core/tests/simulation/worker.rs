@@ -81,7 +81,8 @@ pub struct Worker {
     pub draining: bool,
     pub entries: BTreeMap<TaskKey, Entry>,
     queue: VecDeque<TaskKey>,
-    confirmed: BTreeSet<AttemptId>,
+    /// Attempts that are over here. None is ever begun again: its file names are used.
+    over: BTreeSet<AttemptId>,
     reports: Vec<Report>,
     pub out: Vec<(TaskKey, Fence, Said)>,
     /// Attempts that a slot has begun since they were last taken.
@@ -105,7 +106,7 @@ impl Worker {
             draining: false,
             entries: BTreeMap::new(),
             queue: VecDeque::new(),
-            confirmed: BTreeSet::new(),
+            over: BTreeSet::new(),
             reports: Vec::new(),
             out: Vec::new(),
             begun: Vec::new(),
@@ -211,6 +212,7 @@ impl Worker {
         };
         let fence = entry.grant.fence;
         self.queue.retain(|queued| *queued != key);
+        self.over.insert(fence.id);
         self.out.push((key, fence, said.clone()));
         let held = Held {
             task: key,
@@ -263,11 +265,9 @@ impl Worker {
             if entry.grant.fence.number >= grant.fence.number {
                 return;
             }
+            self.over.insert(entry.grant.fence.id);
             self.entries.remove(&grant.task);
             self.queue.retain(|queued| *queued != grant.task);
-        }
-        if self.confirmed.contains(&grant.fence.id) {
-            return;
         }
         if let Some(report) = self
             .reports
@@ -277,7 +277,7 @@ impl Worker {
             self.out.push((grant.task, grant.fence, report.said.clone()));
             return;
         }
-        if self.draining {
+        if self.draining || self.over.contains(&grant.fence.id) {
             self.out.push((grant.task, grant.fence, Said::Released));
             return;
         }
@@ -315,7 +315,7 @@ impl Worker {
         match refusal {
             _ if commit.last => {
                 self.entries.remove(&task);
-                self.confirmed.insert(fence.id);
+                self.over.insert(fence.id);
             }
             None => {
                 entry.position = commit.next;
@@ -343,6 +343,7 @@ impl Worker {
             entry.stop = entry.stop.max(Stop::AtCheckpoint);
         } else if entry.last_offered() {
             self.entries.remove(&task);
+            self.over.insert(fence.id);
         } else {
             let error = TaskError::new(ErrorClass::Cancelled, "stopped");
             self.end(task, Said::Failed(error), now);

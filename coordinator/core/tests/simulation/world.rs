@@ -605,6 +605,9 @@ impl World {
 
     /// Somebody submits, stops or cancels.
     fn client(&mut self) {
+        if !self.faults {
+            return;
+        }
         let jobs = self.specs.len() as u64 / 2;
         let job = self.rng.below(jobs) as usize;
         let Some(state) = self.state() else {
