@@ -7,7 +7,7 @@ use crate::{
     decide::Draft,
     event::{Continuation, Effect, Held, Refusal},
     fail,
-    limits::MAX_VOIDED,
+    limits::{MAX_MOVED, MAX_VOIDED},
     row::{LeaseRow, Row, RowKey, RunState, SessionRow},
     state::Session,
 };
@@ -48,25 +48,28 @@ pub(crate) fn connect(
                 .any(|held| held.task == *key && held.fence == lease.row.fence);
             (kept && !session.row.void).then_some(lease.row.fence)
         };
+        let before = kept.len();
         for (key, fence) in session
             .leases
             .iter()
             .filter_map(|key| mine(key).map(|fence| (*key, fence)))
-            .take(MAX_VOIDED)
+            .take(MAX_MOVED - before)
         {
             draft.put(Row::Lease(key, LeaseRow { session: id, fence }));
             kept.push(key);
         }
-        if session.leases.len() == kept.len() {
+        if session.leases.len() == kept.len() - before {
             draft.delete(RowKey::Session(*old));
         } else {
-            draft.put(Row::Session(
-                *old,
-                SessionRow {
-                    void: true,
-                    ..session.row.clone()
-                },
-            ));
+            if !session.row.void {
+                draft.put(Row::Session(
+                    *old,
+                    SessionRow {
+                        void: true,
+                        ..session.row.clone()
+                    },
+                ));
+            }
             draft.effect(Effect::Continue(Continuation::Void { session: *old }));
         }
         draft.effect(Effect::Close { session: *old });

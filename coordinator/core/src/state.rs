@@ -426,8 +426,10 @@ impl State {
         if let Some(at) = task.not_before {
             self.backoff.insert((at, key));
         }
-        // Without a lease (at recovery) there is nobody to credit.
+        // Without a lease (at recovery) there is nobody to credit. How long a survey or a publish took
+        // says nothing of the chunks to come.
         if task.is_done()
+            && matches!(key.stage, Stage::Scatter | Stage::Execute | Stage::Merge)
             && let Some(lease) = lease
             && let Some(session) = self.sessions.get_mut(&lease.row.session)
         {
