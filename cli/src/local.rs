@@ -45,7 +45,10 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
             Err(error) => Cut::Impossible { why: error.message },
         },
     };
-    let planned = job.steps.iter().map(|step| PlannedStep { step: step.clone(), cut: cut(step) });
+    let planned = job.steps.iter().map(|step| PlannedStep {
+        step: step.clone(),
+        cut: cut(step),
+    });
     Ok(planned.collect())
 }
 
@@ -53,10 +56,18 @@ fn cut(step: &Step, facts: Facts, slots: u32) -> Cut {
     match split(step, &facts, Capacity { slots }) {
         Ok(plan) => {
             let coverage = validate(step, &facts, &plan);
-            let coverage = coverage.map(|coverage| coverage.verdict()).map_err(|fault| fault.to_string());
-            Cut::Planned { facts: Box::new(facts), plan: Box::new(plan), coverage }
+            let coverage = coverage
+                .map(|coverage| coverage.verdict())
+                .map_err(|fault| fault.to_string());
+            Cut::Planned {
+                facts: Box::new(facts),
+                plan: Box::new(plan),
+                coverage,
+            }
         }
-        Err(refusal) => Cut::Impossible { why: refusal.to_string() },
+        Err(refusal) => Cut::Impossible {
+            why: refusal.to_string(),
+        },
     }
 }
 
@@ -85,5 +96,8 @@ pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
     })?;
     let differences = verify::verify(certificate, &mut source);
     let breaking = differences.iter().filter(|difference| difference.breaks());
-    Ok(Verification { differences: breaking.map(ToString::to_string).collect(), records: source.records })
+    Ok(Verification {
+        differences: breaking.map(ToString::to_string).collect(),
+        records: source.records,
+    })
 }

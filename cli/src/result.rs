@@ -230,7 +230,11 @@ mod tests {
             step_name: "load".into(),
             strength: Strength::Proved,
             reading: Reading {
-                job: Job { name: "nightly".into(), parameters: Default::default(), steps: vec![] },
+                job: Job {
+                    name: "nightly".into(),
+                    parameters: Default::default(),
+                    steps: vec![],
+                },
                 base_dir: "/".into(),
                 unit: Unit::Byte,
                 columns: vec![],

@@ -3,9 +3,7 @@
 use std::{fs, io, net::SocketAddr, path::PathBuf, thread};
 
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
-use gapless_proto::v1::{
-    self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer,
-};
+use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tonic::transport::{Server as Grpc, server::TcpIncoming};
 
@@ -58,21 +56,38 @@ pub struct Server {
 /// Opens the store, takes the lead and serves until `shutdown` stops.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
     for path in [&config.state_dir, &config.scratch] {
-        fs::create_dir_all(path).map_err(|source| ServeError::Folder { path: path.clone(), source })?;
+        fs::create_dir_all(path).map_err(|source| ServeError::Folder {
+            path: path.clone(),
+            source,
+        })?;
     }
     let scratch = config.scratch.canonicalize();
-    let scratch = scratch.map_err(|source| ServeError::Folder { path: config.scratch.clone(), source })?;
+    let scratch = scratch.map_err(|source| ServeError::Folder {
+        path: config.scratch.clone(),
+        source,
+    })?;
     let store = EmbeddedStore::open(&config.state_dir.join("store"))?;
     let clock = Clock::system();
     let ControlParts { control, thread } = start_control(store, &config, &clock)?;
-    let refused = |source| ServeError::Listen { address: config.listen, source };
+    let refused = |source| ServeError::Listen {
+        address: config.listen,
+        source,
+    };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
     let sessions = Sessions::default();
-    let workers =
-        WorkersService { control: control.clone(), scratch: scratch.display().to_string(), sessions: sessions.clone() };
-    let jobs = JobsService { control: control.clone() };
-    let cluster = ClusterService { control: control.clone(), clock };
+    let workers = WorkersService {
+        control: control.clone(),
+        scratch: scratch.display().to_string(),
+        sessions: sessions.clone(),
+    };
+    let jobs = JobsService {
+        control: control.clone(),
+    };
+    let cluster = ClusterService {
+        control: control.clone(),
+        clock,
+    };
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<JobsServer<JobsService>>().await;
     health_reporter.set_serving::<WorkersServer<WorkersService>>().await;

@@ -37,13 +37,22 @@ impl<'a> Source<'a> {
             columns: reading.columns.clone(),
             read_columns: reading.read_columns.clone(),
             output: Vec::new(),
-            transform: TransformFacts { mode: TransformMode::RowWise { expands: false }, reason: String::new() },
+            transform: TransformFacts {
+                mode: TransformMode::RowWise { expands: false },
+                reason: String::new(),
+            },
             rows: 0,
             bytes: 0,
             sample: None,
             warnings: Vec::new(),
         };
-        Some(Source { certificate, step, base_dir: PathBuf::from(&reading.base_dir), facts, records: 0 })
+        Some(Source {
+            certificate,
+            step,
+            base_dir: PathBuf::from(&reading.base_dir),
+            facts,
+            records: 0,
+        })
     }
 }
 

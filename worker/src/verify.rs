@@ -273,7 +273,11 @@ mod tests {
             step_name: "step".into(),
             strength: Strength::Proved,
             reading: Reading {
-                job: Job { name: "job".into(), parameters: Default::default(), steps: vec![] },
+                job: Job {
+                    name: "job".into(),
+                    parameters: Default::default(),
+                    steps: vec![],
+                },
                 base_dir: "/".into(),
                 unit: Unit::Byte,
                 columns: vec![],

@@ -66,7 +66,12 @@ impl Work for Stages {
             Stage::Execute => {
                 let memory = slot.memory_bytes as usize;
                 let spill = assignment.context.scratch.join("spill");
-                let slot = slot.keep(|| Slot::new(SlotLimits { memory, ..SlotLimits::new(spill) }));
+                let slot = slot.keep(|| {
+                    Slot::new(SlotLimits {
+                        memory,
+                        ..SlotLimits::new(spill)
+                    })
+                });
                 execute(&assignment, leader, slot, &Io { stages: self, leader })
             }
             Stage::Merge => run_merge(&assignment, leader),
@@ -106,7 +111,13 @@ pub fn survey_step(
         .into_iter()
         .map(|table| (table.name, table.schema))
         .collect();
-    let analysis = analyse(step.sql.as_deref(), source.schema.clone(), &lookups, &step.checks, started_micros)?;
+    let analysis = analyse(
+        step.sql.as_deref(),
+        source.schema.clone(),
+        &lookups,
+        &step.checks,
+        started_micros,
+    )?;
     let mut read = analysis.columns.clone();
     match &step.partition.method {
         Partition::KeyRange { column, .. } => {
@@ -117,7 +128,11 @@ pub fn survey_step(
         Partition::Auto | Partition::Bytes | Partition::Files | Partition::RowGroups => {}
     }
     let schema = source.schema.clone();
-    let names = schema.fields().iter().map(|field| field.name()).filter(|name| read.contains(name));
+    let names = schema
+        .fields()
+        .iter()
+        .map(|field| field.name())
+        .filter(|name| read.contains(name));
     let names: Vec<String> = names.cloned().collect();
     let mut facts = facts(source, &analysis);
     facts.read_columns = (names.len() < schema.fields().len()).then_some(names);
@@ -133,7 +148,9 @@ fn earlier_output(
     run: RunId,
     started_micros: i64,
 ) -> Result<Option<SchemaRef>, TaskError> {
-    let Source::Step(name) = &step.source else { return Ok(None) };
+    let Source::Step(name) = &step.source else {
+        return Ok(None);
+    };
     let Some(earlier) = job.step(name) else { return Ok(None) };
     if !matches!(earlier.sink, Sink::Csv(_)) {
         return Ok(None);
@@ -153,13 +170,23 @@ fn lookups_of(step: &Step, base_dir: &Path) -> Result<Vec<LookupTable>, TaskErro
         .iter()
         .map(|(name, lookup)| {
             let (schema, batches) = open::read_table(lookup, base_dir)?;
-            Ok(LookupTable { name: name.clone(), schema, batches })
+            Ok(LookupTable {
+                name: name.clone(),
+                schema,
+                batches,
+            })
         })
         .collect()
 }
 
 fn run_survey(context: &StepContext) -> Result<Outcome, TaskError> {
-    let facts = survey_step(&context.job, context.step(), &context.base_dir, context.run, context.started_micros)?;
+    let facts = survey_step(
+        &context.job,
+        context.step(),
+        &context.base_dir,
+        context.run,
+        context.started_micros,
+    )?;
     let json = serde_json::to_vec(&facts)
         .map_err(|error| TaskError::new(ErrorClass::Data, format!("the survey's facts have no JSON: {error}")))?;
     Ok(Outcome::Finished(json))
@@ -168,7 +195,10 @@ fn run_survey(context: &StepContext) -> Result<Outcome, TaskError> {
 /// The facts of a step that is planned.
 fn planned(context: &StepContext) -> Result<&Facts, TaskError> {
     context.frame.as_ref().map(|frame| &frame.facts).ok_or_else(|| {
-        TaskError::new(ErrorClass::Transient, format!("step {} came without its plan", context.step().name))
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("step {} came without its plan", context.step().name),
+        )
     })
 }
 
@@ -243,11 +273,7 @@ impl Stages {
     }
 
     /// The sealed scatter stage of a step: it does not change any more.
-    fn scattered(
-        &self,
-        context: &StepContext,
-        leader: &dyn Leader,
-    ) -> Result<Arc<Vec<CommittedPartition>>, TaskError> {
+    fn scattered(&self, context: &StepContext, leader: &dyn Leader) -> Result<Arc<Vec<CommittedPartition>>, TaskError> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         let step = entry(&mut shared, context);
         if let Some(scattered) = &step.scattered {
@@ -260,14 +286,21 @@ impl Stages {
 }
 
 fn entry<'a>(shared: &'a mut VecDeque<Shared>, context: &StepContext) -> &'a mut Shared {
-    let known = shared.iter().position(|step| step.run == context.run && step.step == context.step_no);
+    let known = shared
+        .iter()
+        .position(|step| step.run == context.run && step.step == context.step_no);
     let at = match known {
         Some(at) => at,
         None => {
             if shared.len() == KEPT_STEPS {
                 shared.pop_front();
             }
-            shared.push_back(Shared { run: context.run, step: context.step_no, lookups: None, scattered: None });
+            shared.push_back(Shared {
+                run: context.run,
+                step: context.step_no,
+                lookups: None,
+                scattered: None,
+            });
             shared.len() - 1
         }
     };
@@ -288,14 +321,21 @@ impl Io<'_> {
 }
 
 fn has_exchange(assignment: &Assignment) -> bool {
-    assignment.context.frame.as_ref().is_some_and(|frame| frame.exchange.is_some())
+    assignment
+        .context
+        .frame
+        .as_ref()
+        .is_some_and(|frame| frame.exchange.is_some())
 }
 
 impl StepIo for Io<'_> {
     fn input_schema(&self, assignment: &Assignment) -> Result<SchemaRef, TaskError> {
         let schema = input_schema(&assignment.context)?;
         // Without SQL what is read is what goes on.
-        match (&assignment.context.step().sql, &planned(&assignment.context)?.read_columns) {
+        match (
+            &assignment.context.step().sql,
+            &planned(&assignment.context)?.read_columns,
+        ) {
             (None, Some(read)) => {
                 let fields = schema.fields().iter().filter(|field| read.contains(field.name()));
                 Ok(Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
@@ -305,7 +345,9 @@ impl StepIo for Io<'_> {
     }
 
     fn lookups(&self, assignment: &Assignment) -> Result<Vec<LookupTable>, TaskError> {
-        self.stages.lookups(&assignment.context).map(|lookups| lookups.as_ref().clone())
+        self.stages
+            .lookups(&assignment.context)
+            .map(|lookups| lookups.as_ref().clone())
     }
 
     fn open_source(&self, assignment: &Assignment) -> Result<Box<dyn SourceReader>, TaskError> {

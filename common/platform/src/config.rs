@@ -3,7 +3,14 @@
 //! Everything here is a function of what it is given, but for [`Layers::of_process`], which reads
 //! the environment and the config file. A setting is one row of [`Setting::ALL`].
 
-use std::{collections::BTreeMap, env, fmt, fs, io, net::SocketAddr, path::{Path, PathBuf}, str::FromStr, thread};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+};
 
 use crate::telemetry::{self, LogFormat};
 

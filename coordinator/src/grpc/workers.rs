@@ -57,7 +57,10 @@ impl Workers for WorkersService {
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("no hello"))?;
         let mut events = first.events.into_iter();
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
@@ -72,7 +75,13 @@ impl Workers for WorkersService {
         });
         let connected = connected.await?;
         let rest = events.collect();
-        self.sessions.spawn(listen(self.control.clone(), connected.session, hello.name, messages, rest));
+        self.sessions.spawn(listen(
+            self.control.clone(),
+            connected.session,
+            hello.name,
+            messages,
+            rest,
+        ));
         let outbox = ReceiverStream::new(connected.outbox).map(Ok);
         Ok(Response::new(Box::pin(outbox)))
     }
@@ -82,8 +91,13 @@ impl Workers for WorkersService {
         let run = RunId(wire::uuid(&request.run, "run").map_err(invalid)?);
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let scratch = self.scratch.clone();
-        let found = self.control.read(move |state| view::step_for_workers(state, run, step, &scratch)).await?;
-        found.map(Response::new).ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
+        let found = self
+            .control
+            .read(move |state| view::step_for_workers(state, run, step, &scratch))
+            .await?;
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
     }
 
     async fn list_committed(
@@ -97,7 +111,9 @@ impl Workers for WorkersService {
         let read = self
             .control
             .read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
-        read.await?.map(Response::new).ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
+        read.await?
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
     }
 }
 
@@ -108,7 +124,10 @@ impl WorkersService {
             return Ok(());
         }
         let theirs = wire::uuid(&hello.cluster, "hello.cluster").map_err(invalid)?;
-        let ours = self.control.read(|state| state.cluster.as_ref().map(|row| row.cluster)).await?;
+        let ours = self
+            .control
+            .read(|state| state.cluster.as_ref().map(|row| row.cluster))
+            .await?;
         match ours {
             Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
                 "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"

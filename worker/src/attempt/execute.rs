@@ -238,7 +238,7 @@ impl Chunk<'_> {
             };
             sink.write(&batch)
         };
-loop {
+        loop {
             filtered += program.run(engine, &mut || records.next_batch(), &mut push)?.filtered;
             if records.is_chunk_done() {
                 break;

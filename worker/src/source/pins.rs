@@ -150,7 +150,11 @@ pub fn pin(base_dir: &Path, path: &str) -> Result<(File, PinnedFile), TaskError>
 /// Errors: as [`pin`], but for a missing file.
 pub fn look(base_dir: &Path, pinned: &PinnedFile) -> Result<Option<PinnedFile>, TaskError> {
     match base_dir.join(&pinned.path).metadata() {
-        Ok(meta) => Ok(Some(PinnedFile { size: meta.len(), etag: etag(&meta), ..pinned.clone() })),
+        Ok(meta) => Ok(Some(PinnedFile {
+            size: meta.len(),
+            etag: etag(&meta),
+            ..pinned.clone()
+        })),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io_error(&pinned.path, "looking at", &error)),
     }

@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    sink::SealedChunk,
     attempt::{CommittedPartition, StepContext},
+    sink::SealedChunk,
     source::{InputBatch, Intake, Origin, Place},
 };
 
@@ -328,7 +328,7 @@ fn assignment(case: &Case) -> Assignment {
             base_dir: ".".into(),
             started_micros: 0,
             scratch: ".".into(),
-frame: case.exchange.map(frame),
+            frame: case.exchange.map(frame),
             preparation: None,
             seal: None,
         }),
