@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     attempt::{Counters, RecordHash},
     ids::{PartitionNo, RunId, StepNo},
-    plan::PinnedFile,
+    job::Job,
+    plan::{Column, PinnedFile, Unit},
     range::UnitRange,
 };
 
@@ -17,6 +18,18 @@ pub enum Strength {
     Proved,
     /// The source was live: so many rows were read, which is not a snapshot.
     Counted,
+}
+
+/// All that is needed to read the source again as the run did, without a cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    pub job: Job,
+    /// Folder against which relative paths are resolved.
+    pub base_dir: String,
+    pub unit: Unit,
+    pub columns: Vec<Column>,
+    /// `None` for all columns.
+    pub read_columns: Option<Vec<String>>,
 }
 
 /// One source range, read once.
@@ -40,7 +53,7 @@ pub struct ExchangeProof {
 }
 
 /// Written by the publisher beside the verdict; `gapless verify` reads it back.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Certificate {
     pub version: u32,
     pub job: String,
@@ -48,6 +61,8 @@ pub struct Certificate {
     pub step: StepNo,
     pub step_name: String,
     pub strength: Strength,
+    /// How the source is read again.
+    pub reading: Reading,
     /// The pinned source, in unit order.
     pub files: Vec<PinnedFile>,
     /// The whole source domain; `ranges` tile it.

@@ -419,11 +419,11 @@ pub fn key_faults(ty: KeyType, parts: &[(PartitionNo, KeyRange)]) -> Vec<Fault> 
             partition: *partition,
             span: Span::Keys(interval.clone()),
         };
-        let interval = interval.clone().widened(ty);
-        if interval.is_empty() {
+        if interval.holds_nothing(ty) {
             faults.push(Fault::Inverted(this));
             continue;
         }
+        let interval = interval.clone().widened(ty);
         let low = interval.low.map_or(Edge::Least, Edge::At);
         let high = interval.high.map_or(Edge::Greatest, Edge::At);
         ranges.push((low, high));

@@ -30,6 +30,27 @@ pub enum KeyType {
     Timestamp,
 }
 
+impl KeyType {
+    /// The least value of the type, where there is one that bounds it.
+    pub fn least(self) -> Option<Key> {
+        match self {
+            KeyType::Text => Some(Key::Text(String::new())),
+            KeyType::Bool => Some(Key::Int(0)),
+            KeyType::Float => Some(Key::Float(f64::NEG_INFINITY)),
+            KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
+
+    /// The greatest value of the type, where there is one that bounds it.
+    pub fn greatest(self) -> Option<Key> {
+        match self {
+            KeyType::Bool => Some(Key::Int(1)),
+            KeyType::Float => Some(Key::Float(f64::NAN)),
+            KeyType::Text | KeyType::Int | KeyType::Decimal { .. } | KeyType::Date | KeyType::Timestamp => None,
+        }
+    }
+}
+
 /// A value that is not NULL, in the total order of its [`KeyType`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -37,9 +58,35 @@ pub enum Key {
     /// Int, Decimal (unscaled), Bool (0, 1), Date (days) and Timestamp (microseconds).
     Int(i128),
     /// Compared by IEEE 754 value with -0 equal to 0 and every NaN equal and greatest.
-    Float(f64),
+    Float(#[serde(with = "float")] f64),
     /// Compared by bytes.
     Text(String),
+}
+
+/// JSON has no NaN and no infinity: they are written as text.
+mod float {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Number(f64),
+        Text(String),
+    }
+
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        match value.is_finite() {
+            true => serializer.serialize_f64(*value),
+            false => serializer.collect_str(value),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        match Stored::deserialize(deserializer)? {
+            Stored::Number(value) => Ok(value),
+            Stored::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 impl Ord for Key {

@@ -54,6 +54,9 @@ pub struct Verdict {
     pub generation: u64,
     /// The digest under which the leader sealed the step; 0 for an abort.
     pub seal: u64,
+    /// Whether the output is these files alone, rather than these beside those of earlier verdicts.
+    #[serde(default)]
+    pub replaces: bool,
     pub rows: u64,
     pub bytes: u64,
     pub files: Vec<DataFile>,

@@ -102,6 +102,8 @@ pub struct Facts {
     /// The whole source domain.
     pub domain: UnitRange,
     pub columns: Vec<Column>,
+    /// The columns that the SQL, the checks and the partitioning read; `None` for all. Readers make no others.
+    pub read_columns: Option<Vec<String>>,
     /// Columns after the transform, in order.
     pub output: Vec<Column>,
     pub transform: TransformFacts,

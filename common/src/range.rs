@@ -66,19 +66,22 @@ impl KeyInterval {
         matches!((&self.low, &self.high), (Some(low), Some(high)) if low >= high)
     }
 
+    /// Whether no value of the type lies within: also an interval below the least value.
+    pub fn holds_nothing(&self, ty: KeyType) -> bool {
+        let below_all = matches!((&self.high, ty.least()), (Some(high), Some(least)) if *high <= least);
+        let above_all = matches!((&self.low, ty.greatest()), (Some(low), Some(greatest)) if *low > greatest);
+        self.is_empty() || below_all || above_all
+    }
+
     /// The same keys with bounds that bound nothing left open: no text is below the empty one, no
     /// truth value below false or above true.
     pub fn widened(self, ty: KeyType) -> KeyInterval {
-        let idle_low = match (&self.low, ty) {
-            (Some(Key::Text(low)), KeyType::Text) => low.is_empty(),
-            (Some(Key::Int(low)), KeyType::Bool) => *low <= 0,
-            (Some(Key::Float(low)), KeyType::Float) => *low == f64::NEG_INFINITY,
-            _ => false,
-        };
-        let idle_high = matches!((&self.high, ty), (Some(Key::Int(high)), KeyType::Bool) if *high > 1);
+        let (least, greatest) = (ty.least(), ty.greatest());
         KeyInterval {
-            low: self.low.filter(|_| !idle_low),
-            high: self.high.filter(|_| !idle_high),
+            low: self.low.filter(|low| least.as_ref().is_none_or(|least| low > least)),
+            high: self
+                .high
+                .filter(|high| greatest.as_ref().is_none_or(|greatest| high <= greatest)),
         }
     }
 

@@ -318,3 +318,27 @@ fn the_last_bucket_of_a_key_range_is_null() {
         assert_eq!(keys_of_buckets(&bounds, units), expected, "{units}");
     }
 }
+
+#[test]
+fn a_range_below_the_least_value_holds_nothing() {
+    let cases = [
+        (KeyType::Text, Some(Key::Text(String::new()))),
+        (KeyType::Bool, Some(Key::Int(0))),
+        (KeyType::Float, Some(Key::Float(f64::NEG_INFINITY))),
+    ];
+    for (ty, high) in cases {
+        let below = KeyRange {
+            interval: Some(KeyInterval { low: None, high }),
+            null: false,
+        };
+        let all = KeyRange {
+            interval: Some(KeyInterval::ALL),
+            null: true,
+        };
+        let faults = key_faults(ty, &[(0, below), (1, all)]);
+        assert!(
+            matches!(faults[..], [Fault::Inverted(Held { partition: 0, .. })]),
+            "{ty:?}: {faults:?}"
+        );
+    }
+}

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::Arc,
     thread::{self, JoinHandle},
 };
 
@@ -32,12 +31,12 @@ use crate::{
 /// What reaches the loop.
 enum Message {
     /// An event whose sender waits for the answer.
-    Ask(Event, oneshot::Sender<Result<Answer, Refusal>>),
+    Ask(Event, Reply),
     /// Events of a worker; what follows goes to its outbox.
     Tell(Vec<Event>),
     Connect(Hello, oneshot::Sender<Connected>),
     /// A read of the state, answered after the batch it saw is durable.
-    Read(Box<dyn FnOnce(&State) + Send>),
+    Read(Read),
     Tick,
     Stop,
 }
@@ -90,26 +89,42 @@ impl Control {
         let now = Timestamp(clock.now_micros());
         let rows = store.rows()?;
         let rows: Result<Vec<Row>, _> = rows.iter().map(|(key, value)| Row::decode(key, value)).collect();
-        let rows = rows.map_err(|error| StoreError::Read { reason: error.to_string() })?;
+        let rows = rows.map_err(|error| StoreError::Read {
+            reason: error.to_string(),
+        })?;
         let stall = STALL.as_millis() as u64;
         let state = State::recover(term, u64::from(config.lease_ms), stall, rows, now);
         info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
         let (messages, queue) = mpsc::channel(EVENT_QUEUE);
         let (changed, changes) = watch::channel(0);
-        let mut control_loop = Loop { store, clock, config, state, term, seq: 0, outboxes: HashMap::new(), changed };
+        let mut control_loop = Loop {
+            store,
+            clock,
+            config,
+            state,
+            term,
+            seq: 0,
+            outboxes: HashMap::new(),
+            changed,
+        };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             if let Err(lost) = control_loop.run(queue) {
                 error!(%lost, "the control loop has ended");
             }
         });
-        let thread = thread.map_err(|error| StoreError::Read { reason: format!("no thread for the loop: {error}") })?;
+        let thread = thread.map_err(|error| StoreError::Read {
+            reason: format!("no thread for the loop: {error}"),
+        })?;
         Ok((Control { messages, changes }, thread))
     }
 
     /// Sends an event and waits for what was decided, once it is durable.
     pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NotLeading> {
         let (reply, answer) = oneshot::channel();
-        self.messages.send(Message::Ask(event, reply)).await.map_err(|_| NotLeading)?;
+        self.messages
+            .send(Message::Ask(event, reply))
+            .await
+            .map_err(|_| NotLeading)?;
         answer.await.map_err(|_| NotLeading)
     }
 
@@ -119,7 +134,10 @@ impl Control {
 
     pub async fn connect(&self, hello: Hello) -> Result<Connected, NotLeading> {
         let (reply, connected) = oneshot::channel();
-        self.messages.send(Message::Connect(hello, reply)).await.map_err(|_| NotLeading)?;
+        self.messages
+            .send(Message::Connect(hello, reply))
+            .await
+            .map_err(|_| NotLeading)?;
         connected.await.map_err(|_| NotLeading)
     }
 
@@ -164,13 +182,16 @@ struct Loop {
     changed: watch::Sender<u64>,
 }
 
+type Reply = oneshot::Sender<Result<Answer, Refusal>>;
+type Read = Box<dyn FnOnce(&State) + Send>;
+
 /// What leaves the loop once a batch is durable.
 #[derive(Default)]
 struct Outgoing {
     writes: Vec<Write>,
-    answers: Vec<(oneshot::Sender<Result<Answer, Refusal>>, Result<Answer, Refusal>)>,
+    answers: Vec<(Reply, Result<Answer, Refusal>)>,
     connected: Vec<(oneshot::Sender<Connected>, Connected)>,
-    reads: Vec<Box<dyn FnOnce(&State) + Send>>,
+    reads: Vec<Read>,
     commands: HashMap<SessionId, Vec<v1::LeaderCommand>>,
     closed: Vec<SessionId>,
     /// Events that follow from decisions of this batch.
@@ -189,7 +210,11 @@ impl Loop {
                 let Some(message) = next else { break };
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out);
-                next = if out.writes.len() < ROWS_PER_BATCH { queue.try_recv().ok() } else { None };
+                next = if out.writes.len() < ROWS_PER_BATCH {
+                    queue.try_recv().ok()
+                } else {
+                    None
+                };
             }
             // A message that was taken off the queue but not looked at would be lost.
             if let Some(message) = next {
@@ -210,13 +235,17 @@ impl Loop {
     fn found(&mut self) -> Result<(), StoreError> {
         let mut out = Outgoing::default();
         if self.state.cluster.is_none() {
-            let row = ClusterRow { cluster: ClusterId(Uuid::new_v4()), schema: ClusterRow::SCHEMA };
+            let row = ClusterRow {
+                cluster: ClusterId(Uuid::new_v4()),
+                schema: ClusterRow::SCHEMA,
+            };
             self.apply(vec![Change::Create(Row::Cluster(row))], &mut out);
         }
         if self.config.workers_died {
             let sessions: Vec<SessionId> = self.state.sessions.keys().copied().collect();
             for session in sessions {
-                self.decide(Event::Lost { session }, &mut out);
+                // Losing a session is never refused.
+                let _ = self.decide(Event::Lost { session }, &mut out);
             }
         }
         self.follow_up(&mut out);
@@ -257,15 +286,30 @@ impl Loop {
     /// the next heartbeat settles what the worker holds.
     fn tell(&mut self, event: Event, out: &mut Outgoing) {
         let commit = match &event {
-            Event::Commit { session, task, fence, commit } => Some((*session, *task, *fence, commit.seq)),
+            Event::Commit {
+                session,
+                task,
+                fence,
+                commit,
+            } => Some((*session, *task, *fence, commit.seq)),
             _ => None,
         };
-        let heartbeat = matches!(event, Event::Heard { .. });
-        out.touched |= heartbeat;
+        if let Event::Heard { session, .. } = &event {
+            out.touched = true;
+            // Every heartbeat is answered, with an empty message if need be: a worker that hears
+            // nothing for a lease time must take no new work.
+            out.commands.entry(*session).or_default();
+        }
         let Err(refusal) = self.decide(event, out) else { return };
         debug!(%refusal, "refused");
         if let Some((session, task, fence, seq)) = commit {
-            let effect = Effect::Refused { session, task, fence, seq, refusal };
+            let effect = Effect::Refused {
+                session,
+                task,
+                fence,
+                seq,
+                refusal,
+            };
             self.effect(effect, out);
         } else if let Refusal::SessionOver { session } = refusal {
             out.closed.push(session);
@@ -276,7 +320,12 @@ impl Loop {
         let session = SessionId(Uuid::now_v7());
         let (outbox, messages) = mpsc::channel(OUTBOX);
         self.outboxes.insert(session, outbox);
-        let cluster = self.state.cluster.as_ref().map(|row| row.cluster.0.as_bytes().to_vec()).unwrap_or_default();
+        let cluster = self
+            .state
+            .cluster
+            .as_ref()
+            .map(|row| row.cluster.0.as_bytes().to_vec())
+            .unwrap_or_default();
         let welcome = v1::Welcome {
             session: session.0.as_bytes().to_vec().into(),
             cluster: cluster.into(),
@@ -295,7 +344,13 @@ impl Loop {
         };
         // Connecting is never refused.
         let _ = self.decide(event, out);
-        out.connected.push((reply, Connected { session, outbox: messages }));
+        out.connected.push((
+            reply,
+            Connected {
+                session,
+                outbox: messages,
+            },
+        ));
     }
 
     fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {
@@ -325,16 +380,33 @@ impl Loop {
         use v1::leader_command::Command;
         match effect {
             Effect::Grant { session, grant } => command(out, session, wire::grant_out(grant)),
-            Effect::Committed { session, task, fence, seq } => {
+            Effect::Committed {
+                session,
+                task,
+                fence,
+                seq,
+            } => {
                 let reply = commit_reply(task, fence, seq, None);
                 command(out, session, Command::CommitReply(reply));
             }
-            Effect::Refused { session, task, fence, seq, refusal } => {
+            Effect::Refused {
+                session,
+                task,
+                fence,
+                seq,
+                refusal,
+            } => {
                 warn!(%task, %fence, seq, %refusal, "commit refused");
                 let reply = commit_reply(task, fence, seq, Some(refusal.to_string()));
                 command(out, session, Command::CommitReply(reply));
             }
-            Effect::StopAttempt { session, task, fence, at_checkpoint, reason } => {
+            Effect::StopAttempt {
+                session,
+                task,
+                fence,
+                at_checkpoint,
+                reason,
+            } => {
                 let stop = v1::StopAttempt {
                     task: Some(wire::task_out(task)),
                     fence: Some(wire::fence_out(fence)),
@@ -377,7 +449,11 @@ impl Loop {
         }
         let writes = std::mem::take(&mut out.writes);
         out.touched = true;
-        let batch = Batch { term: self.term, seq: self.seq + 1, writes };
+        let batch = Batch {
+            term: self.term,
+            seq: self.seq + 1,
+            writes,
+        };
         let mut tries = 0;
         loop {
             match self.store.write(&batch) {
@@ -396,8 +472,13 @@ impl Loop {
 
     fn send(&mut self, out: Outgoing) {
         for (session, commands) in out.commands {
-            let Some(outbox) = self.outboxes.get(&session) else { continue };
-            let message = v1::LeaderMessage { term: self.term.0, commands };
+            let Some(outbox) = self.outboxes.get(&session) else {
+                continue;
+            };
+            let message = v1::LeaderMessage {
+                term: self.term.0,
+                commands,
+            };
             if let Err(mpsc::error::TrySendError::Closed(_)) = outbox.try_send(message) {
                 self.outboxes.remove(&session);
             }
@@ -423,7 +504,10 @@ impl Loop {
 }
 
 fn command(out: &mut Outgoing, session: SessionId, command: v1::leader_command::Command) {
-    out.commands.entry(session).or_default().push(v1::LeaderCommand { command: Some(command) });
+    out.commands
+        .entry(session)
+        .or_default()
+        .push(v1::LeaderCommand { command: Some(command) });
 }
 
 fn commit_reply(
@@ -440,6 +524,3 @@ fn commit_reply(
         reason: refusal.unwrap_or_default(),
     }
 }
-
-/// Shared by the services.
-pub type SharedControl = Arc<Control>;

@@ -3,17 +3,13 @@
 use std::{fs, io, net::SocketAddr, path::PathBuf, thread};
 
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
-use gapless_proto::v1::{
-    self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer,
-};
+use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tokio_stream::wrappers::TcpListenerStream;
-use tokio_util::task::TaskTracker;
-use tonic::transport::Server as Grpc;
+use tonic::transport::{Server as Grpc, server::TcpIncoming};
 
 use crate::{
     control::{Control, ControlConfig},
-    grpc::{ClusterService, JobsService, WorkersService},
+    grpc::{ClusterService, JobsService, Sessions, WorkersService},
     limits::{MESSAGE_LIMIT, TICK},
     store::{EmbeddedStore, StoreError},
 };
@@ -60,21 +56,38 @@ pub struct Server {
 /// Opens the store, takes the lead and serves until `shutdown` stops.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
     for path in [&config.state_dir, &config.scratch] {
-        fs::create_dir_all(path).map_err(|source| ServeError::Folder { path: path.clone(), source })?;
+        fs::create_dir_all(path).map_err(|source| ServeError::Folder {
+            path: path.clone(),
+            source,
+        })?;
     }
     let scratch = config.scratch.canonicalize();
-    let scratch = scratch.map_err(|source| ServeError::Folder { path: config.scratch.clone(), source })?;
+    let scratch = scratch.map_err(|source| ServeError::Folder {
+        path: config.scratch.clone(),
+        source,
+    })?;
     let store = EmbeddedStore::open(&config.state_dir.join("store"))?;
     let clock = Clock::system();
     let ControlParts { control, thread } = start_control(store, &config, &clock)?;
-    let refused = |source| ServeError::Listen { address: config.listen, source };
+    let refused = |source| ServeError::Listen {
+        address: config.listen,
+        source,
+    };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let tasks = TaskTracker::new();
-    let workers =
-        WorkersService { control: control.clone(), scratch: scratch.display().to_string(), tasks: tasks.clone() };
-    let jobs = JobsService { control: control.clone() };
-    let cluster = ClusterService { control: control.clone(), clock };
+    let sessions = Sessions::default();
+    let workers = WorkersService {
+        control: control.clone(),
+        scratch: scratch.display().to_string(),
+        sessions: sessions.clone(),
+    };
+    let jobs = JobsService {
+        control: control.clone(),
+    };
+    let cluster = ClusterService {
+        control: control.clone(),
+        clock,
+    };
     let (health_reporter, health) = tonic_health::server::health_reporter();
     health_reporter.set_serving::<JobsServer<JobsService>>().await;
     health_reporter.set_serving::<WorkersServer<WorkersService>>().await;
@@ -83,7 +96,6 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         .build_v1()?;
     let stop = shutdown.stopping().clone();
     let serving = Grpc::builder()
-        .tcp_nodelay(true)
         .add_service(health)
         .add_service(reflection)
         .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_LIMIT))
@@ -93,15 +105,14 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(ClusterServer::new(cluster))
-        .serve_with_incoming(TcpListenerStream::new(listener));
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
     let ended = tokio::spawn(async move {
         let result = tokio::select! {
             served = serving => served.map_err(ServeError::from),
             () = keep_time(&control) => Err(ServeError::LoopEnded),
             () = stop.cancelled() => Ok(()),
         };
-        // Streams of workers end with the server; their tasks say so to the loop, which ends last.
-        tasks.close();
+        sessions.end();
         control.stop().await;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         match joined {

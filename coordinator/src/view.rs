@@ -28,11 +28,19 @@ pub fn find(state: &State, wanted: &str) -> Result<RunId, String> {
     if let Some((id, _)) = by_name {
         return Ok(*id);
     }
-    let matches: Vec<RunId> = state.runs.keys().filter(|id| id.to_string().starts_with(wanted)).copied().collect();
+    let matches: Vec<RunId> = state
+        .runs
+        .keys()
+        .filter(|id| id.to_string().starts_with(wanted))
+        .copied()
+        .collect();
     match matches.as_slice() {
         [id] if !wanted.is_empty() => Ok(*id),
         [] => Err(format!("no run or job {wanted}; `gapless list` shows the runs")),
-        _ => Err(format!("{} runs begin with {wanted}; give more of the id", matches.len())),
+        _ => Err(format!(
+            "{} runs begin with {wanted}; give more of the id",
+            matches.len()
+        )),
     }
 }
 
@@ -48,13 +56,21 @@ pub fn run(state: &State, id: RunId) -> Option<v1::Run> {
         submitted_micros: run.row.submitted.0,
         finished_micros: run.row.finished.map_or(0, |at| at.0),
         error: run.row.error.clone().unwrap_or_default(),
-        steps: steps.map(|(number, step)| step_status(run, number as StepNo, step, &in_flight)).collect(),
+        steps: steps
+            .map(|(number, step)| step_status(run, number as StepNo, step, &in_flight))
+            .collect(),
         events: run
             .events
             .iter()
             .map(|(at, step, text)| v1::RunEvent {
                 at_micros: at.0,
-                step: run.job.job.steps.get(*step as usize).map(|step| step.name.clone()).unwrap_or_default(),
+                step: run
+                    .job
+                    .job
+                    .steps
+                    .get(*step as usize)
+                    .map(|step| step.name.clone())
+                    .unwrap_or_default(),
                 text: text.clone(),
             })
             .collect(),
@@ -76,7 +92,12 @@ fn run_state(state: RunState) -> v1::RunState {
 /// Units and rows that live attempts have read beyond their last commits, for each (step, stage).
 fn in_flight(state: &State, id: RunId) -> BTreeMap<(StepNo, Stage), (u64, u64)> {
     let mut sums: BTreeMap<(StepNo, Stage), (u64, u64)> = BTreeMap::new();
-    for key in state.sessions.values().flat_map(|session| &session.leases).filter(|key| key.run == id) {
+    for key in state
+        .sessions
+        .values()
+        .flat_map(|session| &session.leases)
+        .filter(|key| key.run == id)
+    {
         let Some(task) = state.task(key) else { continue };
         let Some(lease) = task.lease else { continue };
         let sum = sums.entry((key.step, key.stage)).or_default();
@@ -132,10 +153,16 @@ fn step_status(
     in_flight: &BTreeMap<(StepNo, Stage), (u64, u64)>,
 ) -> v1::StepStatus {
     let shown = shown_stage(step);
-    let (units, rows) = shown.and_then(|(stage, _)| in_flight.get(&(number, stage))).copied().unwrap_or_default();
+    let (units, rows) = shown
+        .and_then(|(stage, _)| in_flight.get(&(number, stage)))
+        .copied()
+        .unwrap_or_default();
     let publication = step.row.publication.clone().unwrap_or_default();
     let failed = run.row.state == RunState::Failed || run.row.state == RunState::Failing;
-    let failure = step.stages().flat_map(|(_, stage)| &stage.tasks).find(|task| task.has_failed(run.row.restarts));
+    let failure = step
+        .stages()
+        .flat_map(|(_, stage)| &stage.tasks)
+        .find(|task| task.has_failed(run.row.restarts));
     let state = match step.row.phase.stage() {
         Some(_) if failed && failure.is_some() => "failed",
         _ => step.row.phase.name(),
@@ -158,7 +185,11 @@ fn step_status(
         output_files: publication.files,
         records: publication.records,
         source_rows: publication.source_rows,
-        warnings: step.facts.as_ref().map(|facts| facts.warnings.clone()).unwrap_or_default(),
+        warnings: step
+            .facts
+            .as_ref()
+            .map(|facts| facts.warnings.clone())
+            .unwrap_or_default(),
     }
 }
 
@@ -206,7 +237,11 @@ pub fn committed(
     from: u32,
     page: usize,
 ) -> Option<v1::ListCommittedResponse> {
-    let tasks = &state.run(id)?.step(number)?.stage(stage).map_or(&[][..], |stage| stage.tasks.as_slice());
+    let tasks = &state
+        .run(id)?
+        .step(number)?
+        .stage(stage)
+        .map_or(&[][..], |stage| stage.tasks.as_slice());
     let rows = tasks.iter().enumerate().skip(from as usize).take(page);
     let partitions: Vec<v1::CommittedPartition> = rows
         .map(|(partition, task)| {
@@ -233,7 +268,10 @@ pub fn committed(
         })
         .collect();
     let next = from as usize + partitions.len();
-    Some(v1::ListCommittedResponse { partitions, next: (next < tasks.len()).then_some(next as u32) })
+    Some(v1::ListCommittedResponse {
+        partitions,
+        next: (next < tasks.len()).then_some(next as u32),
+    })
 }
 
 /// The partition table of a step's stage with the state of each partition.
@@ -248,7 +286,13 @@ pub fn partitions(
     let run = state.run(id)?;
     let step = run.step(number)?;
     let tasks = step.stage(stage).map_or(&[][..], |stage| stage.tasks.as_slice());
-    let key_type = match step.row.plan.as_ref().and_then(|plan| plan.exchange.as_ref()).map(|it| &it.function) {
+    let key_type = match step
+        .row
+        .plan
+        .as_ref()
+        .and_then(|plan| plan.exchange.as_ref())
+        .map(|it| &it.function)
+    {
         Some(BucketFn::KeyRange { key_type, .. }) => *key_type,
         _ => KeyType::Int,
     };
@@ -271,7 +315,11 @@ pub fn partitions(
                 number: partition as u32,
                 low: task.units.low,
                 high: task.units.high,
-                keys: task.keys.as_ref().map(|keys| keys.display(key_type)).unwrap_or_default(),
+                keys: task
+                    .keys
+                    .as_ref()
+                    .map(|keys| keys.display(key_type))
+                    .unwrap_or_default(),
                 state: status.to_string(),
                 attempt: lease.map_or(progress.attempt, |lease| lease.row.fence.number),
                 worker: worker.map(|session| session.row.name.clone()).unwrap_or_default(),
@@ -282,7 +330,10 @@ pub fn partitions(
         })
         .collect();
     let next = from as usize + partitions.len();
-    Some(v1::ListPartitionsResponse { partitions, next: (next < tasks.len()).then_some(next as u32) })
+    Some(v1::ListPartitionsResponse {
+        partitions,
+        next: (next < tasks.len()).then_some(next as u32),
+    })
 }
 
 pub fn workers(state: &State, now_micros: i64) -> Vec<v1::WorkerInfo> {

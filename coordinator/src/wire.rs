@@ -5,7 +5,10 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{AttemptId, RunId, SessionId, Stage, TaskKey, Term},
 };
-use gapless_core::event::{Event, Grant, Held, StageResult};
+use gapless_core::{
+    event::{Event, Grant, Held, StageResult},
+    row::Publication,
+};
 use gapless_proto::v1;
 use uuid::Uuid;
 
@@ -72,11 +75,21 @@ pub fn task_out(task: TaskKey) -> v1::TaskKey {
 
 pub fn fence(fence: Option<v1::Fence>) -> Result<Fence, WireError> {
     let fence = need(fence, "fence")?;
-    Ok(Fence { number: fence.number, id: AttemptId { term: Term(fence.term), serial: fence.serial } })
+    Ok(Fence {
+        number: fence.number,
+        id: AttemptId {
+            term: Term(fence.term),
+            serial: fence.serial,
+        },
+    })
 }
 
 pub fn fence_out(fence: Fence) -> v1::Fence {
-    v1::Fence { number: fence.number, term: fence.id.term.0, serial: fence.id.serial }
+    v1::Fence {
+        number: fence.number,
+        term: fence.id.term.0,
+        serial: fence.id.serial,
+    }
 }
 
 pub fn counters_out(counters: Counters) -> v1::Counters {
@@ -116,7 +129,12 @@ pub fn held(held: Vec<v1::HeldAttempt>) -> Result<Vec<Held>, WireError> {
     held.into_iter()
         .map(|held| {
             let (task, fence) = (task(held.task)?, fence(held.fence)?);
-            Ok(Held { task, fence, position: held.position, rows: held.rows })
+            Ok(Held {
+                task,
+                fence,
+                position: held.position,
+                rows: held.rows,
+            })
         })
         .collect()
 }
@@ -125,10 +143,16 @@ pub fn held(held: Vec<v1::HeldAttempt>) -> Result<Vec<Held>, WireError> {
 pub fn event(session: SessionId, event: v1::WorkerEvent) -> Result<Event, WireError> {
     use v1::worker_event::Event as Wire;
     Ok(match need(event.event, "event")? {
-        Wire::Hello(_) => return Err(WireError::Invalid { field: "hello, which comes once" }),
-        Wire::Heartbeat(it) => {
-            Event::Heard { session, held: held(it.held)?, resident_bytes: it.resident_bytes }
+        Wire::Hello(_) => {
+            return Err(WireError::Invalid {
+                field: "hello, which comes once",
+            });
         }
+        Wire::Heartbeat(it) => Event::Heard {
+            session,
+            held: held(it.held)?,
+            resident_bytes: it.resident_bytes,
+        },
         Wire::Commit(it) => Event::Commit {
             session,
             task: task(it.task)?,
@@ -145,30 +169,61 @@ pub fn event(session: SessionId, event: v1::WorkerEvent) -> Result<Event, WireEr
         },
         Wire::Finished(it) => {
             let key = task(it.task)?;
-            Event::Finished { session, task: key, fence: fence(it.fence)?, result: result(key.stage, &it.result)? }
+            Event::Finished {
+                session,
+                task: key,
+                fence: fence(it.fence)?,
+                result: result(key.stage, &it.result)?,
+            }
         }
         Wire::Failed(it) => {
             let class = ErrorClass::from_name(&it.class).ok_or(WireError::Invalid { field: "failed.class" })?;
             let error = TaskError::new(class, it.message);
-            Event::Failed { session, task: task(it.task)?, fence: fence(it.fence)?, error }
+            Event::Failed {
+                session,
+                task: task(it.task)?,
+                fence: fence(it.fence)?,
+                error,
+            }
         }
         Wire::Drain(_) => Event::Drain { session },
-        Wire::Released(it) => Event::Released { session, task: task(it.task)?, fence: fence(it.fence)? },
+        Wire::Released(it) => Event::Released {
+            session,
+            task: task(it.task)?,
+            fence: fence(it.fence)?,
+        },
     })
 }
 
+/// What an abort task reports.
+#[derive(serde::Deserialize)]
+struct Abortion {
+    /// Present where the step had been published before.
+    #[serde(default)]
+    publication: Option<Publication>,
+}
+
 fn result(stage: Stage, json: &[u8]) -> Result<StageResult, WireError> {
-    let invalid = |_| WireError::Invalid { field: "finished.result" };
+    let invalid = |_| WireError::Invalid {
+        field: "finished.result",
+    };
     Ok(match stage {
         Stage::Survey => StageResult::Facts(serde_json::from_slice(json).map_err(invalid)?),
         Stage::Prepare => {
-            let text = std::str::from_utf8(json).map_err(|_| WireError::Invalid { field: "finished.result" })?;
+            let text = std::str::from_utf8(json).map_err(|_| WireError::Invalid {
+                field: "finished.result",
+            })?;
             StageResult::Prepared(text.to_string())
         }
         Stage::Publish => StageResult::Published(serde_json::from_slice(json).map_err(invalid)?),
-        Stage::Abort => StageResult::Aborted(serde_json::from_slice(json).map_err(invalid)?),
+        Stage::Abort => {
+            let abortion: Abortion = serde_json::from_slice(json).map_err(invalid)?;
+            StageResult::Aborted(abortion.publication)
+        }
         Stage::Scatter | Stage::Execute | Stage::Merge => {
-            return Err(WireError::Invalid { field: "finished, of a stage that ends with a commit" });
+            return Err(WireError::Invalid {
+                field: "finished, of a stage that ends with a commit",
+            });
         }
     })
 }

@@ -4,9 +4,13 @@
 pub mod attempt;
 pub mod engine;
 pub mod exchange;
+pub mod publish;
+pub mod reread;
 pub mod runner;
 pub mod session;
 pub mod sink;
 pub mod source;
 pub mod storage;
 pub mod survey;
+pub mod verify;
+pub mod work;

@@ -51,7 +51,11 @@ pub struct SlotState {
 
 impl SlotState {
     pub fn new(slot: u32, memory_bytes: u64) -> Self {
-        Self { slot, memory_bytes, kept: HashMap::new() }
+        Self {
+            slot,
+            memory_bytes,
+            kept: HashMap::new(),
+        }
     }
 
     /// The slot's one value of this type, made when it is first asked for.
@@ -74,13 +78,15 @@ pub(crate) struct Shared {
 
 /// Starts the thread of one slot. It ends when the queue is closed; `alive` is dropped with it.
 pub(crate) fn start_slot(shared: Arc<Shared>, slot: u32, alive: mpsc::Sender<()>) -> std::io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(format!("gapless-slot-{slot}")).spawn(move || {
-        let _alive = alive;
-        let mut state = SlotState::new(slot, shared.memory_bytes);
-        while let Some(held) = shared.queue.take() {
-            work_off(&shared, &held, &mut state);
-        }
-    })
+    thread::Builder::new()
+        .name(format!("gapless-slot-{slot}"))
+        .spawn(move || {
+            let _alive = alive;
+            let mut state = SlotState::new(slot, shared.memory_bytes);
+            while let Some(held) = shared.queue.take() {
+                work_off(&shared, &held, &mut state);
+            }
+        })
 }
 
 fn work_off(shared: &Shared, held: &Arc<Held>, state: &mut SlotState) {
@@ -100,7 +106,12 @@ fn work_off(shared: &Shared, held: &Arc<Held>, state: &mut SlotState) {
         Err(panic) => {
             // Whatever it kept may be half changed.
             *state = SlotState::new(state.slot, state.memory_bytes);
-            let message = format!("worker panic in {} on {}: {}", held.task, shared.worker, panic_message(&*panic));
+            let message = format!(
+                "worker panic in {} on {}: {}",
+                held.task,
+                shared.worker,
+                panic_message(&*panic)
+            );
             Err(TaskError::new(ErrorClass::Transient, message))
         }
     };
@@ -112,7 +123,10 @@ fn work_off(shared: &Shared, held: &Arc<Held>, state: &mut SlotState) {
             return;
         }
         Ok(Outcome::Committed) => {
-            let message = format!("{}: the attempt ended without a last commit (a bug of Gapless)", held.task);
+            let message = format!(
+                "{}: the attempt ended without a last commit (a bug of Gapless)",
+                held.task
+            );
             What::Failed(TaskError::new(ErrorClass::Transient, message))
         }
         Ok(Outcome::Finished(result)) => What::Finished(result),
@@ -153,12 +167,19 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn say(&self, what: What) -> Result<(), TaskError> {
-        let said = Said { held: self.held.clone(), what };
+        let said = Said {
+            held: self.held.clone(),
+            what,
+        };
         let sent = match self.shared.said.try_send(said) {
             Err(mpsc::error::TrySendError::Full(said)) => self.shared.calls.wait(self.shared.said.send(said)).is_ok(),
             other => other.is_ok(),
         };
-        if sent { Ok(()) } else { Err(self.held.cancelled("the worker ends")) }
+        if sent {
+            Ok(())
+        } else {
+            Err(self.held.cancelled("the worker ends"))
+        }
     }
 }
 

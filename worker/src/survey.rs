@@ -1,1 +1,526 @@
-//! The survey: facts about a source (metadata and a bounded sample), read before the split.
+//! The source's part of a survey: which files there are, what they look like, how much they hold,
+//! and a bounded sample of keys. Metadata and a few blocks, never the data.
+
+use std::{fs, path::Path, sync::Arc};
+
+use arrow::{
+    array::Array,
+    datatypes::{Schema, SchemaRef},
+};
+use gapless_common::{
+    error::TaskError,
+    ids::RunId,
+    job::{ColumnType, Job, Sink, Source, Step},
+    key::Key,
+    manifest::{Verdict, VerdictKind},
+    plan::{KeySample, PinnedFile, Unit},
+    range::UnitRange,
+};
+
+use crate::source::{
+    csv::{Codec, CsvReader, Format, Layout, column_type, columns_of_header, header_of},
+    open::{Stored, open_files, stored},
+    parquet::{footer, sample_column, unite},
+    pins::{config, expand, io_error, pin},
+    types::{columns_of, key_at, key_type},
+};
+
+/// Up to this many bytes of CSV are read whole for a sample or a count.
+const WHOLE: u64 = 8 * 1024 * 1024;
+
+/// Places of a larger CSV source at which records are drawn; with four records each they fill
+/// [`KeySample::MAX`]. In sorted data a place is one draw, so many small ones beat a few large ones.
+const PLACES: u64 = 1024;
+
+/// Bytes read at one place.
+const PLACE: u64 = 4096;
+
+/// Places at which the length of records is measured.
+const LENGTH_PLACES: u64 = 16;
+
+/// Row groups of a Parquet source that are read for a sample of one column.
+const GROUPS: usize = 64;
+
+/// Compressed files that are read for a sample, each from its beginning.
+const STREAMS: usize = 64;
+
+/// Text compresses to about a quarter.
+const COMPRESSED_TO_TEXT: u64 = 4;
+
+/// What a source tells of itself.
+#[derive(Clone, Debug)]
+pub struct SourceFacts {
+    pub unit: Unit,
+    /// In unit order; empty for a sequence.
+    pub files: Vec<PinnedFile>,
+    /// The whole source domain.
+    pub domain: UnitRange,
+    /// All columns of the source.
+    pub schema: SchemaRef,
+    /// Rows, exact or estimated.
+    pub rows: u64,
+    pub bytes: u64,
+    /// Left for [`sample_keys`], which needs to know the column.
+    pub sample: Option<KeySample>,
+    /// Things the user should know that stop nothing.
+    pub warnings: Vec<String>,
+}
+
+/// Surveys the source of a step.
+///
+/// `earlier`: where the source is an earlier step, the columns of that step's output. Its types are
+/// needed to read CSV, whose types are never guessed.
+///
+/// Errors: `Config` for files that are missing, unreadable, not regular or differ in their columns,
+/// and for an earlier step that has not published.
+pub fn survey_source(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    run: RunId,
+    earlier: Option<&SchemaRef>,
+) -> Result<SourceFacts, TaskError> {
+    match &step.source {
+        Source::Csv(csv) => {
+            let files = expand(base_dir, &csv.paths)?;
+            survey_csv(base_dir, &files, &Format::from(csv), &csv.columns)
+        }
+        Source::Parquet(parquet) => survey_parquet(base_dir, &expand(base_dir, &parquet.paths)?),
+        Source::Sequence { from, to } => sequence_facts(*from, *to),
+        Source::Step(name) => {
+            let stored = stored(job, step)?;
+            let files = published_files(job, name, base_dir, run)?;
+            match stored {
+                Stored::Csv { format, .. } => {
+                    let schema = earlier.ok_or_else(|| {
+                        config(format!("step {}: the columns of step {name} are not known", step.name))
+                    })?;
+                    let mut facts = survey_csv(base_dir, &files, &format, &declared_as(schema))?;
+                    for field in schema.fields() {
+                        if column_type(field.data_type()).is_none() {
+                            facts.warnings.push(format!(
+                                "column {} of step {name} is {}, which CSV cannot carry: it is read as text",
+                                field.name(),
+                                field.data_type()
+                            ));
+                        }
+                    }
+                    Ok(facts)
+                }
+                _ if files.is_empty() => Ok(no_files(earlier.cloned().unwrap_or_else(|| Arc::new(Schema::empty())))),
+                _ => survey_parquet(base_dir, &files),
+            }
+        }
+    }
+}
+
+fn declared_as(schema: &Schema) -> Vec<(String, ColumnType)> {
+    schema
+        .fields()
+        .iter()
+        .map(|field| {
+            (
+                field.name().clone(),
+                column_type(field.data_type()).unwrap_or(ColumnType::String),
+            )
+        })
+        .collect()
+}
+
+fn sequence_facts(from: i64, to: i64) -> Result<SourceFacts, TaskError> {
+    if to < from {
+        return Err(config(format!("the sequence {from}..{to} runs downwards")));
+    }
+    let rows = to.abs_diff(from);
+    Ok(SourceFacts {
+        unit: Unit::Number,
+        files: Vec::new(),
+        domain: UnitRange::new(0, rows),
+        schema: crate::source::sequence::schema(),
+        rows,
+        bytes: rows.saturating_mul(size_of::<i64>() as u64),
+        sample: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn no_files(schema: SchemaRef) -> SourceFacts {
+    SourceFacts {
+        unit: Unit::RowGroup,
+        files: Vec::new(),
+        domain: UnitRange::new(0, 0),
+        schema,
+        rows: 0,
+        bytes: 0,
+        sample: None,
+        warnings: Vec::new(),
+    }
+}
+
+/// The files that an earlier step of this run has published, as paths like those of a source.
+fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<String>, TaskError> {
+    let step_no = job.steps.iter().position(|step| step.name == name);
+    let (Some(step_no), Some(Sink::Csv(sink) | Sink::Parquet(sink))) = (step_no, job.step(name).map(|step| &step.sink))
+    else {
+        return Err(config(format!("step {name} has no output files")));
+    };
+    let path = sink.path.trim_end_matches('/');
+    let output = base_dir.join(path);
+    let folder = match (output.parent(), output.file_name().and_then(|name| name.to_str())) {
+        (Some(parent), Some(name)) => parent.join(format!(".{name}.gapless")).join("published"),
+        _ => return Err(config(format!("{path}: not a folder that output can be published in"))),
+    };
+    let shown = folder.to_string_lossy();
+    let unpublished = || config(format!("step {name} has published nothing for run {run} at {path}"));
+    let listing = match fs::read_dir(&folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(unpublished()),
+        listing => listing.map_err(|error| io_error(&shown, "listing", &error))?,
+    };
+    let mut latest: Option<Verdict> = None;
+    for entry in listing {
+        let record = entry.map_err(|error| io_error(&shown, "listing", &error))?.path();
+        if record.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let shown = record.to_string_lossy();
+        let text = fs::read(&record).map_err(|error| io_error(&shown, "reading", &error))?;
+        let verdict: Verdict = serde_json::from_slice(&text)
+            .map_err(|error| config(format!("{shown}: not a record of a publication: {error}")))?;
+        let ours =
+            verdict.verdict == VerdictKind::Committed && verdict.run == run && usize::from(verdict.step) == step_no;
+        if ours
+            && latest
+                .as_ref()
+                .is_none_or(|latest| latest.generation < verdict.generation)
+        {
+            latest = Some(verdict);
+        }
+    }
+    let verdict = latest.ok_or_else(unpublished)?;
+    Ok(verdict
+        .files
+        .iter()
+        .map(|file| format!("{path}/{}", file.path))
+        .collect())
+}
+
+pub(crate) fn survey_csv(
+    base_dir: &Path,
+    paths: &[String],
+    format: &Format,
+    declared: &[(String, ColumnType)],
+) -> Result<SourceFacts, TaskError> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut columns: Option<Vec<(String, ColumnType)>> = None;
+    let mut compressed = 0;
+    let mut warnings = Vec::new();
+    if !format.header && declared.is_empty() {
+        return Err(config("a CSV source without a header needs its columns declared"));
+    }
+    for path in paths {
+        let (_, mut pinned) = pin(base_dir, path)?;
+        compressed += usize::from(format.codec(path)? != Codec::Plain);
+        pinned.units = pinned.size;
+        if let Some(header) = header_of(base_dir, path, format)? {
+            match &columns {
+                None => columns = Some(columns_of_header(path, &header, declared)?),
+                Some(columns) => same_header(path, &header, columns)?,
+            }
+        }
+        files.push(pinned);
+    }
+    let columns = match columns {
+        Some(columns) => columns,
+        None if !declared.is_empty() => declared.to_vec(),
+        None => {
+            return Err(config(
+                "the source's files are empty: there is not even a header to tell the columns",
+            ));
+        }
+    };
+    let unit = if compressed > 0 { Unit::File } else { Unit::Byte };
+    if unit == Unit::File {
+        files.iter_mut().for_each(|pinned| pinned.units = 1);
+        let large = files.iter().filter(|pinned| pinned.size > WHOLE * 8).count();
+        if large > 0 {
+            warnings.push(format!(
+                "{large} large file(s) of a compressed source: each is read from end to end by one partition and resumes \
+                 only at file ends; more, smaller files run in parallel"
+            ));
+        }
+    }
+    let layout = Layout::new(format.clone(), columns, None)?;
+    let domain = UnitRange::new(0, files.iter().map(|pinned| pinned.units).sum());
+    let bytes = files.iter().map(|pinned| pinned.size).sum();
+    let mut facts = SourceFacts {
+        unit,
+        files,
+        domain,
+        schema: layout.schema(),
+        rows: 0,
+        bytes,
+        sample: None,
+        warnings,
+    };
+    facts.rows = estimate_rows(base_dir, &facts, &layout)?;
+    Ok(facts)
+}
+
+fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) -> Result<(), TaskError> {
+    if header.iter().eq(columns.iter().map(|(name, _)| name)) {
+        return Ok(());
+    }
+    let first: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    Err(config(format!(
+        "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the same \
+         columns in the same order",
+        header.join(","),
+        first.join(",")
+    )))
+}
+
+/// Rows of a CSV source: counted where it is small, else its bytes by the length of some records.
+fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Result<u64, TaskError> {
+    let counting = Arc::new(layout.without_columns());
+    let files: Arc<[_]> = facts.files.clone().into();
+    let reader = |units| {
+        CsvReader::new(
+            counting.clone(),
+            base_dir.to_path_buf(),
+            files.clone(),
+            0,
+            facts.unit,
+            units,
+        )
+    };
+    let (mut read, mut bytes) = (0u64, 0u64);
+    if facts.bytes <= WHOLE {
+        let mut reader = reader(facts.domain);
+        while reader.next_batch_counted()? {}
+        return Ok(reader.intake_so_far().0);
+    }
+    if facts.unit == Unit::File {
+        let mut reader = reader(facts.domain);
+        reader.next_batch_counted()?;
+        (read, bytes) = reader.intake_so_far();
+        let text = facts.bytes.saturating_mul(COMPRESSED_TO_TEXT);
+        return Ok(rows_of(text, read, bytes));
+    }
+    for place in places(facts.domain.high, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
+        let mut reader = reader(place);
+        while reader.next_batch_counted()? {}
+        let (more, of) = reader.intake_so_far();
+        read += more;
+        bytes += of;
+    }
+    Ok(rows_of(facts.bytes, read, bytes))
+}
+
+fn rows_of(total: u64, read: u64, bytes: u64) -> u64 {
+    match bytes {
+        0 => 1,
+        _ => (u128::from(total) * u128::from(read) / u128::from(bytes)) as u64,
+    }
+}
+
+/// `count` stretches of `len` units, evenly over `[0, total)`.
+fn places(total: u64, count: u64, len: u64) -> impl Iterator<Item = UnitRange> {
+    (0..count).map(move |at| {
+        let low = (u128::from(total) * u128::from(at) / u128::from(count)) as u64;
+        UnitRange::new(low, (low + len).min(total))
+    })
+}
+
+pub(crate) fn survey_parquet(base_dir: &Path, paths: &[String]) -> Result<SourceFacts, TaskError> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut schema: Option<Schema> = None;
+    for path in paths {
+        let footer = footer(base_dir, path)?;
+        schema = Some(match schema {
+            None => unite(&footer.schema, path, &footer.schema)?,
+            Some(schema) => unite(&schema, path, &footer.schema)?,
+        });
+        files.push(footer.pinned);
+    }
+    let rows = files.iter().filter_map(|pinned| pinned.rows).sum();
+    Ok(SourceFacts {
+        unit: Unit::RowGroup,
+        domain: UnitRange::new(0, files.iter().map(|pinned| pinned.units).sum()),
+        schema: Arc::new(schema.unwrap_or_else(Schema::empty)),
+        rows,
+        bytes: files.iter().map(|pinned| pinned.size).sum(),
+        files,
+        sample: None,
+        warnings: Vec::new(),
+    })
+}
+
+/// Draws keys of a column, evenly over the source; all of them where the source is small.
+///
+/// Errors: `Config` when the column does not exist or its type has no key order; else as reading.
+pub fn sample_keys(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    facts: &SourceFacts,
+    column: &str,
+) -> Result<KeySample, TaskError> {
+    let field = facts.schema.field_with_name(column).map_err(|_| {
+        let names: Vec<&str> = facts
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name().as_str())
+            .collect();
+        config(format!(
+            "step {}: the source has no column {column} to partition by; it has {}",
+            step.name,
+            names.join(", ")
+        ))
+    })?;
+    let ty = key_type(field.data_type()).ok_or_else(|| {
+        config(format!(
+            "step {}: column {column} is {}, whose values have no key order; partition by another column",
+            step.name,
+            field.data_type()
+        ))
+    })?;
+    let mut drawn = Drawn::default();
+    let complete = match stored(job, step)? {
+        Stored::Sequence { from } => draw_numbers(from, facts.domain, &mut drawn),
+        Stored::Parquet => {
+            let draw = sample_column(base_dir, &facts.files, &facts.schema, column, KeySample::MAX, GROUPS)?;
+            draw.0.iter().for_each(|array| drawn.add(array, 0..array.len()));
+            draw.1
+        }
+        csv => draw_csv(&csv, base_dir, facts, column, &mut drawn)?,
+    };
+    let complete = complete && drawn.stride <= 1 && drawn.keys.len() <= KeySample::MAX;
+    let (keys, nulls) = drawn.finish();
+    Ok(KeySample {
+        column: column.to_string(),
+        key_type: ty,
+        keys,
+        nulls,
+        complete,
+    })
+}
+
+fn draw_numbers(from: i64, domain: UnitRange, drawn: &mut Drawn) -> bool {
+    let picks = domain.len().min(KeySample::MAX as u64);
+    for at in 0..picks {
+        let unit = u128::from(domain.len()) * u128::from(at) / u128::from(picks);
+        drawn.push(Some(Key::Int(i128::from(from) + unit as i128)));
+    }
+    picks == domain.len()
+}
+
+/// Answers whether every record was drawn.
+fn draw_csv(
+    stored: &Stored<'_>,
+    base_dir: &Path,
+    facts: &SourceFacts,
+    column: &str,
+    drawn: &mut Drawn,
+) -> Result<bool, TaskError> {
+    let columns = columns_of(&facts.schema);
+    let projection = [column.to_string()];
+    let open = |units| {
+        open_files(
+            stored,
+            base_dir,
+            facts.unit,
+            &facts.files,
+            &columns,
+            units,
+            Some(&projection),
+        )
+    };
+    if facts.bytes <= WHOLE {
+        let mut reader = open(facts.domain)?;
+        let mut rejects = 0;
+        while let Some(input) = reader.next_batch()? {
+            drawn.add(input.batch.column(0), 0..input.batch.num_rows());
+            rejects += reader.take_intake().rejects.len();
+        }
+        return Ok(rejects == 0);
+    }
+    let (units, wanted) = match facts.unit {
+        Unit::Byte => (PLACES, KeySample::MAX / PLACES as usize),
+        _ => {
+            let files = facts.domain.high.min(STREAMS as u64);
+            (files, KeySample::MAX / files.max(1) as usize)
+        }
+    };
+    let len = if facts.unit == Unit::Byte { PLACE } else { 1 };
+    for place in places(facts.domain.high, units, len) {
+        if let Some(input) = open(place)?.next_batch()? {
+            let rows = input.batch.num_rows();
+            let share = wanted.min(rows);
+            drawn.add(input.batch.column(0), (0..share).map(|at| at * rows / share));
+        }
+    }
+    Ok(false)
+}
+
+/// Keys drawn so far: every `stride`-th of those offered, so that the number stays bounded and the
+/// draw even.
+#[derive(Default)]
+struct Drawn {
+    keys: Vec<Option<Key>>,
+    stride: usize,
+    offered: usize,
+}
+
+impl Drawn {
+    fn add(&mut self, array: &dyn Array, rows: impl Iterator<Item = usize>) {
+        for row in rows {
+            if self.takes_next() {
+                self.keep(key_at(array, row));
+            }
+        }
+    }
+
+    fn push(&mut self, key: Option<Key>) {
+        if self.takes_next() {
+            self.keep(key);
+        }
+    }
+
+    fn takes_next(&mut self) -> bool {
+        self.stride = self.stride.max(1);
+        self.offered += 1;
+        (self.offered - 1).is_multiple_of(self.stride)
+    }
+
+    fn keep(&mut self, key: Option<Key>) {
+        self.keys.push(key);
+        if self.keys.len() > 2 * KeySample::MAX {
+            let mut even = false;
+            self.keys.retain(|_| {
+                even = !even;
+                even
+            });
+            self.stride *= 2;
+        }
+    }
+
+    /// At most [`KeySample::MAX`] keys in order, and the NULLs among them.
+    fn finish(self) -> (Vec<Key>, u64) {
+        let (count, max) = (self.keys.len(), KeySample::MAX);
+        let mut kept = self.keys;
+        if count > max {
+            let mut at = 0;
+            kept.retain(|_| {
+                at += 1;
+                // Keeps `max` of `count`, evenly.
+                at * max / count > (at - 1) * max / count
+            });
+        }
+        let taken = kept.len();
+        let mut keys: Vec<Key> = kept.into_iter().flatten().collect();
+        keys.sort_unstable();
+        let nulls = (taken - keys.len()) as u64;
+        (keys, nulls)
+    }
+}

@@ -3,7 +3,14 @@
 //! Everything here is a function of what it is given, but for [`Layers::of_process`], which reads
 //! the environment and the config file. A setting is one row of [`Setting::ALL`].
 
-use std::{collections::BTreeMap, env, fmt, fs, io, net::SocketAddr, path::PathBuf, str::FromStr, thread};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    thread,
+};
 
 use crate::telemetry::{self, LogFormat};
 
@@ -298,9 +305,9 @@ fn processors() -> u32 {
 }
 
 /// The settings of a config file as texts: a mapping of scalars, lists for lists.
-fn read_file(path: &PathBuf, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
+fn read_file(path: &Path, text: &str) -> Result<BTreeMap<Setting, String>, ConfigError> {
     let malformed = |reason: String| ConfigError::Malformed {
-        path: path.clone(),
+        path: path.to_path_buf(),
         reason,
     };
     // A file of comments alone is an empty one.
@@ -317,7 +324,7 @@ fn read_file(path: &PathBuf, text: &str) -> Result<BTreeMap<Setting, String>, Co
         let Some(setting) = Setting::from_name(&name) else {
             let suggestion = nearest(&name, &Setting::ALL.map(Setting::name));
             return Err(ConfigError::UnknownSetting {
-                path: path.clone(),
+                path: path.to_path_buf(),
                 name,
                 suggestion,
             });

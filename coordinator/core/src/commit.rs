@@ -2,7 +2,7 @@
 
 use gapless_common::{
     attempt::{Commit, Fence, Segment},
-    ids::{SessionId, TaskKey},
+    ids::{SessionId, Stage, TaskKey},
 };
 
 use crate::{
@@ -35,6 +35,12 @@ pub(crate) fn commit(
         return Ok(());
     }
     let holding = draft.holding(session, key, fence)?;
+    match key.stage {
+        Stage::Scatter | Stage::Execute | Stage::Merge => {}
+        Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => {
+            return Err(Refusal::WrongStage { task: key });
+        }
+    }
     if holding.step.row.phase.stage() != Some(key.stage) {
         return Err(Refusal::Sealed { task: key });
     }

@@ -10,8 +10,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
-    row::{Phase, ProgressRow, Publication, RunState, StepRow},
-    state::{Run, StageState, Step},
+    limits::MAX_STEPS,
+    row::{Phase, ProgressRow, Publication, RunState},
+    state::{StageState, Step},
 };
 
 /// A task of a stage is done, with this progress: if it was the last, the step goes on.
@@ -92,7 +93,7 @@ pub(crate) fn published(
         });
         return Ok(());
     }
-    start_dependents(draft, key.run, holding.run, key.step);
+    begin_steps(draft, key.run, Some(key.step));
     Ok(())
 }
 
@@ -105,19 +106,24 @@ fn publish_step(draft: &mut Draft, run: RunId, number: StepNo, step: &Step, publ
     });
 }
 
-/// Steps that waited for this one alone begin.
-fn start_dependents(draft: &mut Draft, id: RunId, run: &Run, published: StepNo) {
-    for (number, step) in run.steps.iter().enumerate() {
-        let number = number as StepNo;
-        let complete = |at: StepNo| at == published || run.steps[at as usize].row.phase == Phase::Published;
-        if step.row.phase == Phase::Waiting && run.dependencies(number).all(complete) {
-            let row = StepRow {
-                phase: Phase::Survey,
-                started: Some(draft.now),
-                ..step.row.clone()
-            };
-            draft.put(crate::row::Row::Step(id, number, row));
+/// Begins the steps that wait for nothing but `published`, which this decision completes.
+pub(crate) fn begin_steps(draft: &mut Draft, id: RunId, published: Option<StepNo>) {
+    let Some(run) = draft.state.run(id) else { return };
+    if published.is_none() && run.row.state != RunState::Running {
+        return;
+    }
+    let mut begun = 0;
+    for number in run.startable(published) {
+        if begun == MAX_STEPS {
+            draft.effect(Effect::Continue(Continuation::Begin { run: id }));
+            return;
         }
+        let now = draft.now;
+        draft.change_step(id, number, &run.steps[number as usize], |row| {
+            row.phase = Phase::Survey;
+            row.started = Some(now);
+        });
+        begun += 1;
     }
 }
 

@@ -69,11 +69,10 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Stop { run } => stop::stop(&mut draft, run)?,
         Event::Cancel { run } => stop::cancel(&mut draft, run)?,
         Event::Continue(Continuation::Plan { run, step, slice }) => survey::write_plan(&mut draft, run, step, slice),
+        Event::Continue(Continuation::Begin { run }) => consolidate::begin_steps(&mut draft, run, None),
         Event::Continue(Continuation::Void { session }) => session::void(&mut draft, session),
         Event::Continue(Continuation::Cancel { run }) => stop::go_on_cancelling(&mut draft, run),
-        Event::Continue(Continuation::Settle { run, step }) => {
-            fail::end_if_only_failures_are_left(&mut draft, run, step)
-        }
+        Event::Continue(Continuation::Settle { run, step }) => fail::end_if_hopeless(&mut draft, run, step),
         Event::Assign => lease::assign(&mut draft),
         // Time changes nothing durable by itself; `due` names the events that follow from it.
         Event::Tick => {}
@@ -96,8 +95,11 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
         })
         .collect();
     for (run, state) in state.runs.iter().filter(|(_, run)| run.row.state.is_live()) {
-        if state.row.state == RunState::Cancelling && state.leases == 0 {
+        if state.row.state == RunState::Cancelling {
             events.push(Event::Continue(Continuation::Cancel { run: *run }));
+        }
+        if state.row.state == RunState::Running && state.startable(None).next().is_some() {
+            events.push(Event::Continue(Continuation::Begin { run: *run }));
         }
         for (step, it) in state.steps.iter().enumerate() {
             let step = step as StepNo;
@@ -108,7 +110,9 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
                     slice: 0,
                 }));
             }
-            if it.current().is_some_and(|(_, stage)| stage.failed > 0) {
+            let hopeless =
+                it.current().is_some_and(|(_, stage)| stage.failed > 0) || fail::exceeded_limit(state, step).is_some();
+            if hopeless && state.row.state == RunState::Running {
                 events.push(Event::Continue(Continuation::Settle { run: *run, step }));
             }
         }

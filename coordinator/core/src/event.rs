@@ -81,11 +81,13 @@ pub enum Event {
 pub enum Continuation {
     /// Writes the plan of a step, beginning with this slice.
     Plan { run: RunId, step: StepNo, slice: u32 },
+    /// Begins the steps that wait for nothing any more.
+    Begin { run: RunId },
     /// Takes back the leases of a voided session.
     Void { session: SessionId },
     /// Takes back the leases of a cancelled run, then has its steps aborted.
     Cancel { run: RunId },
-    /// Looks whether a step has nothing left but failures.
+    /// Looks whether a step cannot succeed any more.
     Settle { run: RunId, step: StepNo },
 }
 
@@ -191,6 +193,10 @@ pub enum Refusal {
     AlreadyRunning { run: RunId },
     #[error("the same job with the same identifying parameters is complete as {run}")]
     AlreadyComplete { run: RunId },
+    #[error(
+        "the same job with the same identifying parameters is being cancelled as {run}; submit it again when that has ended"
+    )]
+    BeingCancelled { run: RunId },
     #[error("{limit} runs are live, which is the limit; wait for one to end or cancel one")]
     TooManyRuns { limit: usize },
     #[error("no run {run}")]

@@ -3,7 +3,7 @@
 use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
-    ids::{RunId, SessionId, StepNo, TaskKey},
+    ids::{RunId, SessionId, Stage, StepNo, TaskKey},
     job::PartitionFailed,
 };
 
@@ -11,7 +11,7 @@ use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
     limits::LOSSES_BEFORE_QUARANTINE,
-    row::{Failure, ProgressRow, RunState},
+    row::{Failure, Phase, ProgressRow, RunState},
     state::{Run, Step, Task},
 };
 
@@ -28,6 +28,11 @@ pub(crate) fn failed(
     let mut progress = holding.task.progress_for(restart);
     let attempts = holding.run.definition(key.step).on_error.attempts;
     let tries_again = match error.class {
+        // Nothing else can end a cancelled run.
+        _ if key.stage == Stage::Abort => {
+            progress.failures += 1;
+            true
+        }
         // Not its fault: costs nothing.
         ErrorClass::Fenced | ErrorClass::Cancelled | ErrorClass::WorkerLost => true,
         ErrorClass::Transient | ErrorClass::Resource => {
@@ -113,9 +118,16 @@ pub(crate) fn stop_attempts(draft: &mut Draft, id: RunId, at_checkpoint: bool, r
     }
 }
 
-/// With `partition_failed: continue`: when nothing of the stage is left but failures, the run fails.
-pub(crate) fn end_if_only_failures_are_left(draft: &mut Draft, id: RunId, number: StepNo) {
+/// Fails a run whose step cannot succeed any more: with `partition_failed: continue` when nothing of
+/// the stage is left but failures, and when it was taken up again with more rejected records than
+/// its limit.
+pub(crate) fn end_if_hopeless(draft: &mut Draft, id: RunId, number: StepNo) {
     let Some(run) = draft.state.run(id) else { return };
+    if let Some(limit) = exceeded_limit(run, number) {
+        let message = over_limit(run, number, rejected(run, number), limit);
+        fail_run(draft, id, run, message);
+        return;
+    }
     let Some((stage, tasks)) = run.step(number).and_then(Step::current) else {
         return;
     };
@@ -146,7 +158,7 @@ pub(crate) fn lose(draft: &mut Draft, key: TaskKey, task: &Task, counts: bool) {
     };
     let mut progress = task.progress_for(run.row.restarts);
     progress.losses += u32::from(counts);
-    if progress.losses >= LOSSES_BEFORE_QUARANTINE {
+    if progress.losses >= LOSSES_BEFORE_QUARANTINE && key.stage != Stage::Abort {
         let name = &run.definition(key.step).name;
         let message = format!(
             "step {name}, {} partition {}: its worker was lost {} times, the last times while it ran alone; \
@@ -168,18 +180,34 @@ pub(crate) fn lose(draft: &mut Draft, key: TaskKey, task: &Task, counts: bool) {
 }
 
 /// Fails the run when its step has rejected more records than its limit, over all partitions.
-pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Holding, rejected: u64) {
+pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Holding, more: u64) {
     let Some(limit) = holding.run.definition(key.step).on_error.reject_limit else {
         return;
     };
-    let before: u64 = holding.step.stages().map(|(_, stage)| stage.counters.rejected).sum();
-    if before + rejected > limit && rejected > 0 {
-        let name = &holding.run.definition(key.step).name;
-        let message = format!(
-            "step {name}: {} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published",
-            before + rejected
-        );
-        draft.note(key.run, key.step as StepNo, message.clone());
+    let rejected = rejected(holding.run, key.step) + more;
+    if rejected > limit && more > 0 {
+        let message = over_limit(holding.run, key.step, rejected, limit);
+        draft.note(key.run, key.step, message.clone());
         fail_run(draft, key.run, holding.run, message);
     }
+}
+
+/// The limit of a step that is not published and has more rejected records on record than that.
+/// Nothing of it is granted: a restart with the same text changes nothing.
+pub(crate) fn exceeded_limit(run: &Run, number: StepNo) -> Option<u64> {
+    let limit = run.definition(number).on_error.reject_limit?;
+    let open = run.step(number)?.row.phase != Phase::Published;
+    (open && rejected(run, number) > limit).then_some(limit)
+}
+
+fn rejected(run: &Run, number: StepNo) -> u64 {
+    let stages = run.step(number).into_iter().flat_map(Step::stages);
+    stages.map(|(_, stage)| stage.counters.rejected).sum()
+}
+
+fn over_limit(run: &Run, number: StepNo, rejected: u64, limit: u64) -> String {
+    let name = &run.definition(number).name;
+    format!(
+        "step {name}: {rejected} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published"
+    )
 }

@@ -4,6 +4,8 @@
 //! worker with the fewest tasks first. A worker gets more tasks than slots only while tasks are so
 //! short that it would wait for the next message otherwise.
 
+use std::collections::BTreeSet;
+
 use gapless_common::{
     attempt::Fence,
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
@@ -12,6 +14,7 @@ use gapless_common::{
 use crate::{
     decide::Draft,
     event::{Effect, Event, Grant},
+    fail,
     limits::{LOSSES_BEFORE_ALONE, MAX_GRANTS, MAX_PREFETCH, PREFETCH_WINDOW_MICROS},
     row::{LeaseRow, Phase, Row, RunState},
     state::{Run, Session, State},
@@ -54,7 +57,13 @@ pub(crate) fn assign(draft: &mut Draft) {
         .filter(|seat| seat.free > 0 && !seat.closed)
         .collect();
     let mut granted = 0;
+    let being_cancelled = |run: &&Run| run.row.state == RunState::Cancelling;
+    let cleared_away: BTreeSet<&str> = state.runs.values().filter(being_cancelled).map(identity).collect();
     for (id, run) in &state.runs {
+        // A run waits until the one before it with its identity has left the output.
+        if run.row.state == RunState::Running && cleared_away.contains(identity(run)) {
+            continue;
+        }
         for (key, lonely) in ready(*id, run) {
             if granted == MAX_GRANTS || seats.is_empty() {
                 return;
@@ -76,13 +85,19 @@ pub(crate) fn assign(draft: &mut Draft) {
     }
 }
 
+fn identity(run: &Run) -> &str {
+    &run.row.identity
+}
+
 /// The tasks of a run that may be granted, in order, and whether each must run alone.
 fn ready(id: RunId, run: &Run) -> impl Iterator<Item = (TaskKey, bool)> + '_ {
     run.steps
         .iter()
         .enumerate()
-        .filter(|(_, step)| match run.row.state {
-            RunState::Running => step.row.phase != Phase::Abort,
+        .filter(|(number, step)| match run.row.state {
+            RunState::Running => {
+                step.row.phase != Phase::Abort && fail::exceeded_limit(run, *number as StepNo).is_none()
+            }
             RunState::Cancelling => step.row.phase == Phase::Abort,
             _ => false,
         })

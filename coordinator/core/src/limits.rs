@@ -10,6 +10,13 @@ pub const MAX_GRANTS: usize = 64;
 /// Leases that one decision voids; each is two rows (the lease goes, the attempt is remembered).
 pub const MAX_VOIDED: usize = 30;
 
+/// Leases that move to a worker's new session; one row each. Of what it holds beyond, nothing is begun
+/// yet as a rule, and it is granted anew.
+pub const MAX_MOVED: usize = 64;
+
+/// Steps that one decision begins or ends; a job may have ten times as many.
+pub const MAX_STEPS: usize = 64;
+
 /// Partitions in one plan row: about 40 KB of JSON, far below etcd's 1.5 MiB for a request.
 pub const PARTITIONS_PER_ROW: usize = 256;
 
@@ -43,6 +50,10 @@ pub const RETRY_LONGEST_MILLIS: u64 = 30_000;
 pub const EVENTS_PER_RUN: usize = 64;
 
 const _: () = assert!(MAX_GRANTS < MAX_ROWS);
+// The new session, and the former ones of the worker: one that lives and a few that are void.
+const _: () = assert!(MAX_MOVED + 8 <= MAX_ROWS);
 // A voided lease may also settle its run.
 const _: () = assert!(3 * MAX_VOIDED + 4 <= MAX_ROWS);
+// A step that is published, its task and its run are changed with those that it lets begin.
+const _: () = assert!(MAX_STEPS + 8 <= MAX_ROWS);
 const _: () = assert!(LOSSES_BEFORE_ALONE < LOSSES_BEFORE_QUARANTINE);

@@ -380,12 +380,15 @@ fn parse_key(text: &str) -> Option<RowKey> {
         return Some(RowKey::Cluster);
     }
     let (kind, rest) = text.split_once('/')?;
+    if kind == "identity" {
+        // It is the client's word and may hold any character.
+        return Some(RowKey::Identity(rest.to_string()));
+    }
     let parts: Vec<&str> = rest.split('/').collect();
     Some(match (kind, parts.as_slice()) {
         ("session", [id]) => RowKey::Session(id.parse().ok()?),
         ("run", [run]) => RowKey::Run(run.parse().ok()?),
         ("job", [run]) => RowKey::Job(run.parse().ok()?),
-        ("identity", [identity]) => RowKey::Identity(identity.to_string()),
         ("step", [run, step]) => RowKey::Step(run.parse().ok()?, step.parse().ok()?),
         ("facts", [run, step]) => RowKey::Facts(run.parse().ok()?, step.parse().ok()?),
         ("plan", [run, step, stage, slice]) => RowKey::Plan(

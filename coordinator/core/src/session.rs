@@ -1,13 +1,13 @@
 //! Sessions: workers come, are heard, and are lost. One function handles every way to lose one.
 
-use gapless_common::ids::{SessionId, TaskKey};
+use gapless_common::ids::{SessionId, Stage, TaskKey};
 use uuid::Uuid;
 
 use crate::{
     decide::Draft,
     event::{Continuation, Effect, Held, Refusal},
     fail,
-    limits::MAX_VOIDED,
+    limits::{MAX_MOVED, MAX_VOIDED},
     row::{LeaseRow, Row, RowKey, RunState, SessionRow},
     state::Session,
 };
@@ -48,25 +48,28 @@ pub(crate) fn connect(
                 .any(|held| held.task == *key && held.fence == lease.row.fence);
             (kept && !session.row.void).then_some(lease.row.fence)
         };
+        let before = kept.len();
         for (key, fence) in session
             .leases
             .iter()
             .filter_map(|key| mine(key).map(|fence| (*key, fence)))
-            .take(MAX_VOIDED)
+            .take(MAX_MOVED - before)
         {
             draft.put(Row::Lease(key, LeaseRow { session: id, fence }));
             kept.push(key);
         }
-        if session.leases.len() == kept.len() {
+        if session.leases.len() == kept.len() - before {
             draft.delete(RowKey::Session(*old));
         } else {
-            draft.put(Row::Session(
-                *old,
-                SessionRow {
-                    void: true,
-                    ..session.row.clone()
-                },
-            ));
+            if !session.row.void {
+                draft.put(Row::Session(
+                    *old,
+                    SessionRow {
+                        void: true,
+                        ..session.row.clone()
+                    },
+                ));
+            }
             draft.effect(Effect::Continue(Continuation::Void { session: *old }));
         }
         draft.effect(Effect::Close { session: *old });
@@ -97,6 +100,7 @@ pub(crate) fn heard(draft: &mut Draft, id: SessionId, held: &[Held]) -> Result<(
             draft.effect(stop_now(id, held));
         }
     }
+    let mut given_back = 0;
     for key in &session.leases {
         let (Some(task), Some(run)) = (state.task(key), state.run(key.run)) else {
             continue;
@@ -107,7 +111,10 @@ pub(crate) fn heard(draft: &mut Draft, id: SessionId, held: &[Held]) -> Result<(
             .any(|held| held.task == *key && held.fence == lease.row.fence);
         let (task_key, fence) = (*key, lease.row.fence);
         match run.row.state {
-            RunState::Running if !is_held => {
+            // Of a cancelled run only the abort goes on.
+            RunState::Running | RunState::Cancelling
+                if !is_held && (key.stage == Stage::Abort || run.row.state == RunState::Running) =>
+            {
                 let seq = task.progress.as_ref().map_or(0, |progress| progress.seq);
                 let grant = crate::event::Grant {
                     task: task_key,
@@ -128,11 +135,12 @@ pub(crate) fn heard(draft: &mut Draft, id: SessionId, held: &[Held]) -> Result<(
                     reason,
                 });
             }
-            // Neither is worked on nor will be: give it back.
-            RunState::Stopping | RunState::Failing => {
+            // Neither is worked on nor will be: give it back. What does not fit is seen again with
+            // the next heartbeat.
+            RunState::Stopping | RunState::Failing if given_back < MAX_VOIDED => {
                 let progress = task.progress_for(run.row.restarts);
                 draft.release(task_key, fence, progress);
-                break;
+                given_back += 1;
             }
             _ => {}
         }
@@ -168,7 +176,6 @@ pub(crate) fn lost(draft: &mut Draft, id: SessionId) {
         draft.delete(RowKey::Session(id));
         return;
     }
-    let counts = !session.row.draining && !draft.state.lost_lately(draft.now);
     draft.put(Row::Session(
         id,
         SessionRow {
@@ -185,7 +192,7 @@ pub(crate) fn lost(draft: &mut Draft, id: SessionId) {
             format!("worker {} lost; {count} tasks wait for another", session.row.name),
         );
     }
-    take_back(draft, id, session, counts);
+    take_back(draft, id, session, !session.row.draining);
 }
 
 /// Goes on taking back the leases of a voided session.
@@ -199,6 +206,7 @@ pub(crate) fn void(draft: &mut Draft, id: SessionId) {
 fn take_back(draft: &mut Draft, id: SessionId, session: &Session, counts: bool) {
     for key in session.leases.iter().take(MAX_VOIDED) {
         if let Some(task) = draft.state.task(key) {
+            let counts = counts && !draft.state.others_lost_lately(key, draft.now);
             fail::lose(draft, *key, task, counts);
         }
     }

@@ -19,7 +19,7 @@ use gapless_common::{
 use crate::{
     event::{Event, Held},
     limits::{EVENTS_PER_RUN, PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
-    row::{Change, ClusterRow, JobRow, LeaseRow, ProgressRow, Row, RowKey, RunRow, SessionRow, StepRow},
+    row::{Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, StepRow},
     time::Timestamp,
 };
 
@@ -39,8 +39,8 @@ pub struct State {
     next_serial: u64,
     /// Tasks that wait before they are tried again.
     backoff: BTreeSet<(Timestamp, TaskKey)>,
-    /// When a session was last lost.
-    last_loss: Option<Timestamp>,
+    /// Sessions lost within the last lease time: when, and what they held.
+    losses: Vec<(Timestamp, BTreeSet<TaskKey>)>,
 }
 
 #[derive(Debug)]
@@ -59,6 +59,8 @@ pub struct Run {
     pub row: RunRow,
     pub job: Arc<JobRow>,
     pub steps: Vec<Step>,
+    /// For each step the steps that must be complete before it.
+    needs: Vec<Vec<StepNo>>,
     /// Live leases over all steps.
     pub leases: usize,
     pub events: VecDeque<(Timestamp, StepNo, String)>,
@@ -191,21 +193,30 @@ impl Run {
         self.steps.get(step as usize)
     }
 
-    /// The numbers of the steps that must be complete before `step`.
-    pub fn dependencies(&self, step: StepNo) -> impl Iterator<Item = StepNo> + '_ {
-        let definition = self.definition(step);
-        let source = match &definition.source {
-            job::Source::Step(name) => Some(name),
-            _ => None,
-        };
-        let steps = &self.job.job.steps;
-        definition
-            .after
-            .iter()
-            .chain(source)
-            .filter_map(move |name| steps.iter().position(|step| step.name == *name))
-            .map(|at| at as StepNo)
+    /// The steps that wait, and for nothing but `published`.
+    pub fn startable(&self, published: Option<StepNo>) -> impl Iterator<Item = StepNo> + '_ {
+        let complete = move |at: StepNo| Some(at) == published || self.steps[at as usize].row.phase == Phase::Published;
+        let waits = self.steps.iter().map(|step| step.row.phase == Phase::Waiting);
+        let waiting = waits.zip(&self.needs).enumerate().filter(|(_, (waits, _))| *waits);
+        waiting.filter_map(move |(number, (_, needs))| needs.iter().all(|&at| complete(at)).then_some(number as StepNo))
     }
+}
+
+/// For each step the numbers of those that must be complete before it.
+pub(crate) fn needs(job: &job::Job) -> Vec<Vec<StepNo>> {
+    let numbers: BTreeMap<&str, StepNo> = (0..)
+        .zip(&job.steps)
+        .map(|(at, step)| (step.name.as_str(), at))
+        .collect();
+    let of = |step: &job::Step| {
+        let source = match &step.source {
+            job::Source::Step(name) => Some(name),
+            job::Source::Csv(_) | job::Source::Parquet(_) | job::Source::Sequence { .. } => None,
+        };
+        let names = step.after.iter().chain(source);
+        names.filter_map(|name| numbers.get(name.as_str()).copied()).collect()
+    };
+    job.steps.iter().map(of).collect()
 }
 
 impl State {
@@ -220,7 +231,7 @@ impl State {
             identities: BTreeMap::new(),
             next_serial: 0,
             backoff: BTreeSet::new(),
-            last_loss: None,
+            losses: Vec::new(),
         }
     }
 
@@ -277,11 +288,13 @@ impl State {
             .sum()
     }
 
-    /// Whether a session was lost within one lease time before `now`: losses that come together are
-    /// taken to be the network's or the operator's doing, not a partition's.
-    pub fn lost_lately(&self, now: Timestamp) -> bool {
-        self.last_loss
-            .is_some_and(|at| now.micros_since(at) < self.lease_millis * 1000)
+    /// Whether a session that did not hold this task was lost within one lease time before `now`:
+    /// losses that come together are taken to be the network's or the operator's doing, not a
+    /// partition's. Sessions that all held it are no excuse: it may be what ends them, one by one.
+    pub fn others_lost_lately(&self, key: &TaskKey, now: Timestamp) -> bool {
+        self.losses
+            .iter()
+            .any(|(at, held)| now.micros_since(*at) < self.lease_millis * 1000 && !held.contains(key))
     }
 
     /// Applies one change of a decision. The only place where durable state changes.
@@ -302,6 +315,7 @@ impl State {
                     run,
                     Run {
                         row: RunRow::NEW,
+                        needs: needs(&job.job),
                         job,
                         steps,
                         leases: 0,
@@ -358,11 +372,15 @@ impl State {
     }
 
     fn put_session(&mut self, id: SessionId, row: SessionRow, now: Timestamp) {
-        if row.void {
-            self.last_loss = Some(now);
-        }
         match self.sessions.get_mut(&id) {
-            Some(session) => session.row = row,
+            Some(session) => {
+                if row.void && !session.row.void {
+                    let lease = self.lease_millis * 1000;
+                    self.losses.retain(|(at, _)| now.micros_since(*at) < lease);
+                    self.losses.push((now, session.leases.clone()));
+                }
+                session.row = row;
+            }
             None => {
                 let session = Session {
                     row,
@@ -408,8 +426,10 @@ impl State {
         if let Some(at) = task.not_before {
             self.backoff.insert((at, key));
         }
-        // Without a lease (at recovery) there is nobody to credit.
+        // Without a lease (at recovery) there is nobody to credit. How long a survey or a publish took
+        // says nothing of the chunks to come.
         if task.is_done()
+            && matches!(key.stage, Stage::Scatter | Stage::Execute | Stage::Merge)
             && let Some(lease) = lease
             && let Some(session) = self.sessions.get_mut(&lease.row.session)
         {
@@ -634,7 +654,7 @@ impl StageState {
         let failures_before = task.progress.as_ref().map_or(0, |progress| progress.failures);
         let (before, after) = (task.progress.as_deref().cloned().unwrap_or_default(), &row);
         self.done = self.done + u32::from(after.done) - u32::from(before.done);
-        self.losses += after.losses.saturating_sub(before.losses);
+        self.losses = self.losses + after.losses - before.losses;
         self.counters = add_difference(self.counters, before.counters, after.counters);
         self.records = RecordHash(
             self.records

@@ -6,7 +6,7 @@ use crate::{
     decide::Draft,
     event::{Answer, Continuation, Effect, Refusal},
     fail,
-    limits::MAX_VOIDED,
+    limits::{MAX_STEPS, MAX_VOIDED},
     row::{Phase, RunState},
 };
 
@@ -98,7 +98,12 @@ pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
         return;
     }
     let mut open = false;
+    let mut changed = 0;
     for (number, step) in run.steps.iter().enumerate() {
+        if changed == MAX_STEPS {
+            draft.effect(Effect::Continue(Continuation::Cancel { run: id }));
+            return;
+        }
         let next = match step.row.phase {
             Phase::Waiting | Phase::Survey | Phase::Splitting => Phase::Aborted,
             Phase::Prepare | Phase::Scatter | Phase::Execute | Phase::Merge | Phase::Publish => Phase::Abort,
@@ -109,12 +114,19 @@ pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
             Phase::Published | Phase::Aborted => continue,
         };
         open |= next == Phase::Abort;
+        changed += 1;
         draft.change_step(id, number as StepNo, step, |row| row.phase = next);
     }
     if !open {
         let now = draft.now;
+        // Too late for every step: it is what it is, and must not run again.
+        let complete = run.steps.iter().all(|step| step.row.phase == Phase::Published);
         draft.change_run(id, run, |row| {
-            row.state = RunState::Cancelled;
+            row.state = if complete {
+                RunState::Completed
+            } else {
+                RunState::Cancelled
+            };
             row.finished = Some(now);
         });
     }

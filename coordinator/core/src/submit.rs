@@ -5,13 +5,14 @@ use gapless_common::ids::{RunId, StepNo};
 use crate::{
     decide::Draft,
     event::{Answer, Continuation, Effect, Refusal, Submit},
-    limits::MAX_LIVE_RUNS,
+    fail,
+    limits::{MAX_LIVE_RUNS, MAX_STEPS},
     row::{Phase, Row, RunRow, RunState, StepRow},
-    state::Run,
+    state::{Run, needs},
 };
 
 /// An identity has at most one live and one completed run. A stopped or failed run goes on if the
-/// job's text is the same; if it was changed, the old run is cleared away and a new one begins.
+/// job's text is the same; if it was changed, the old run is cleared away, then a new one begins.
 pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
     if let Some(&id) = draft.state.identities.get(&submit.identity)
         && let Some(run) = draft.state.run(id)
@@ -29,7 +30,9 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
                 draft.change_run(id, run, |row| row.state = RunState::Cancelling);
                 draft.effect(Effect::Continue(Continuation::Cancel { run: id }));
             }
-            RunState::Cancelling | RunState::Cancelled => {}
+            // It may turn out to be too late for the cancel: then the output is there already.
+            RunState::Cancelling => return Err(Refusal::BeingCancelled { run: id }),
+            RunState::Cancelled => {}
         }
     }
     if draft.state.runs.values().filter(|run| run.row.state.is_live()).count() >= MAX_LIVE_RUNS {
@@ -41,16 +44,19 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
         submitted: draft.now,
         ..RunRow::NEW
     };
-    let steps = submit.job.job.steps.len();
-    let first = (0..steps).filter(|&step| {
-        let definition = &submit.job.job.steps[step];
-        definition.after.is_empty() && !matches!(definition.source, gapless_common::job::Source::Step(_))
-    });
-    let first: Vec<StepNo> = first.map(|step| step as StepNo).collect();
+    let needs = needs(&submit.job.job);
+    let first = (0..)
+        .zip(&needs)
+        .filter(|(_, needs)| needs.is_empty())
+        .map(|(step, _)| step);
+    let first: Vec<StepNo> = first.collect();
     draft.create(Row::Job(submit.run, submit.job));
     draft.put(Row::Run(submit.run, row));
     draft.put(Row::Identity(submit.identity, submit.run));
-    for step in first {
+    if first.len() > MAX_STEPS {
+        draft.effect(Effect::Continue(Continuation::Begin { run: submit.run }));
+    }
+    for step in first.into_iter().take(MAX_STEPS) {
         let row = StepRow {
             phase: Phase::Survey,
             started: Some(draft.now),
@@ -73,5 +79,8 @@ fn resume(draft: &mut Draft, id: RunId, run: &Run) {
         row.finished = None;
     });
     draft.note(id, 0, format!("taken up again (restart {})", run.row.restarts + 1));
+    for step in (0..run.steps.len() as StepNo).filter(|step| fail::exceeded_limit(run, *step).is_some()) {
+        draft.effect(Effect::Continue(Continuation::Settle { run: id, step }));
+    }
     draft.answer = Some(Answer::Submitted { run: id, resumed: true });
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use gapless_common::{
-    coverage::{Fault, unit_faults},
+    coverage::{Fault, keys_of_buckets, unit_faults},
     hash,
     job::{
         Compression, Count, Exists, FileSink, OnError, Outside, ParquetSource, Partition as Wanted, Partitioning, Sink,
@@ -72,6 +72,7 @@ fn facts(unit: Unit, sizes: &[u64]) -> Facts {
             column("tags", None, true),
         ],
         output: vec![],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),
@@ -685,6 +686,33 @@ fn the_verdict_is_one_line() {
             5 scatter partitions tile the bytes of 2 files [0, 420478976); no gap, no overlap"
                 .to_string()
         )
+    );
+}
+
+/// Keys and buckets agree, and yet no text lies below the first bound.
+#[test]
+fn a_bucket_that_no_key_can_reach_is_refused() {
+    let source = sampled(
+        facts(Unit::Byte, &[100]),
+        "Name",
+        vec![Key::Text("a".into()), Key::Text("b".into())],
+        0,
+    );
+    let step = step(quantiles("Name"), Count::Fixed(2));
+    let mut plan = planned(&step, &source);
+    let bounds = vec![Key::Text(String::new())];
+    for row in &mut plan.execute {
+        row.keys = Some(keys_of_buckets(&bounds, row.units));
+    }
+    plan.exchange.as_mut().unwrap().function = BucketFn::KeyRange {
+        column: "Name".into(),
+        key_type: KeyType::Text,
+        bounds,
+    };
+    let said = validate(&step, &source, &plan).unwrap_err().to_string();
+    assert!(
+        said.contains("partition 0 (-inf, '') of column 'Name' holds nothing"),
+        "{said}"
     );
 }
 

@@ -15,7 +15,11 @@ pub struct ClusterService {
 impl Cluster for ClusterService {
     async fn get_cluster(&self, _: Request<v1::GetClusterRequest>) -> Result<Response<v1::ClusterInfo>, Status> {
         let info = self.control.read(|state| v1::ClusterInfo {
-            id: state.cluster.as_ref().map(|row| row.cluster.to_string()).unwrap_or_default(),
+            id: state
+                .cluster
+                .as_ref()
+                .map(|row| row.cluster.to_string())
+                .unwrap_or_default(),
             term: state.term.0,
             version: env!("CARGO_PKG_VERSION").to_string(),
             live_workers: state.sessions.values().filter(|session| !session.row.void).count() as u32,

@@ -7,11 +7,7 @@ use gapless_common::{
     ids::{RunId, Stage},
     job,
 };
-use gapless_core::{
-    Answer, Event, Refusal, State,
-    event::Submit,
-    row::JobRow,
-};
+use gapless_core::{Answer, Event, Refusal, State, event::Submit, row::JobRow};
 use gapless_proto::v1::{self, jobs_server::Jobs};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -50,9 +46,15 @@ fn refused(refusal: Refusal) -> Status {
 /// Reads and checks a job text as the command line does, so every client gets the same errors.
 fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
     let invalid = |errors: job::JobErrors| Status::invalid_argument(errors.to_string());
-    let name = if request.file_name.is_empty() { "job.yaml" } else { &request.file_name };
+    let name = if request.file_name.is_empty() {
+        "job.yaml"
+    } else {
+        &request.file_name
+    };
     let parsed = job::parse(&request.job_text, name).map_err(invalid)?;
-    let (job, bound) = parsed.bind(&request.parameters.into_iter().collect()).map_err(invalid)?;
+    let (job, bound) = parsed
+        .bind(&request.parameters.into_iter().collect())
+        .map_err(invalid)?;
     if !request.base_dir.starts_with('/') {
         return Err(Status::invalid_argument("base_dir must be an absolute path"));
     }
@@ -72,7 +74,10 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
 
 impl JobsService {
     async fn find(&self, wanted: String) -> Result<RunId, Status> {
-        self.control.read(move |state| view::find(state, &wanted)).await?.map_err(Status::not_found)
+        self.control
+            .read(move |state| view::find(state, &wanted))
+            .await?
+            .map_err(Status::not_found)
     }
 
     async fn status(&self, id: RunId) -> Result<v1::Run, Status> {
@@ -95,9 +100,10 @@ impl Jobs for JobsService {
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
         match self.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
-            Answer::Submitted { run, resumed } => {
-                Ok(Response::new(v1::SubmitResponse { run: run.to_string(), resumed }))
-            }
+            Answer::Submitted { run, resumed } => Ok(Response::new(v1::SubmitResponse {
+                run: run.to_string(),
+                resumed,
+            })),
             Answer::Done => Err(Status::internal("a submit was answered without a run")),
         }
     }
@@ -109,24 +115,31 @@ impl Jobs for JobsService {
 
     async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
         let request = request.into_inner();
-        let limit = if request.limit == 0 { DEFAULT_RUNS } else { request.limit.min(MAX_RUNS) } as usize;
+        let limit = if request.limit == 0 {
+            DEFAULT_RUNS
+        } else {
+            request.limit.min(MAX_RUNS)
+        } as usize;
         let list = move |state: &State| {
             let runs = state.runs.iter().rev();
             let wanted = runs.filter(|(_, run)| request.job.is_empty() || run.job.job.name == request.job);
             wanted.take(limit).filter_map(|(id, _)| view::run(state, *id)).collect()
         };
-        Ok(Response::new(v1::ListRunsResponse { runs: self.control.read(list).await? }))
+        Ok(Response::new(v1::ListRunsResponse {
+            runs: self.control.read(list).await?,
+        }))
     }
 
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
         let id = self.find(request.into_inner().run).await?;
-        let (control, mut changes) = (self.control.clone(), self.control.changes());
+        let (control, changes) = (self.control.clone(), self.control.changes());
         let service = JobsService { control };
-        let watched = futures::stream::unfold((false, None::<v1::Run>), move |(ended, last)| {
-            let mut changes = changes.clone();
-            let service = JobsService { control: service.control.clone() };
+        let watched = futures::stream::unfold((false, None::<v1::Run>, changes), move |(ended, last, mut changes)| {
+            let service = JobsService {
+                control: service.control.clone(),
+            };
             async move {
                 if ended {
                     return None;
@@ -134,7 +147,8 @@ impl Jobs for JobsService {
                 loop {
                     if last.is_some() {
                         if changes.changed().await.is_err() {
-                            return Some((Err(Status::unavailable("this coordinator leads no more")), (true, None)));
+                            let lost = Status::unavailable("this coordinator leads no more");
+                            return Some((Err(lost), (true, None, changes)));
                         }
                         tokio::time::sleep(WATCH_INTERVAL).await;
                         changes.mark_unchanged();
@@ -142,15 +156,14 @@ impl Jobs for JobsService {
                     match service.status(id).await {
                         Ok(run) if last.as_ref() != Some(&run) => {
                             let over = run.finished_micros != 0;
-                            return Some((Ok(run.clone()), (over, Some(run))));
+                            return Some((Ok(run.clone()), (over, Some(run), changes)));
                         }
                         Ok(_) => {}
-                        Err(status) => return Some((Err(status), (true, None))),
+                        Err(status) => return Some((Err(status), (true, None, changes))),
                     }
                 }
             }
         });
-        let _ = &mut changes;
         Ok(Response::new(Box::pin(watched)))
     }
 
@@ -164,7 +177,11 @@ impl Jobs for JobsService {
             "" => Stage::Execute,
             name => Stage::from_name(name).ok_or_else(|| Status::invalid_argument(format!("no stage {name}")))?,
         };
-        let limit = if request.limit == 0 { DEFAULT_PARTITIONS } else { request.limit.min(MAX_PARTITIONS) } as usize;
+        let limit = if request.limit == 0 {
+            DEFAULT_PARTITIONS
+        } else {
+            request.limit.min(MAX_PARTITIONS)
+        } as usize;
         let list = move |state: &State| -> Result<v1::ListPartitionsResponse, Status> {
             let run = state.run(id).ok_or_else(|| Status::not_found(format!("no run {id}")))?;
             let steps = &run.job.job.steps;

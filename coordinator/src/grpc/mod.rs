@@ -6,7 +6,7 @@ mod workers;
 
 pub use cluster::ClusterService;
 pub use jobs::JobsService;
-pub use workers::WorkersService;
+pub use workers::{Sessions, WorkersService};
 
 use crate::control::NotLeading;
 

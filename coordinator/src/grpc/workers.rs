@@ -1,11 +1,15 @@
 //! `Workers`: one stream for each worker, and what a worker asks about its steps.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::{Stream, StreamExt};
 use gapless_common::ids::{RunId, SessionId};
 use gapless_core::Event;
 use gapless_proto::v1::{self, worker_event, workers_server::Workers};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -19,7 +23,25 @@ use crate::{
 pub struct WorkersService {
     pub control: Control,
     pub scratch: String,
-    pub tasks: tokio_util::task::TaskTracker,
+    /// One task for each open session.
+    pub sessions: Sessions,
+}
+
+/// Owns the tasks that listen to workers; dropping it ends them.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Mutex<JoinSet<()>>>);
+
+impl Sessions {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(task);
+    }
+
+    /// Ends what still listens.
+    pub fn end(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+    }
 }
 
 fn invalid(error: wire::WireError) -> Status {
@@ -35,7 +57,10 @@ impl Workers for WorkersService {
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut messages = request.into_inner();
-        let first = messages.message().await?.ok_or_else(|| Status::invalid_argument("no hello"))?;
+        let first = messages
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("no hello"))?;
         let mut events = first.events.into_iter();
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
@@ -50,7 +75,13 @@ impl Workers for WorkersService {
         });
         let connected = connected.await?;
         let rest = events.collect();
-        self.tasks.spawn(listen(self.control.clone(), connected.session, hello.name, messages, rest));
+        self.sessions.spawn(listen(
+            self.control.clone(),
+            connected.session,
+            hello.name,
+            messages,
+            rest,
+        ));
         let outbox = ReceiverStream::new(connected.outbox).map(Ok);
         Ok(Response::new(Box::pin(outbox)))
     }
@@ -60,8 +91,13 @@ impl Workers for WorkersService {
         let run = RunId(wire::uuid(&request.run, "run").map_err(invalid)?);
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let scratch = self.scratch.clone();
-        let found = self.control.read(move |state| view::step_for_workers(state, run, step, &scratch)).await?;
-        found.map(Response::new).ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
+        let found = self
+            .control
+            .read(move |state| view::step_for_workers(state, run, step, &scratch))
+            .await?;
+        found
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
     }
 
     async fn list_committed(
@@ -75,7 +111,9 @@ impl Workers for WorkersService {
         let read = self
             .control
             .read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
-        read.await?.map(Response::new).ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
+        read.await?
+            .map(Response::new)
+            .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
     }
 }
 
@@ -86,7 +124,10 @@ impl WorkersService {
             return Ok(());
         }
         let theirs = wire::uuid(&hello.cluster, "hello.cluster").map_err(invalid)?;
-        let ours = self.control.read(|state| state.cluster.as_ref().map(|row| row.cluster)).await?;
+        let ours = self
+            .control
+            .read(|state| state.cluster.as_ref().map(|row| row.cluster))
+            .await?;
         match ours {
             Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
                 "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"

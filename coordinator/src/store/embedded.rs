@@ -30,23 +30,33 @@ impl EmbeddedStore {
             },
         };
         let database = Database::builder(folder).open().map_err(refused)?;
-        let rows = database.keyspace("rows", KeyspaceCreateOptions::default).map_err(refused)?;
-        let meta = database.keyspace("meta", KeyspaceCreateOptions::default).map_err(refused)?;
+        let rows = database
+            .keyspace("rows", KeyspaceCreateOptions::default)
+            .map_err(refused)?;
+        let meta = database
+            .keyspace("meta", KeyspaceCreateOptions::default)
+            .map_err(refused)?;
         Ok(EmbeddedStore { database, rows, meta })
     }
 
     fn number(&self, key: &str) -> Result<u64, StoreError> {
         let value = self.meta.get(key).map_err(read_failed)?;
-        Ok(value.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?))).unwrap_or(0))
+        Ok(value
+            .and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)))
+            .unwrap_or(0))
     }
 }
 
 fn read_failed(error: fjall::Error) -> StoreError {
-    StoreError::Read { reason: error.to_string() }
+    StoreError::Read {
+        reason: error.to_string(),
+    }
 }
 
 fn unknown(error: fjall::Error) -> StoreError {
-    StoreError::Unknown { reason: error.to_string() }
+    StoreError::Unknown {
+        reason: error.to_string(),
+    }
 }
 
 impl Store for EmbeddedStore {
@@ -63,8 +73,9 @@ impl Store for EmbeddedStore {
         let mut rows = Vec::new();
         for guard in self.rows.iter() {
             let (key, value) = guard.into_inner().map_err(read_failed)?;
-            let key = String::from_utf8(key.to_vec())
-                .map_err(|error| StoreError::Read { reason: format!("a key is not text: {error}") })?;
+            let key = String::from_utf8(key.to_vec()).map_err(|error| StoreError::Read {
+                reason: format!("a key is not text: {error}"),
+            })?;
             rows.push((key, value.to_vec()));
         }
         Ok(rows)
@@ -73,11 +84,17 @@ impl Store for EmbeddedStore {
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let current = Term(self.number(TERM)?);
         if batch.term != current {
-            return Err(StoreError::LostTerm { offered: batch.term, current });
+            return Err(StoreError::LostTerm {
+                offered: batch.term,
+                current,
+            });
         }
         let stored = self.number(SEQ)?;
         if batch.seq != stored + 1 {
-            return Err(StoreError::OutOfSequence { offered: batch.seq, stored });
+            return Err(StoreError::OutOfSequence {
+                offered: batch.seq,
+                stored,
+            });
         }
         // A key may be created and deleted within one batch: what counts is the order of the writes.
         let mut written = std::collections::HashMap::new();

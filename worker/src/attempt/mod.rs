@@ -1,5 +1,9 @@
 //! An attempt: one task, from its grant to its last commit.
 
+pub mod execute;
+pub mod intake;
+pub mod survey;
+
 use std::{path::PathBuf, sync::Arc};
 
 use gapless_common::{

@@ -143,6 +143,7 @@ impl Stage1 {
             domain: UnitRange::new(0, 0),
             columns: vec![],
             output: vec![],
+            read_columns: None,
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),

@@ -21,7 +21,7 @@ use prost::bytes::Bytes;
 
 use super::{
     held::Held,
-    limits::{MAX_CONFIRMED, MAX_QUEUED, MAX_REPORTS},
+    limits::{MAX_OVER, MAX_QUEUED, MAX_REPORTS, OFFER_AGAIN_FRACTION},
     queue::Queue,
     wire::{self, WireError},
 };
@@ -62,19 +62,19 @@ struct Report {
     reported: Duration,
 }
 
-/// Attempts whose last commit the leader has answered, the oldest forgotten first.
+/// Attempts that are over for the leader too, the oldest forgotten first.
 #[derive(Debug, Default)]
-struct Confirmed {
+struct Over {
     order: VecDeque<AttemptId>,
     ids: std::collections::HashSet<AttemptId>,
 }
 
-impl Confirmed {
+impl Over {
     fn insert(&mut self, id: AttemptId) {
         if self.ids.insert(id) {
             self.order.push_back(id);
         }
-        if self.order.len() > MAX_CONFIRMED
+        if self.order.len() > MAX_OVER
             && let Some(oldest) = self.order.pop_front()
         {
             self.ids.remove(&oldest);
@@ -85,7 +85,7 @@ impl Confirmed {
 #[derive(Debug)]
 pub struct Book {
     entries: HashMap<TaskKey, Entry>,
-    confirmed: Confirmed,
+    over: Over,
     reports: VecDeque<Report>,
     queue: Arc<Queue>,
     /// Granted by the present message, not queued yet.
@@ -101,7 +101,7 @@ impl Book {
     pub fn new(queue: Arc<Queue>) -> Self {
         Self {
             entries: HashMap::new(),
-            confirmed: Confirmed::default(),
+            over: Over::default(),
             reports: VecDeque::new(),
             queue,
             fresh: Vec::new(),
@@ -136,7 +136,7 @@ impl Book {
             }
             self.supersede(task, fence);
         }
-        if self.confirmed.ids.contains(&fence.id) {
+        if self.over.ids.contains(&fence.id) {
             return Ok(());
         }
         if let Some(report) = self.reports.iter().find(|report| report.held.fence.id == fence.id) {
@@ -152,7 +152,13 @@ impl Book {
             self.tell(released);
             return Ok(());
         }
-        self.entries.insert(task, Entry { held: held.clone(), offer: None });
+        self.entries.insert(
+            task,
+            Entry {
+                held: held.clone(),
+                offer: None,
+            },
+        );
         self.fresh.push(held);
         Ok(())
     }
@@ -172,7 +178,10 @@ impl Book {
     fn supersede(&mut self, task: TaskKey, by: Fence) {
         if let Some(old) = self.entries.remove(&task) {
             self.unqueue(&old.held);
-            let why = old.held.fenced(&format!("{by} of the same task was granted to this worker"));
+            self.over.insert(old.held.fence.id);
+            let why = old
+                .held
+                .fenced(&format!("{by} of the same task was granted to this worker"));
             old.held.stop_now(why);
         }
     }
@@ -191,14 +200,22 @@ impl Book {
         if !reply.accepted && reply.reason.starts_with("session") {
             return Ok(());
         }
-        let Some(entry) = self.entries.get_mut(&task).filter(|entry| entry.held.fence.id == fence.id) else {
+        let Some(entry) = self
+            .entries
+            .get_mut(&task)
+            .filter(|entry| entry.held.fence.id == fence.id)
+        else {
             return Ok(());
         };
         let Some(offer) = entry.offer.take_if(|offer| offer.request.seq == reply.seq) else {
             return Ok(());
         };
         if !offer.request.last {
-            let answer = if reply.accepted { Ok(()) } else { Err(entry.held.refused(&reply.reason)) };
+            let answer = if reply.accepted {
+                Ok(())
+            } else {
+                Err(entry.held.refused(&reply.reason))
+            };
             entry.held.answer(answer);
             return Ok(());
         }
@@ -206,7 +223,7 @@ impl Book {
             tracing::warn!(%task, attempt = %fence, seq = reply.seq, reason = reply.reason, "the last commit was refused");
         }
         self.entries.remove(&task);
-        self.confirmed.insert(fence.id);
+        self.over.insert(fence.id);
         Ok(())
     }
 
@@ -227,6 +244,7 @@ impl Book {
             if held.last_offered() {
                 // Its slot is done with it, and its commit will not be answered otherwise.
                 self.entries.remove(&task);
+                self.over.insert(fence.id);
             }
             held.stop_now(held.refused(&stop.reason));
         }
@@ -236,7 +254,10 @@ impl Book {
     /// A slot's word. That of a superseded attempt counts no more.
     pub fn said(&mut self, said: Said, now: Duration) {
         let Said { held, what } = said;
-        let entry = self.entries.get_mut(&held.task).filter(|entry| entry.held.fence.id == held.fence.id);
+        let entry = self
+            .entries
+            .get_mut(&held.task)
+            .filter(|entry| entry.held.fence.id == held.fence.id);
         let Some(entry) = entry else {
             if matches!(what, What::Commit(_)) {
                 held.answer(Err(held.fenced("this worker does not hold it any more")));
@@ -246,7 +267,10 @@ impl Book {
         match what {
             What::Commit(commit) => {
                 let request = wire::commit_to_wire(held.wire_task(), held.wire_fence(), &commit);
-                entry.offer = Some(Offer { request: request.clone(), offered: now });
+                entry.offer = Some(Offer {
+                    request: request.clone(),
+                    offered: now,
+                });
                 self.tell(Event::Commit(request));
             }
             What::Finished(result) => {
@@ -274,7 +298,11 @@ impl Book {
     fn end(&mut self, held: &Arc<Held>, event: Event, now: Duration) {
         self.entries.remove(&held.task);
         self.tell(event.clone());
-        self.reports.push_back(Report { held: held.clone(), event, reported: now });
+        self.reports.push_back(Report {
+            held: held.clone(),
+            event,
+            reported: now,
+        });
         if self.reports.len() > MAX_REPORTS {
             self.reports.pop_front();
         }
@@ -285,21 +313,24 @@ impl Book {
         self.entries.values().map(|entry| entry.held.to_wire()).collect()
     }
 
-    /// A heartbeat. Commits that have waited for an answer for a whole lease time are offered again,
-    /// and reports that old have arrived, else the leader would have granted their tasks again.
+    /// A heartbeat. Commits that wait too long for an answer are offered again. Reports that are a
+    /// lease time old have arrived, else the leader would have granted their tasks again.
     pub fn heartbeat(&mut self, now: Duration, lease: Duration, resident_bytes: u64) {
-        let old = |then: Duration| now.saturating_sub(then) > lease;
-        self.reports.retain(|report| !old(report.reported));
-        let mut again = Vec::new();
-        for offer in self.entries.values_mut().filter_map(|entry| entry.offer.as_mut()) {
-            if old(offer.offered) {
-                offer.offered = now;
-                again.push(Event::Commit(offer.request.clone()));
-            }
-        }
-        again.into_iter().for_each(|event| self.tell(event));
+        let older = |then: Duration, age: Duration| now.saturating_sub(then) > age;
+        self.reports.retain(|report| !older(report.reported, lease));
+        self.offer(now, |offer| older(offer.offered, lease / OFFER_AGAIN_FRACTION));
         let held = self.everything();
         self.tell(Event::Heartbeat(v1::Heartbeat { held, resident_bytes }));
+    }
+
+    /// Offers commits that are unanswered again.
+    fn offer(&mut self, now: Duration, again: impl Fn(&Offer) -> bool) {
+        let offers = self.entries.values_mut().filter_map(|entry| entry.offer.as_mut());
+        for offer in offers.filter(|offer| again(offer)) {
+            offer.offered = now;
+            let event = Some(Event::Commit(offer.request.clone()));
+            self.out.push(v1::WorkerEvent { event });
+        }
     }
 
     /// What a new session begins with: all that is held, ended attempts whose report may be lost included.
@@ -314,12 +345,7 @@ impl Book {
         self.out.clear();
         let reports: Vec<Event> = self.reports.iter().map(|report| report.event.clone()).collect();
         reports.into_iter().for_each(|event| self.tell(event));
-        let mut offers = Vec::new();
-        for offer in self.entries.values_mut().filter_map(|entry| entry.offer.as_mut()) {
-            offer.offered = now;
-            offers.push(Event::Commit(offer.request.clone()));
-        }
-        offers.into_iter().for_each(|event| self.tell(event));
+        self.offer(now, |_| true);
         if self.draining {
             self.tell(Event::Drain(v1::Drain {}));
         }
@@ -346,5 +372,8 @@ impl Book {
 }
 
 fn released(held: &Held) -> Event {
-    Event::Released(v1::Released { task: Some(held.wire_task()), fence: Some(held.wire_fence()) })
+    Event::Released(v1::Released {
+        task: Some(held.wire_task()),
+        fence: Some(held.wire_fence()),
+    })
 }

@@ -36,7 +36,11 @@ pub struct Calls {
 
 impl Calls {
     pub fn new(runtime: Handle, current: Current, shutdown: Shutdown) -> Self {
-        Self { runtime, current, shutdown }
+        Self {
+            runtime,
+            current,
+            shutdown,
+        }
     }
 
     /// Waits for a future of the session's runtime on the calling thread.
@@ -48,7 +52,10 @@ impl Calls {
     }
 
     pub fn get_step(&self, held: &Held) -> Result<v1::GetStepResponse, TaskError> {
-        let request = v1::GetStepRequest { run: wire::bytes(held.task.run.0), step: u32::from(held.task.step) };
+        let request = v1::GetStepRequest {
+            run: wire::bytes(held.task.run.0),
+            step: u32::from(held.task.step),
+        };
         self.call(held, "GetStep", |mut client| {
             let request = request.clone();
             async move { client.get_step(request).await }
@@ -77,7 +84,10 @@ impl Calls {
             for partition in page.partitions {
                 if !partition.done {
                     let number = partition.partition;
-                    return Err(transient(held, format!("stage {stage} is not sealed: partition {number} is not done")));
+                    return Err(transient(
+                        held,
+                        format!("stage {stage} is not sealed: partition {number} is not done"),
+                    ));
                 }
                 let partition = wire::committed(partition)
                     .map_err(|error| transient(held, format!("the leader's list of stage {stage}: {error}")))?;
@@ -87,7 +97,10 @@ impl Calls {
                 None => return Ok(partitions),
                 Some(next) if next > from => from = next,
                 Some(next) => {
-                    return Err(transient(held, format!("the leader's list of stage {stage} goes from {from} to {next}")));
+                    return Err(transient(
+                        held,
+                        format!("the leader's list of stage {stage} goes from {from} to {next}"),
+                    ));
                 }
             }
         }
@@ -130,7 +143,10 @@ impl Calls {
     async fn channel(&self) -> Result<Channel, Status> {
         let mut current = self.current.clone();
         let channel = current.wait_for(Option::is_some).await.map(|channel| channel.clone());
-        channel.ok().flatten().ok_or_else(|| Status::cancelled("the worker ends"))
+        channel
+            .ok()
+            .flatten()
+            .ok_or_else(|| Status::cancelled("the worker ends"))
     }
 }
 

@@ -74,6 +74,8 @@ pub struct Dialer {
     delays: Delays,
     /// Whether to wait before the next try: not before the first.
     pause: bool,
+    /// Failures since the last session.
+    failures: u32,
 }
 
 impl Dialer {
@@ -95,7 +97,13 @@ impl Dialer {
         if endpoints.is_empty() {
             return Err(WorkerError::NoEndpoint);
         }
-        Ok(Self { endpoints, next: 0, delays: Delays::new(retry::CONNECT), pause: false })
+        Ok(Self {
+            endpoints,
+            next: 0,
+            delays: Delays::new(retry::CONNECT),
+            pause: false,
+            failures: 0,
+        })
     }
 
     /// Waits its turn, then connects to the next endpoint. Endless only in failing: each call is one try.
@@ -110,14 +118,26 @@ impl Dialer {
         (name.clone(), endpoint.connect().await.map_err(LinkError::Connect))
     }
 
-    /// The endpoint was of no use: on to the next one.
-    pub fn failed(&mut self) {
+    /// On to the next endpoint.
+    pub fn turn(&mut self) {
         self.next = (self.next + 1) % self.endpoints.len();
+    }
+
+    /// The endpoint was of no use: on to the next one. The first failure and then ever fewer are told.
+    pub fn failed(&mut self, endpoint: &str, error: &LinkError) {
+        self.turn();
+        self.failures = self.failures.saturating_add(1);
+        if self.failures.is_power_of_two() {
+            tracing::warn!(endpoint, %error, failures = self.failures, "no session here; trying on");
+        } else {
+            tracing::debug!(endpoint, %error, failures = self.failures, "no session here; trying on");
+        }
     }
 
     /// A session was opened: the next break begins with the shortest pause.
     pub fn succeeded(&mut self) {
         self.delays.reset();
+        self.failures = 0;
     }
 }
 
@@ -130,19 +150,32 @@ pub async fn open(
     known_cluster: Option<ClusterId>,
 ) -> Result<Link, LinkError> {
     let (outbound, messages) = mpsc::channel(MAX_OUTBOUND_MESSAGES);
-    let first = v1::WorkerMessage { events: vec![v1::WorkerEvent { event: Some(Event::Hello(hello)) }] };
+    let first = v1::WorkerMessage {
+        events: vec![v1::WorkerEvent {
+            event: Some(Event::Hello(hello)),
+        }],
+    };
     // Cannot fail: the channel is empty and its receiver is here.
     outbound.try_send(first).map_err(|_| LinkError::Ended)?;
     let mut client = WorkersClient::new(channel.clone()).max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
     let refused = |status: Status| LinkError::Refused(Box::new(status));
     let opening = async {
-        let mut inbound = client.session(ReceiverStream::new(messages)).await.map_err(refused)?.into_inner();
+        let mut inbound = client
+            .session(ReceiverStream::new(messages))
+            .await
+            .map_err(refused)?
+            .into_inner();
         let first = inbound.message().await.map_err(refused)?.ok_or(LinkError::Ended)?;
         Ok::<_, LinkError>((inbound, first))
     };
-    let (inbound, first) = tokio::time::timeout(WELCOME_TIMEOUT, opening).await.map_err(|_| LinkError::Silent)??;
+    let (inbound, first) = tokio::time::timeout(WELCOME_TIMEOUT, opening)
+        .await
+        .map_err(|_| LinkError::Silent)??;
     if first.term < known_term {
-        return Err(LinkError::OldTerm { found: first.term, known: known_term });
+        return Err(LinkError::OldTerm {
+            found: first.term,
+            known: known_term,
+        });
     }
     let Some(Command::Welcome(welcome)) = first.commands.first().and_then(|command| command.command.clone()) else {
         return Err(LinkError::Unexpected);
@@ -152,7 +185,16 @@ pub async fn open(
     if let Some(known) = known_cluster.filter(|known| *known != found) {
         return Err(LinkError::OtherCluster { known, found });
     }
-    Ok(Link { endpoint, channel, outbound, inbound, session, cluster: found, welcome, first })
+    Ok(Link {
+        endpoint,
+        channel,
+        outbound,
+        inbound,
+        session,
+        cluster: found,
+        welcome,
+        first,
+    })
 }
 
 /// Whether the end of a session is worth a warning: a leader that steps down or restarts is not.

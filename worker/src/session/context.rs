@@ -10,22 +10,16 @@ use std::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, StepNo},
-    job::Job,
+    job,
 };
 use gapless_proto::v1;
 
 use super::{calls::Calls, held::Held, limits::MAX_CONTEXTS};
 use crate::attempt::StepContext;
 
-/// Reads a job file with its parameters. Errors: what is wrong with it, in words.
-pub type ReadJob = fn(&str, &BTreeMap<String, String>) -> Result<Job, String>;
-
 /// The contexts of the steps worked on lately.
-#[derive(Debug)]
-pub struct Contexts {
-    read_job: ReadJob,
-    cache: Mutex<Cache>,
-}
+#[derive(Debug, Default)]
+pub struct Contexts(Mutex<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
@@ -62,10 +56,6 @@ fn needs_frame(stage: Stage) -> bool {
 }
 
 impl Contexts {
-    pub fn new(read_job: ReadJob) -> Self {
-        Self { read_job, cache: Mutex::default() }
-    }
-
     /// The context of the attempt's step, complete enough for its stage. Blocks while it is asked for.
     pub fn get(&self, held: &Held, calls: &Calls) -> Result<Arc<StepContext>, TaskError> {
         let task = held.task;
@@ -74,8 +64,11 @@ impl Contexts {
         if let Some(known) = known.as_ref().filter(|known| known.is_enough_for(task.stage)) {
             return Ok(known.context.clone());
         }
-        let context = Arc::new(self.read(held, calls.get_step(held)?)?);
-        *known = Some(Known { context: context.clone(), stage: task.stage });
+        let context = Arc::new(read(held, calls.get_step(held)?)?);
+        *known = Some(Known {
+            context: context.clone(),
+            stage: task.stage,
+        });
         if context.frame.is_none() && needs_frame(task.stage) {
             let message = format!("{task}: the leader has no plan of this step yet");
             return Err(TaskError::new(ErrorClass::Transient, message));
@@ -84,7 +77,7 @@ impl Contexts {
     }
 
     fn place(&self, key: (RunId, StepNo)) -> Arc<Place> {
-        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.uses += 1;
         let uses = cache.uses;
         if let Some((used, place)) = cache.places.get_mut(&key) {
@@ -92,7 +85,11 @@ impl Contexts {
             return place.clone();
         }
         if cache.places.len() >= MAX_CONTEXTS
-            && let Some(oldest) = cache.places.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| *key)
+            && let Some(oldest) = cache
+                .places
+                .iter()
+                .min_by_key(|(_, (used, _))| *used)
+                .map(|(key, _)| *key)
         {
             cache.places.remove(&oldest);
         }
@@ -100,31 +97,31 @@ impl Contexts {
         cache.places.insert(key, (uses, place.clone()));
         place
     }
+}
 
-    fn read(&self, held: &Held, step: v1::GetStepResponse) -> Result<StepContext, TaskError> {
-        let task = held.task;
-        let bad = |what: &str, reason: &dyn std::fmt::Display| {
-            TaskError::new(ErrorClass::Config, format!("{task}: {what}: {reason}"))
-        };
-        let parameters: BTreeMap<String, String> = step.parameters.into_iter().collect();
-        let job = (self.read_job)(&step.job_text, &parameters).map_err(|reason| bad("the job file", &reason))?;
-        if usize::from(task.step) >= job.steps.len() {
-            return Err(bad("the job file", &format!("it has {} steps", job.steps.len())));
-        }
-        let frame = match step.frame.as_ref() {
-            [] => None,
-            json => Some(serde_json::from_slice(json).map_err(|reason| bad("the step's frame", &reason))?),
-        };
-        Ok(StepContext {
-            job,
-            step_no: task.step,
-            run: task.run,
-            base_dir: PathBuf::from(step.base_dir),
-            started_micros: step.started_micros,
-            scratch: PathBuf::from(step.scratch),
-            frame,
-            preparation: Some(step.preparation.to_vec()).filter(|json| !json.is_empty()),
-            seal: Some(step.seal).filter(|seal| *seal != 0),
-        })
+fn read(held: &Held, step: v1::GetStepResponse) -> Result<StepContext, TaskError> {
+    let task = held.task;
+    let bad = |reason: &dyn std::fmt::Display| TaskError::new(ErrorClass::Config, format!("{task}: {reason}"));
+    let parameters: BTreeMap<String, String> = step.parameters.into_iter().collect();
+    let (job, _) = job::parse(&step.job_text, "the job file")
+        .and_then(|parsed| parsed.bind(&parameters))
+        .map_err(|errors| bad(&errors))?;
+    if usize::from(task.step) >= job.steps.len() {
+        return Err(bad(&format!("the job file has {} steps", job.steps.len())));
     }
+    let frame = match step.frame.as_ref() {
+        [] => None,
+        json => Some(serde_json::from_slice(json).map_err(|reason| bad(&format!("the step's frame: {reason}")))?),
+    };
+    Ok(StepContext {
+        job,
+        step_no: task.step,
+        run: task.run,
+        base_dir: PathBuf::from(step.base_dir),
+        started_micros: step.started_micros,
+        scratch: PathBuf::from(step.scratch),
+        frame,
+        preparation: Some(step.preparation.to_vec()).filter(|json| !json.is_empty()),
+        seal: Some(step.seal).filter(|seal| *seal != 0),
+    })
 }

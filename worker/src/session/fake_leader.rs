@@ -16,8 +16,8 @@ use gapless_proto::v1::{
     workers_server::{Workers, WorkersServer},
 };
 use tokio::{net::TcpListener, runtime::Runtime, sync::mpsc, task::JoinSet};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
 use uuid::Uuid;
 
 use super::wire;
@@ -54,7 +54,11 @@ pub fn reply(commit: &v1::CommitRequest, accepted: bool, reason: &str) -> Comman
 }
 
 pub fn fence(number: u32, serial: u64) -> v1::Fence {
-    v1::Fence { number, term: 1, serial }
+    v1::Fence {
+        number,
+        term: 1,
+        serial,
+    }
 }
 
 pub fn grant(task: TaskKey, number: u32, serial: u64) -> Command {
@@ -83,6 +87,8 @@ struct State {
     keep_log: bool,
     sessions: u32,
     refusing: bool,
+    /// Answers nothing that needs no command.
+    mute: bool,
     refused: u32,
     term: u64,
     cluster: Uuid,
@@ -118,7 +124,10 @@ impl Service {
 }
 
 fn message(term: u64, commands: Vec<Command>) -> v1::LeaderMessage {
-    let commands = commands.into_iter().map(|command| v1::LeaderCommand { command: Some(command) }).collect();
+    let commands = commands
+        .into_iter()
+        .map(|command| v1::LeaderCommand { command: Some(command) })
+        .collect();
     v1::LeaderMessage { term, commands }
 }
 
@@ -145,7 +154,9 @@ impl Workers for Service {
             lease_ms: LEASE.as_millis() as u32,
             heartbeat_ms: HEARTBEAT.as_millis() as u32,
         });
-        outbound.try_send(Ok(message(state.term, vec![welcome]))).expect("an empty channel");
+        outbound
+            .try_send(Ok(message(state.term, vec![welcome])))
+            .expect("an empty channel");
         state.outbound = Some(outbound.clone());
         let service = self.clone();
         let mut inbound = request.into_inner();
@@ -155,6 +166,9 @@ impl Workers for Service {
             while let Ok(Some(heard)) = inbound.message().await {
                 let (answers, term) = service.hear(session, heard);
                 let Some(outbound) = outbound.upgrade() else { return };
+                if answers.is_empty() && service.lock().mute {
+                    continue;
+                }
                 outbound.send(Ok(message(term, answers))).await.ok();
             }
         });
@@ -187,7 +201,11 @@ pub struct FakeLeader {
 
 impl FakeLeader {
     pub fn start(script: Script) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("runtime");
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("bound");
         let service = Service(Arc::new((
@@ -196,6 +214,7 @@ impl FakeLeader {
                 keep_log: true,
                 sessions: 0,
                 refusing: false,
+                mute: false,
                 refused: 0,
                 term: 5,
                 cluster: CLUSTER,
@@ -211,10 +230,17 @@ impl FakeLeader {
         let server = WorkersServer::new(service.clone());
         // Ends with the runtime.
         runtime.spawn(async move {
-            let incoming = TcpListenerStream::new(listener);
-            tonic::transport::Server::builder().serve_with_incoming(server, incoming).await.expect("serving");
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            tonic::transport::Server::builder()
+                .serve_with_incoming(server, incoming)
+                .await
+                .expect("serving");
         });
-        Self { service, address, _runtime: runtime }
+        Self {
+            service,
+            address,
+            _runtime: runtime,
+        }
     }
 
     pub fn endpoint(&self) -> String {
@@ -229,7 +255,13 @@ impl FakeLeader {
 
     pub fn send_in_term(&self, term: u64, commands: Vec<Command>) {
         let outbound = self.service.lock().outbound.clone().expect("a session");
-        outbound.blocking_send(Ok(message(term, commands))).expect("an open session");
+        outbound
+            .blocking_send(Ok(message(term, commands)))
+            .expect("an open session");
+    }
+
+    pub fn set_mute(&self) {
+        self.service.lock().mute = true;
     }
 
     pub fn set_term(&self, term: u64) {
@@ -278,30 +310,55 @@ impl FakeLeader {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "waited in vain for {what}; heard {:#?}", state.heard);
-            state = self.service.0.1.wait_timeout(state, left).expect("no test panics inside").0;
+            state = self
+                .service
+                .0
+                .1
+                .wait_timeout(state, left)
+                .expect("no test panics inside")
+                .0;
         }
     }
 
     /// Waits for an event of a session.
     pub fn wait_event<T>(&self, what: &str, session: u32, find: impl Fn(&Event) -> Option<T>) -> T {
         self.wait(what, |heard| {
-            heard.iter().filter(|(in_session, _)| *in_session == session).find_map(|(_, event)| find(event))
+            heard
+                .iter()
+                .filter(|(in_session, _)| *in_session == session)
+                .find_map(|(_, event)| find(event))
         })
     }
 
     /// Waits until so many sessions were refused.
     pub fn wait_until_refused(&self, count: u32) {
         let state = self.service.lock();
-        let waited = self.service.0.1.wait_timeout_while(state, PATIENCE, |state| state.refused < count);
-        assert!(!waited.expect("no test panics inside").1.timed_out(), "waited in vain for {count} refusals");
+        let waited = self
+            .service
+            .0
+            .1
+            .wait_timeout_while(state, PATIENCE, |state| state.refused < count);
+        assert!(
+            !waited.expect("no test panics inside").1.timed_out(),
+            "waited in vain for {count} refusals"
+        );
     }
 
     pub fn count_in(&self, session: u32, matches: impl Fn(&Event) -> bool) -> usize {
         let state = self.service.lock();
-        state.heard.iter().filter(|(in_session, event)| *in_session == session && matches(event)).count()
+        state
+            .heard
+            .iter()
+            .filter(|(in_session, event)| *in_session == session && matches(event))
+            .count()
     }
 
     pub fn count(&self, matches: impl Fn(&Event) -> bool) -> usize {
-        self.service.lock().heard.iter().filter(|(_, event)| matches(event)).count()
+        self.service
+            .lock()
+            .heard
+            .iter()
+            .filter(|(_, event)| matches(event))
+            .count()
     }
 }

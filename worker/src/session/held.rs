@@ -99,7 +99,8 @@ impl Held {
 
     /// Asks the slot to stop. A harder wish is not taken back by a softer one.
     pub fn ask_to_stop(&self, at_checkpoint: bool) {
-        self.stop.fetch_max(if at_checkpoint { AT_CHECKPOINT } else { NOW }, Ordering::AcqRel);
+        self.stop
+            .fetch_max(if at_checkpoint { AT_CHECKPOINT } else { NOW }, Ordering::AcqRel);
         if !at_checkpoint {
             self.stopped.notify_waiters();
         }
@@ -166,11 +167,18 @@ impl Held {
     }
 
     pub fn cancelled(&self, reason: &str) -> TaskError {
-        TaskError::new(ErrorClass::Cancelled, format!("{} of {}: {reason}", self.fence, self.task))
+        TaskError::new(
+            ErrorClass::Cancelled,
+            format!("{} of {}: {reason}", self.fence, self.task),
+        )
     }
 
     /// The error for a reason that the leader gave.
     pub fn refused(&self, reason: &str) -> TaskError {
-        if reason.starts_with("cancelled") { self.cancelled(reason) } else { self.fenced(reason) }
+        if reason.starts_with("cancelled") {
+            self.cancelled(reason)
+        } else {
+            self.fenced(reason)
+        }
     }
 }

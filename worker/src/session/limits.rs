@@ -37,9 +37,9 @@ pub const MAX_SESSION_MESSAGE_BYTES: usize = 16 << 20;
 /// A step's frame carries one entry for each input file, and the job file of up to 1 MiB.
 pub const MAX_CALL_MESSAGE_BYTES: usize = 256 << 20;
 
-/// Attempts whose end the leader has confirmed, remembered so that a grant that was sent twice and
+/// Attempts that are over, as the leader knows, remembered so that a grant that was sent twice and
 /// arrives late is not run again. Covers the grants that can be in flight between two heartbeats.
-pub const MAX_CONFIRMED: usize = 16 * 1024;
+pub const MAX_OVER: usize = 16 * 1024;
 
 /// Reports of ended attempts (finished, failed, released) remembered so that they can be repeated.
 /// They are not confirmed by the leader, only by its silence.
@@ -59,3 +59,7 @@ pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
 // A released drain must fit the grace that process managers commonly give (10 s).
 const _: () = assert!(DRAIN_GRACE.as_millis() + 2 * LEAVE_GRACE.as_millis() < 10_000);
+
+/// A commit is offered again when it was not answered for this part of a lease time: a leader with
+/// many workers may drop a reply, and answers in milliseconds when it does not.
+pub const OFFER_AGAIN_FRACTION: u32 = 4;

@@ -29,7 +29,6 @@ mod tests;
 
 use std::{io, sync::Arc};
 
-pub use context::ReadJob;
 use gapless_common::ids::ClusterId;
 use gapless_platform::{clock::Clock, config::Config, process, shutdown::Shutdown};
 
@@ -46,19 +45,17 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Memory for the data of one task, in bytes.
     pub memory_per_slot_bytes: u64,
-    pub read_job: ReadJob,
     pub clock: Clock,
 }
 
 impl WorkerConfig {
     /// Takes from the process's configuration what concerns a worker.
-    pub fn new(config: &Config, read_job: ReadJob) -> Self {
+    pub fn new(config: &Config) -> Self {
         Self {
             endpoints: config.endpoints.clone(),
             name: format!("{}-{}", process::host_name(), std::process::id()),
             slots: config.slots,
             memory_per_slot_bytes: u64::from(config.memory_per_slot_mib) << 20,
-            read_job,
             clock: Clock::system(),
         }
     }
@@ -74,7 +71,11 @@ pub enum WorkerError {
     #[error(
         "{endpoint} belongs to cluster {found}, but this worker has worked for cluster {known}: two clusters must not share workers; check the endpoints, or start the worker anew if the cluster was set up again"
     )]
-    OtherCluster { endpoint: String, known: ClusterId, found: ClusterId },
+    OtherCluster {
+        endpoint: String,
+        known: ClusterId,
+        found: ClusterId,
+    },
     #[error("a worker needs at least one slot")]
     NoSlots,
     #[error("cannot start the worker's threads: {0}")]

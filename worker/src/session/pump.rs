@@ -21,9 +21,7 @@ use super::{
     calls::Calls,
     connection::{self, Dialer, Link, LinkError},
     context::Contexts,
-    limits::{
-        DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT,
-    },
+    limits::{DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT},
     queue::{Heard, Queue},
     wire,
 };
@@ -46,7 +44,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         queue: queue.clone(),
         said,
         calls: Calls::new(runtime.handle().clone(), reader, own.clone()),
-        contexts: Contexts::new(config.read_job),
+        contexts: Contexts::default(),
         work,
         worker: config.name.clone(),
         memory_bytes: config.memory_per_slot_bytes,
@@ -96,7 +94,7 @@ enum Reaching {
 
 enum Reached {
     Channel(String, Result<Channel, LinkError>),
-    Link(String, Result<Link, LinkError>),
+    Link(String, Result<Box<Link>, LinkError>),
 }
 
 struct Pump {
@@ -134,7 +132,9 @@ impl Pump {
         // Nothing is ever sent here: it closes when the last slot is gone.
         let gone = timeout(LEAVE_GRACE, slots_alive.recv()).await;
         result?;
-        gone.map(drop).map_err(|_| WorkerError::StillRunning { count: slots_alive.sender_strong_count() })
+        gone.map(drop).map_err(|_| WorkerError::StillRunning {
+            count: slots_alive.sender_strong_count(),
+        })
     }
 
     /// Works until told to end and done, or until there is no sense in going on.
@@ -164,7 +164,12 @@ impl Pump {
                     return Ok(());
                 }
                 () = beat(&mut self.beat) => {
-                    self.book.heartbeat(self.heard.now(), self.heard.lease(), process::resident_bytes());
+                    if self.heard.is_suspect() && self.queue.len() > 0 {
+                        tracing::warn!("the leader answered no heartbeat for a lease time, and tasks wait: connecting anew");
+                        reaching = self.disconnect(reaching);
+                    } else {
+                        self.book.heartbeat(self.heard.now(), self.heard.lease(), process::resident_bytes());
+                    }
                 }
                 (dialer, reached) = reach(&mut reaching) => reaching = self.reached(dialer, reached)?,
                 message = next(&mut self.inbound), if room => {
@@ -193,12 +198,12 @@ impl Pump {
                 let (hello, term, cluster) = (self.hello(), self.term, self.cluster);
                 return Ok(Reaching::Trying(Box::pin(async move {
                     let link = connection::open(endpoint.clone(), channel, hello, term, cluster).await;
-                    (dialer, Reached::Link(endpoint, link))
+                    (dialer, Reached::Link(endpoint, link.map(Box::new)))
                 })));
             }
             Reached::Link(_, Ok(link)) => {
                 dialer.succeeded();
-                self.welcome(link);
+                self.welcome(*link);
                 return Ok(Reaching::Idle(dialer));
             }
             Reached::Link(endpoint, Err(LinkError::OtherCluster { known, found })) => {
@@ -206,8 +211,7 @@ impl Pump {
             }
             Reached::Channel(endpoint, Err(error)) | Reached::Link(endpoint, Err(error)) => (endpoint, error),
         };
-        tracing::debug!(endpoint, %error, "no session here");
-        dialer.failed();
+        dialer.failed(&endpoint, &error);
         Ok(dial(dialer))
     }
 
@@ -260,7 +264,11 @@ impl Pump {
             }
         };
         if message.term < self.term {
-            tracing::warn!(term = message.term, known = self.term, "dropped a message of a former leader");
+            tracing::warn!(
+                term = message.term,
+                known = self.term,
+                "dropped a message of a former leader"
+            );
             return true;
         }
         self.term = message.term;
@@ -300,7 +308,7 @@ impl Pump {
         match reaching {
             Reaching::Idle(mut dialer) => {
                 // The one that has just gone is the least likely to be back.
-                dialer.failed();
+                dialer.turn();
                 dial(dialer)
             }
             under_way => under_way,
@@ -314,7 +322,9 @@ impl Pump {
         if let Some(outbound) = self.outbound.take()
             && !self.book.out.is_empty()
         {
-            let rest = v1::WorkerMessage { events: std::mem::take(&mut self.book.out) };
+            let rest = v1::WorkerMessage {
+                events: std::mem::take(&mut self.book.out),
+            };
             timeout_at(deadline, outbound.send(rest)).await.ok();
         }
         if let Some(mut inbound) = self.inbound.take() {

@@ -25,7 +25,11 @@ pub struct Heard {
 impl Heard {
     pub fn new(clock: Clock) -> Self {
         // Without a welcome there is nothing to be suspect about.
-        Self { clock, last: AtomicU64::new(0), lease: AtomicU64::new(u64::MAX) }
+        Self {
+            clock,
+            last: AtomicU64::new(0),
+            lease: AtomicU64::new(u64::MAX),
+        }
     }
 
     pub fn set_lease(&self, lease: Duration) {
@@ -79,7 +83,11 @@ struct Inner {
 
 impl Queue {
     pub fn new(heard: Arc<Heard>) -> Self {
-        Self { inner: Mutex::default(), changed: Condvar::new(), heard }
+        Self {
+            inner: Mutex::default(),
+            changed: Condvar::new(),
+            heard,
+        }
     }
 
     pub fn push(&self, attempts: impl IntoIterator<Item = Arc<Held>>) {
@@ -173,8 +181,16 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn held(serial: u64) -> Arc<Held> {
-        let task = TaskKey { run: RunId(Uuid::nil()), step: 0, stage: Stage::Execute, partition: serial as u32 };
-        let fence = Fence { number: 1, id: AttemptId { term: Term(1), serial } };
+        let task = TaskKey {
+            run: RunId(Uuid::nil()),
+            step: 0,
+            stage: Stage::Execute,
+            partition: serial as u32,
+        };
+        let fence = Fence {
+            number: 1,
+            id: AttemptId { term: Term(1), serial },
+        };
         Arc::new(Held::new(task, fence, UnitRange::new(0, 1), 0, 0, Bytes::new()))
     }
 
@@ -208,7 +224,10 @@ mod tests {
             scope.spawn(move || sender.send(queue.take().map(|held| held.fence.id.serial)));
             let deadline = Instant::now() + PATIENCE;
             while queue.held_back() == 0 {
-                assert!(Instant::now() < deadline && taken.try_recv().is_err(), "the slot did not wait");
+                assert!(
+                    Instant::now() < deadline && taken.try_recv().is_err(),
+                    "the slot did not wait"
+                );
                 thread::yield_now();
             }
             heard.hear();

@@ -1,7 +1,6 @@
 //! A worker against a scripted leader, over the real wire.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Condvar, Mutex},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -11,14 +10,11 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, TaskKey},
-    job::{
-        Count, Job, OnError, Partition, Partitioning, Sink, Source, Step,
-    },
     plan::{Facts, Method, StepFrame, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
-use gapless_proto::v1::{self, leader_command::Command, worker_event::Event};
+use gapless_proto::v1::{self, worker_event::Event};
 use uuid::Uuid;
 
 use super::{WorkerConfig, WorkerError, fake_leader::*, run_worker};
@@ -30,7 +26,12 @@ use crate::{
 type Ended = Result<Outcome, TaskError>;
 
 fn task(stage: Stage, partition: u32) -> TaskKey {
-    TaskKey { run: RunId(Uuid::from_u128(0x77)), step: 0, stage, partition }
+    TaskKey {
+        run: RunId(Uuid::from_u128(0x77)),
+        step: 0,
+        stage,
+        partition,
+    }
 }
 
 fn execute(partition: u32) -> TaskKey {
@@ -42,7 +43,11 @@ fn commit(seq: u32, last: bool) -> Commit {
         seq,
         previous: u64::from(seq) * 5,
         next: if last { 10 } else { u64::from(seq + 1) * 5 },
-        counters: Counters { read: 3, written: 3, ..Counters::default() },
+        counters: Counters {
+            read: 3,
+            written: 3,
+            ..Counters::default()
+        },
         records: RecordHash(9),
         digest: 100 + u64::from(seq),
         last,
@@ -86,26 +91,13 @@ where
     }
 }
 
-fn job(text: &str, _: &BTreeMap<String, String>) -> Result<Job, String> {
-    if text == "broken" {
-        return Err("line 1: broken".to_string());
-    }
-    Ok(Job {
-        name: "numbers".to_string(),
-        parameters: BTreeMap::new(),
-        steps: vec![Step {
-            name: "count".to_string(),
-            after: Vec::new(),
-            source: Source::Sequence { from: 0, to: 10 },
-            lookups: BTreeMap::new(),
-            partition: Partitioning { method: Partition::Auto, count: Count::Auto },
-            checks: Vec::new(),
-            sql: None,
-            sink: Sink::Discard,
-            on_error: OnError::default(),
-        }],
-    })
-}
+const JOB: &str = "
+job: numbers
+steps:
+  - name: count
+    source: {sequence: {from: 0, to: 10}}
+    sink: discard
+";
 
 fn step(with_frame: bool) -> v1::GetStepResponse {
     let frame = StepFrame {
@@ -115,7 +107,11 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             domain: UnitRange::new(0, 10),
             columns: Vec::new(),
             output: Vec::new(),
-            transform: TransformFacts { mode: TransformMode::RowWise { expands: false }, reason: String::new() },
+            read_columns: None,
+            transform: TransformFacts {
+                mode: TransformMode::RowWise { expands: false },
+                reason: String::new(),
+            },
             rows: 10,
             bytes: 80,
             sample: None,
@@ -127,8 +123,16 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
         execute_partitions: 1,
         merge: None,
     };
-    let frame = if with_frame { serde_json::to_vec(&frame).expect("JSON") } else { Vec::new() };
-    v1::GetStepResponse { job_text: "job: numbers".to_string(), frame: frame.into(), ..Default::default() }
+    let frame = if with_frame {
+        serde_json::to_vec(&frame).expect("JSON")
+    } else {
+        Vec::new()
+    };
+    v1::GetStepResponse {
+        job_text: JOB.to_string(),
+        frame: frame.into(),
+        ..Default::default()
+    }
 }
 
 struct Worker {
@@ -146,17 +150,23 @@ impl Worker {
             name: "w1".to_string(),
             slots,
             memory_per_slot_bytes: 1 << 20,
-            read_job: job,
             clock,
         };
         let shutdown = Shutdown::new();
         let own = shutdown.clone();
         let thread = thread::spawn(move || run_worker(config, Arc::new(Closure(work)), &own));
-        Self { shutdown, thread: Some(thread) }
+        Self {
+            shutdown,
+            thread: Some(thread),
+        }
     }
 
     fn end(&mut self) -> Result<(), WorkerError> {
-        self.thread.take().expect("ended once").join().expect("the worker itself does not panic")
+        self.thread
+            .take()
+            .expect("ended once")
+            .join()
+            .expect("the worker itself does not panic")
     }
 
     fn stop(mut self) {
@@ -219,7 +229,10 @@ fn a_granted_task_is_run_committed_and_let_go() {
     leader.send(vec![grant(execute(4), 1, 1)]);
     let first = leader.wait_event("commit 0", 1, |event| is_commit(event, 0));
     let last = leader.wait_event("commit 1", 1, |event| is_commit(event, 1));
-    assert_eq!((first.previous, first.next, first.last, first.digest), (0, 5, false, 100));
+    assert_eq!(
+        (first.previous, first.next, first.last, first.digest),
+        (0, 5, false, 100)
+    );
     assert_eq!((last.previous, last.next, last.last), (5, 10, true));
     assert_eq!(first.fence, Some(fence(1, 1)));
     assert_eq!(first.records[..], 9u128.to_be_bytes());
@@ -283,9 +296,11 @@ fn the_slot_goes_on_while_the_last_commit_is_unanswered() {
         Ok(Outcome::Committed)
     });
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
-    leader.wait("both last commits", |heard| {
-        (heard.iter().filter(|(_, event)| is_commit(event, 0).is_some()).count() == 2).then_some(())
-    });
+    for partition in 0..2 {
+        leader.wait_event("its last commit", 1, |event| {
+            is_commit(event, 0).filter(|commit| commit.task.as_ref().is_some_and(|task| task.partition == partition))
+        });
+    }
     leader.wait("both held", |heard| holds(heard, 1, 2));
     worker.stop();
 }
@@ -343,7 +358,11 @@ fn a_higher_fence_takes_the_place_of_the_older_attempt() {
     leader.send(vec![grant(execute(0), 0, 9), grant(execute(0), 2, 2)]);
     journal.wait("2: Ok(())");
     assert_eq!(journal.lines(), ["1: Err(Fenced)", "2: Ok(())"]);
-    assert_eq!(leader.count(|event| failed(event).is_some()), 0, "nobody asks how the fenced one ended");
+    assert_eq!(
+        leader.count(|event| failed(event).is_some()),
+        0,
+        "nobody asks how the fenced one ended"
+    );
     worker.stop();
 }
 
@@ -359,7 +378,9 @@ fn refusals_keep_their_class() {
             Event::Commit(commit) => vec![reply(commit, false, reason)],
             _ => Vec::new(),
         });
-        let (leader, worker) = pair(script, |_, leader, _| leader.commit(commit(0, false)).map(|()| Outcome::Committed));
+        let (leader, worker) = pair(script, |_, leader, _| {
+            leader.commit(commit(0, false)).map(|()| Outcome::Committed)
+        });
         leader.send(vec![grant(execute(0), 1, 1)]);
         let report = leader.wait_event("the report", 1, failed);
         assert_eq!(report.class, class);
@@ -385,7 +406,11 @@ fn attempts_stop_when_told() {
         }
         leader.commit(commit(0, false)).map(|()| Outcome::Committed)
     });
-    leader.send((0..4).map(|number| grant(execute(number), 1, 1 + u64::from(number))).collect());
+    leader.send(
+        (0..4)
+            .map(|number| grant(execute(number), 1, 1 + u64::from(number)))
+            .collect(),
+    );
     journal.wait("run 0");
     // Not begun: given back at once.
     leader.send(vec![stop(execute(2), 1, 3, false, "cancelled")]);
@@ -408,13 +433,18 @@ fn a_suspect_worker_begins_nothing_new() {
     let notes = journal.clone();
     let leader = FakeLeader::start(accepting());
     leader.set_step(step(true));
-    let worker = Worker::start(vec![leader.endpoint()], 1, clock.clone(), move |assignment, leader, _| {
-        notes.note(format!("run {}", assignment.task.partition));
-        if assignment.task.partition == 0 {
-            notes.wait("finish 0");
-        }
-        leader.commit(commit(0, true)).map(|()| Outcome::Committed)
-    });
+    let worker = Worker::start(
+        vec![leader.endpoint()],
+        1,
+        clock.clone(),
+        move |assignment, leader, _| {
+            notes.note(format!("run {}", assignment.task.partition));
+            if assignment.task.partition == 0 {
+                notes.wait("finish 0");
+            }
+            leader.commit(commit(0, true)).map(|()| Outcome::Committed)
+        },
+    );
     leader.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
     journal.wait("run 0");
@@ -437,6 +467,33 @@ fn a_suspect_worker_begins_nothing_new() {
 }
 
 #[test]
+fn a_leader_that_does_not_answer_is_left_when_tasks_wait() {
+    let clock = Clock::manual(0);
+    let journal = Journal::default();
+    let notes = journal.clone();
+    let leader = FakeLeader::start(accepting());
+    leader.set_step(step(true));
+    leader.set_mute();
+    let worker = Worker::start(vec![leader.endpoint()], 1, clock.clone(), move |assignment, _, _| {
+        notes.note(format!("run {}", assignment.task.partition));
+        if assignment.task.partition == 0 {
+            notes.wait("finish 0");
+        }
+        Err(TaskError::new(ErrorClass::Data, "bad"))
+    });
+    leader.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
+    journal.wait("run 0");
+    clock.advance(LEASE + Duration::from_millis(1));
+    journal.note("finish 0");
+    leader.wait_event("a second hello", 2, |event| {
+        matches!(event, Event::Hello(_)).then_some(())
+    });
+    journal.wait("run 1");
+    worker.stop();
+}
+
+#[test]
 fn messages_of_a_former_leader_are_dropped() {
     let journal = Journal::default();
     let notes = journal.clone();
@@ -452,12 +509,16 @@ fn messages_of_a_former_leader_are_dropped() {
     assert_eq!(journal.lines(), ["run 1", "run 3"]);
     // Nor does the worker stay with one: its welcome is refused until it leads again.
     leader.cut_off(false);
-    leader.wait_event("a refused hello", 2, |event| matches!(event, Event::Hello(_)).then_some(()));
+    leader.wait_event("a refused hello", 2, |event| {
+        matches!(event, Event::Hello(_)).then_some(())
+    });
     leader.wait_event("another", 3, |event| matches!(event, Event::Hello(_)).then_some(()));
     assert_eq!(leader.count_in(2, |event| matches!(event, Event::Heartbeat(_))), 0);
     leader.set_term(7);
     leader.wait("in session again", |heard| {
-        heard.iter().find_map(|(session, event)| (*session > 2 && matches!(event, Event::Heartbeat(_))).then_some(()))
+        heard
+            .iter()
+            .find_map(|(session, event)| (*session > 2 && matches!(event, Event::Heartbeat(_))).then_some(()))
     });
     worker.stop();
 }
@@ -475,7 +536,10 @@ fn a_panic_is_a_failed_task_and_not_a_lost_worker() {
     leader.send(vec![grant(execute(0), 1, 1), grant(execute(1), 1, 2)]);
     let report = leader.wait_event("the report", 1, failed);
     assert_eq!(report.class, "transient");
-    assert!(report.message.contains("worker panic") && report.message.contains("partition 0 is cursed"), "{report:?}");
+    assert!(
+        report.message.contains("worker panic") && report.message.contains("partition 0 is cursed"),
+        "{report:?}"
+    );
     leader.wait_event("the other task", 1, |event| is_commit(event, 0));
     worker.stop();
 }
@@ -484,7 +548,12 @@ fn a_panic_is_a_failed_task_and_not_a_lost_worker() {
 fn an_attempt_that_forgets_its_last_commit_has_failed() {
     let (leader, worker) = pair(accepting(), |_, _, _| Ok(Outcome::Committed));
     leader.send(vec![grant(execute(0), 1, 1)]);
-    assert!(leader.wait_event("the report", 1, failed).message.contains("without a last commit"));
+    assert!(
+        leader
+            .wait_event("the report", 1, failed)
+            .message
+            .contains("without a last commit")
+    );
     worker.stop();
 }
 
@@ -512,7 +581,9 @@ fn a_draining_worker_gives_back_what_it_holds_and_leaves() {
             .filter_map(|(_, event)| match event {
                 Event::Drain(_) => Some("drain"),
                 Event::Commit(_) => Some("commit"),
-                Event::Released(released) => Some(["release 0", "release 1"][released.task.as_ref()?.partition as usize]),
+                Event::Released(released) => {
+                    Some(["release 0", "release 1"][released.task.as_ref()?.partition as usize])
+                }
                 _ => None,
             })
             .collect();
@@ -537,12 +608,22 @@ fn nobody() -> String {
 #[test]
 fn endpoints_are_tried_in_turn() {
     let leader = FakeLeader::start(accepting());
-    let worker = Worker::start(vec![nobody(), leader.endpoint()], 1, Clock::system(), |_, _, _| Ok(Outcome::Released));
+    let worker = Worker::start(vec![nobody(), leader.endpoint()], 1, Clock::system(), |_, _, _| {
+        Ok(Outcome::Released)
+    });
     let hello = leader.wait_event("a hello", 1, |event| match event {
         Event::Hello(hello) => Some(hello.clone()),
         _ => None,
     });
-    assert_eq!((hello.name.as_str(), hello.slots, hello.cluster.len(), hello.worker.len()), ("w1", 1, 0, 16));
+    assert_eq!(
+        (
+            hello.name.as_str(),
+            hello.slots,
+            hello.cluster.len(),
+            hello.worker.len()
+        ),
+        ("w1", 1, 0, 16)
+    );
     worker.stop();
 }
 
@@ -553,7 +634,11 @@ fn another_cluster_is_refused_in_words() {
     leader.set_cluster(Uuid::from_u128(0xbad));
     leader.cut_off(false);
     let error = worker.end().expect_err("another cluster").to_string();
-    for words in [&Uuid::from_u128(0xbad).to_string(), &CLUSTER.to_string(), "two clusters must not share workers"] {
+    for words in [
+        &Uuid::from_u128(0xbad).to_string(),
+        &CLUSTER.to_string(),
+        "two clusters must not share workers",
+    ] {
         assert!(error.contains(words), "{error}");
     }
 }
@@ -569,19 +654,36 @@ fn steps_are_asked_for_once_and_again_when_they_have_grown() {
     });
     leader.set_step(step(false));
     let finished = |heard: &[(u32, Event)], count: usize| {
-        (heard.iter().filter(|(_, event)| matches!(event, Event::Finished(_))).count() == count).then_some(())
+        (heard
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::Finished(_)))
+            .count()
+            == count)
+            .then_some(())
     };
     let committed = |heard: &[(u32, Event)], count: usize| {
-        (heard.iter().filter(|(_, event)| matches!(event, Event::Commit(_))).count() == count).then_some(())
+        (heard
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::Commit(_)))
+            .count()
+            == count)
+            .then_some(())
     };
-    leader.send(vec![grant(task(Stage::Survey, 0), 1, 1), grant(task(Stage::Survey, 1), 1, 2)]);
+    leader.send(vec![
+        grant(task(Stage::Survey, 0), 1, 1),
+        grant(task(Stage::Survey, 1), 1, 2),
+    ]);
     leader.wait("two surveys", |heard| finished(heard, 2));
     assert_eq!(leader.steps_asked(), 1);
     // Not split yet: the task fails and may be tried again.
     leader.send(vec![grant(execute(0), 1, 3)]);
     assert_eq!(leader.wait_event("no frame", 1, failed).class, "transient");
     leader.set_step(step(true));
-    leader.send((1..4).map(|number| grant(execute(number), 1, 10 + u64::from(number))).collect());
+    leader.send(
+        (1..4)
+            .map(|number| grant(execute(number), 1, 10 + u64::from(number)))
+            .collect(),
+    );
     leader.wait("three partitions", |heard| committed(heard, 3));
     assert_eq!(leader.steps_asked(), 3);
     worker.stop();
@@ -590,28 +692,41 @@ fn steps_are_asked_for_once_and_again_when_they_have_grown() {
 #[test]
 fn a_job_that_cannot_be_read_is_a_config_error() {
     let (leader, worker) = pair(accepting(), |_, _, _| Ok(Outcome::Released));
-    leader.set_step(v1::GetStepResponse { job_text: "broken".to_string(), ..Default::default() });
+    leader.set_step(v1::GetStepResponse {
+        job_text: "job: numbers\nstep: none".to_string(),
+        ..Default::default()
+    });
     leader.send(vec![grant(task(Stage::Survey, 0), 1, 1)]);
     let report = leader.wait_event("the report", 1, failed);
     assert_eq!(report.class, "config");
-    assert!(report.message.contains("line 1: broken"), "{report:?}");
+    assert!(report.message.contains("the job file:2"), "{report:?}");
     worker.stop();
 }
 
 #[test]
 fn committed_partitions_come_page_by_page_even_inside_a_runtime_of_the_engine() {
     let (leader, worker) = pair(accepting(), |_, leader, _| {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
         runtime.block_on(async {
             let partitions = leader.committed(Stage::Scatter)?;
             leader.commit(commit(0, false))?;
-            let text: Vec<String> =
-                partitions.iter().map(|one| format!("{} {} {:?}", one.partition, one.units, one.segments)).collect();
+            let text: Vec<String> = partitions
+                .iter()
+                .map(|one| format!("{} {} {:?}", one.partition, one.units, one.segments))
+                .collect();
             Ok(Outcome::Finished(text.join("\n").into_bytes()))
         })
     });
     let page = |partition: u32, next: Option<u32>| v1::ListCommittedResponse {
-        partitions: vec![v1::CommittedPartition { partition, low: 0, high: 5, done: true, ..Default::default() }],
+        partitions: vec![v1::CommittedPartition {
+            partition,
+            low: 0,
+            high: 5,
+            done: true,
+            ..Default::default()
+        }],
         next,
     };
     leader.set_page(0, page(0, Some(1)));
@@ -625,23 +740,34 @@ fn committed_partitions_come_page_by_page_even_inside_a_runtime_of_the_engine() 
     worker.stop();
 }
 
-/// `cargo test --release -p gapless-worker -- --ignored --nocapture tiny_tasks`
+/// `cargo test --release -p gapless-worker -- --ignored --nocapture --test-threads 1 tiny_tasks`
 #[test]
 #[ignore = "measures: tasks a second over one stream"]
-fn tiny_tasks_a_second() {
-    const TASKS: u32 = 200_000;
-    const AHEAD: u32 = 512;
+fn tiny_tasks_many_ahead() {
+    measure(200_000, 512);
+}
+
+#[test]
+#[ignore = "measures: the way of one task from grant to answer"]
+fn tiny_tasks_one_by_one() {
+    measure(2_000, 1);
+}
+
+/// Works off so many empty tasks, `ahead` of them granted at a time, and prints what it took.
+fn measure(tasks: u32, ahead: u32) {
     let journal = Journal::default();
     let done = journal.clone();
-    let (mut granted, mut confirmed) = (AHEAD, 0);
+    let (mut granted, mut confirmed) = (ahead, 0);
     let script: Script = Box::new(move |event| {
-        let Event::Commit(commit) = event else { return Vec::new() };
+        let Event::Commit(commit) = event else {
+            return Vec::new();
+        };
         confirmed += 1;
-        if confirmed == TASKS {
+        if confirmed == tasks {
             done.note("done");
         }
         let mut answers = vec![reply(commit, true, "")];
-        if granted < TASKS {
+        if granted < tasks {
             answers.push(grant(execute(granted), 1, u64::from(granted)));
             granted += 1;
         }
@@ -652,14 +778,18 @@ fn tiny_tasks_a_second() {
     });
     leader.keep_no_log();
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    let first: Vec<Command> = (0..AHEAD).map(|number| grant(execute(number), 1, u64::from(number))).collect();
-    leader.send(first);
+    leader.send(
+        (0..ahead)
+            .map(|number| grant(execute(number), 1, u64::from(number)))
+            .collect(),
+    );
     journal.wait("done");
     let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     println!(
-        "{TASKS} tasks in {wall:.2} s: {:.0} a second; {:.1} µs of processor for each, leader included",
-        f64::from(TASKS) / wall,
-        cpu * 1e6 / f64::from(TASKS)
+        "{tasks} tasks, {ahead} ahead, in {wall:.2} s: {:.0} a second, {:.0} µs each; {:.1} µs of processor each, leader included",
+        f64::from(tasks) / wall,
+        wall * 1e6 / f64::from(tasks),
+        cpu * 1e6 / f64::from(tasks)
     );
     worker.stop();
 }
@@ -669,6 +799,11 @@ fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").expect("proc(5)");
     // After the name in parentheses; utime and stime are the 12th and 13th of those, in 1/100 s.
     let after = stat.rsplit_once(')').expect("a name").1;
-    let ticks: u64 = after.split_ascii_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+    let ticks: u64 = after
+        .split_ascii_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse::<u64>().expect("ticks"))
+        .sum();
     ticks as f64 / 100.0
 }

@@ -17,7 +17,11 @@ pub enum WireError {
     #[error("{0} is missing")]
     Missing(&'static str),
     #[error("{what} has {len} bytes where {expected} belong")]
-    Length { what: &'static str, len: usize, expected: usize },
+    Length {
+        what: &'static str,
+        len: usize,
+        expected: usize,
+    },
     #[error("{what} is {value}, which this version does not know")]
     Unknown { what: &'static str, value: i64 },
     #[error("the range {low}..{high} runs downwards")]
@@ -25,7 +29,11 @@ pub enum WireError {
 }
 
 pub fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, WireError> {
-    Uuid::from_slice(bytes).map_err(|_| WireError::Length { what, len: bytes.len(), expected: 16 })
+    Uuid::from_slice(bytes).map_err(|_| WireError::Length {
+        what,
+        len: bytes.len(),
+        expected: 16,
+    })
 }
 
 pub fn cluster(bytes: &[u8]) -> Result<ClusterId, WireError> {
@@ -37,7 +45,10 @@ pub fn bytes(id: Uuid) -> Bytes {
 }
 
 fn stage(value: i32) -> Result<Stage, WireError> {
-    let unknown = WireError::Unknown { what: "the stage", value: i64::from(value) };
+    let unknown = WireError::Unknown {
+        what: "the stage",
+        value: i64::from(value),
+    };
     match v1::Stage::try_from(value) {
         Ok(v1::Stage::Survey) => Ok(Stage::Survey),
         Ok(v1::Stage::Prepare) => Ok(Stage::Prepare),
@@ -66,8 +77,10 @@ pub fn task(wire: Option<&v1::TaskKey>) -> Result<TaskKey, WireError> {
     let wire = wire.ok_or(WireError::Missing("the task"))?;
     Ok(TaskKey {
         run: RunId(uuid("the run id", &wire.run)?),
-        step: u16::try_from(wire.step)
-            .map_err(|_| WireError::Unknown { what: "the step number", value: i64::from(wire.step) })?,
+        step: u16::try_from(wire.step).map_err(|_| WireError::Unknown {
+            what: "the step number",
+            value: i64::from(wire.step),
+        })?,
         stage: stage(wire.stage)?,
         partition: wire.partition,
     })
@@ -85,15 +98,29 @@ pub fn task_to_wire(task: TaskKey, run: Bytes) -> v1::TaskKey {
 
 pub fn fence(wire: Option<&v1::Fence>) -> Result<Fence, WireError> {
     let wire = wire.ok_or(WireError::Missing("the fence"))?;
-    Ok(Fence { number: wire.number, id: AttemptId { term: Term(wire.term), serial: wire.serial } })
+    Ok(Fence {
+        number: wire.number,
+        id: AttemptId {
+            term: Term(wire.term),
+            serial: wire.serial,
+        },
+    })
 }
 
 pub fn fence_to_wire(fence: Fence) -> v1::Fence {
-    v1::Fence { number: fence.number, term: fence.id.term.0, serial: fence.id.serial }
+    v1::Fence {
+        number: fence.number,
+        term: fence.id.term.0,
+        serial: fence.id.serial,
+    }
 }
 
 pub fn units(low: u64, high: u64) -> Result<UnitRange, WireError> {
-    if low <= high { Ok(UnitRange::new(low, high)) } else { Err(WireError::Range { low, high }) }
+    if low <= high {
+        Ok(UnitRange::new(low, high))
+    } else {
+        Err(WireError::Range { low, high })
+    }
 }
 
 pub fn counters(wire: Option<&v1::Counters>) -> Counters {
@@ -123,8 +150,11 @@ fn records(wire: &[u8]) -> Result<RecordHash, WireError> {
     if wire.is_empty() {
         return Ok(RecordHash::default());
     }
-    let bytes =
-        wire.try_into().map_err(|_| WireError::Length { what: "the fingerprint", len: wire.len(), expected: 16 })?;
+    let bytes = wire.try_into().map_err(|_| WireError::Length {
+        what: "the fingerprint",
+        len: wire.len(),
+        expected: 16,
+    })?;
     Ok(RecordHash(u128::from_be_bytes(bytes)))
 }
 
@@ -161,7 +191,10 @@ pub fn committed(wire: v1::CommittedPartition) -> Result<CommittedPartition, Wir
             .segments
             .iter()
             .map(|segment| Segment {
-                attempt: AttemptId { term: Term(segment.term), serial: segment.serial },
+                attempt: AttemptId {
+                    term: Term(segment.term),
+                    serial: segment.serial,
+                },
                 first_seq: segment.first_seq,
                 next_seq: segment.next_seq,
             })
@@ -177,10 +210,21 @@ mod tests {
     fn identities_survive_the_wire() {
         let run = RunId(Uuid::from_u128(7));
         for stage in Stage::ALL {
-            let key = TaskKey { run, step: 3, stage, partition: 9 };
+            let key = TaskKey {
+                run,
+                step: 3,
+                stage,
+                partition: 9,
+            };
             assert_eq!(task(Some(&task_to_wire(key, bytes(run.0)))), Ok(key));
         }
-        let right = Fence { number: 4, id: AttemptId { term: Term(5), serial: 6 } };
+        let right = Fence {
+            number: 4,
+            id: AttemptId {
+                term: Term(5),
+                serial: 6,
+            },
+        };
         assert_eq!(fence(Some(&fence_to_wire(right))), Ok(right));
         for hash in [RecordHash(0), RecordHash(1), RecordHash(u128::MAX - 5)] {
             assert_eq!(records(&records_to_wire(hash)), Ok(hash));
@@ -190,14 +234,32 @@ mod tests {
     #[test]
     fn what_is_malformed_is_told_and_not_guessed() {
         let mut wire = task_to_wire(
-            TaskKey { run: RunId(Uuid::nil()), step: 0, stage: Stage::Survey, partition: 0 },
+            TaskKey {
+                run: RunId(Uuid::nil()),
+                step: 0,
+                stage: Stage::Survey,
+                partition: 0,
+            },
             bytes(Uuid::nil()),
         );
         assert_eq!(task(None), Err(WireError::Missing("the task")));
         wire.stage = 99;
-        assert_eq!(task(Some(&wire)), Err(WireError::Unknown { what: "the stage", value: 99 }));
+        assert_eq!(
+            task(Some(&wire)),
+            Err(WireError::Unknown {
+                what: "the stage",
+                value: 99
+            })
+        );
         wire.run = Bytes::from_static(b"short");
-        assert_eq!(task(Some(&wire)), Err(WireError::Length { what: "the run id", len: 5, expected: 16 }));
+        assert_eq!(
+            task(Some(&wire)),
+            Err(WireError::Length {
+                what: "the run id",
+                len: 5,
+                expected: 16
+            })
+        );
         assert_eq!(units(2, 1), Err(WireError::Range { low: 2, high: 1 }));
     }
 }

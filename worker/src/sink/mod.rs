@@ -1,13 +1,72 @@
-//! Sinks: writers of one chunk's data files.
+//! Sinks: writers of one chunk's data files, its quarantined records and its manifest.
+//!
+//! A chunk writes files of its own, under names that carry partition, attempt and sequence, into
+//! the staging folder of its step. They count only when the leader has committed that sequence.
+
+mod csv;
+mod format;
+mod hive;
+mod open;
+mod parquet;
+mod plain;
+mod records;
+mod text;
+
+use std::{collections::BTreeSet, path::PathBuf};
 
 use arrow::array::RecordBatch;
 use gapless_common::{error::TaskError, manifest::DataFile};
+
+use crate::storage::{SealedFile, create_durable};
+
+pub(crate) use csv::CsvStyle;
+pub(crate) use format::Format;
+pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};
+pub(crate) use parquet::parquet_error;
+pub(crate) use plain::Staging;
 
 /// Writes the rows of one chunk into files of its own. Dropping it unfinished leaves files that no
 /// manifest names, which the publisher sweeps.
 pub trait ChunkSink: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError>;
 
+    /// Closes the files and hands them to the side threads, which make them durable meanwhile.
+    fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError>;
+
     /// Makes the files durable (content and name) and tells what they are.
-    fn finish(self: Box<Self>) -> Result<Vec<DataFile>, TaskError>;
+    fn finish(self: Box<Self>) -> Result<Vec<DataFile>, TaskError> {
+        self.seal()?.wait()
+    }
 }
+
+/// The closed files of a chunk, on their way to the disk.
+#[derive(Default)]
+pub struct SealedChunk {
+    files: Vec<(String, u64, SealedFile)>,
+    folders: BTreeSet<PathBuf>,
+}
+
+impl SealedChunk {
+    /// Returns when content and names are durable.
+    pub fn wait(self) -> Result<Vec<DataFile>, TaskError> {
+        let (names, sealed): (Vec<_>, Vec<_>) = self
+            .files
+            .into_iter()
+            .map(|(path, rows, file)| ((path, rows), file))
+            .unzip();
+        let facts = create_durable(sealed, &self.folders)?;
+        let files = names
+            .into_iter()
+            .zip(facts)
+            .map(|((path, rows), (bytes, checksum))| DataFile {
+                path,
+                rows,
+                bytes,
+                checksum: format!("{checksum:016x}"),
+            });
+        Ok(files.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests;

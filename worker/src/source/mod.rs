@@ -1,11 +1,23 @@
 //! Sources: readers that own positions. A reader covers one unit range of the pinned source and
 //! tells, for each batch, how far it has read and where each record came from.
 
+pub mod csv;
+pub mod open;
+pub mod parquet;
+pub mod pins;
+pub mod sequence;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{attempt::RecordHash, error::TaskError};
 use serde::{Deserialize, Serialize};
+
+pub use types::schema_of;
 
 /// Records as they come from the source, with the way back to their origin.
 #[derive(Clone)]

@@ -1,1 +1,97 @@
-//! storage
+//! Storage: the only room that makes local files durable and knows where the files of a step lie.
+//!
+//! object_store does not fsync local files and a plain rename overwrites silently, so local output
+//! goes through this small writer: content synced, name created once, folder synced.
+
+mod durable;
+mod flusher;
+mod folders;
+
+use std::{io, path::Path};
+
+use gapless_common::error::{ErrorClass, TaskError};
+
+pub use durable::{
+    Created, DurableFile, SealedFile, create_durable, create_folder, create_once, exchange_folders, link_file,
+    list_folder, move_folder, read_if_present, remove_tree, sync_folder, write_new,
+};
+pub use folders::{CONTROL_SUBFOLDER, ChunkName, StepFolders};
+
+/// What kind of trouble an error of the file system is.
+///
+/// A full disk or table may be better elsewhere or later; a missing permission will not mend
+/// itself; everything else is worth another try.
+pub fn classify(error: &io::Error) -> ErrorClass {
+    use rustix::io::Errno;
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        // The kernel reports a file system without free inodes as ENOSPC too.
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::FBIG | Errno::MLINK) => {
+            ErrorClass::Resource
+        }
+        Some(
+            Errno::ACCESS
+            | Errno::PERM
+            | Errno::ROFS
+            | Errno::NOTDIR
+            | Errno::ISDIR
+            | Errno::NAMETOOLONG
+            | Errno::LOOP
+            | Errno::XDEV
+            | Errno::OPNOTSUPP
+            | Errno::INVAL,
+        ) => ErrorClass::Config,
+        _ => ErrorClass::Transient,
+    }
+}
+
+/// An error of the file system as a task reports it: what was tried, where, and the remedy.
+///
+/// `action` completes "cannot …".
+pub fn io_error(action: &str, path: &Path, error: &io::Error) -> TaskError {
+    use rustix::io::Errno;
+    let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "; free space or inodes there, then the run goes on",
+        Some(Errno::MFILE | Errno::NFILE) => "; raise the limit of open files (ulimit -n) or use fewer slots",
+        Some(Errno::ACCESS | Errno::PERM) => "; give the worker's user write permission there",
+        Some(Errno::ROFS) => "; the file system is mounted read-only",
+        Some(Errno::NOTDIR) => "; a part of the path is a file where a folder is needed",
+        Some(Errno::NAMETOOLONG) => "; a name may be at most 255 bytes long",
+        Some(Errno::XDEV) => "; the output must not be a mount point: choose a folder below it",
+        Some(Errno::OPNOTSUPP | Errno::INVAL) => "; the file system cannot do what publishing once needs",
+        _ => "",
+    };
+    TaskError::new(
+        classify(error),
+        format!("cannot {action} {}: {error}{remedy}", path.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    #[test]
+    fn errors_are_classed_by_what_helps() {
+        let cases = [
+            (Errno::NOSPC, ErrorClass::Resource),
+            (Errno::DQUOT, ErrorClass::Resource),
+            (Errno::MFILE, ErrorClass::Resource),
+            (Errno::ACCESS, ErrorClass::Config),
+            (Errno::ROFS, ErrorClass::Config),
+            (Errno::NOTDIR, ErrorClass::Config),
+            (Errno::IO, ErrorClass::Transient),
+            (Errno::NOENT, ErrorClass::Transient),
+            (Errno::STALE, ErrorClass::Transient),
+        ];
+        for (errno, class) in cases {
+            let error = io::Error::from(errno);
+            assert_eq!(classify(&error), class, "{errno:?}");
+            assert!(
+                io_error("write", Path::new("/out/x"), &error)
+                    .message
+                    .contains("/out/x")
+            );
+        }
+    }
+}

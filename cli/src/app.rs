@@ -1,0 +1,50 @@
+//! What every verb is given: the way to its settings, and the time.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use gapless_platform::{
+    clock::Clock,
+    config::{Config, Layers, Setting},
+    telemetry,
+};
+
+use crate::failure::{Failure, talk};
+
+pub struct App {
+    /// The configuration file that was named.
+    config_file: Option<PathBuf>,
+    pub clock: Clock,
+}
+
+/// Settings that were given as flags.
+pub type Flags = BTreeMap<Setting, String>;
+
+impl App {
+    pub fn new(config_file: Option<PathBuf>) -> Self {
+        Self {
+            config_file,
+            clock: Clock::system(),
+        }
+    }
+
+    /// The settings in force: these flags over variables over the configuration file over defaults.
+    pub fn config(&self, flags: Flags) -> Result<Config, Failure> {
+        let layers = Layers::of_process(flags, self.config_file.clone());
+        let config = layers.and_then(|layers| Config::resolve(&layers));
+        let config = config.map_err(|error| Failure::usage(error.to_string()))?;
+        config.warnings.iter().for_each(talk);
+        Ok(config)
+    }
+}
+
+/// Starts the log on stderr, for verbs that serve.
+pub fn start_log(config: &Config) -> Result<(), Failure> {
+    telemetry::init(config.log_format, &config.log_level).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Notes a flag where it was given.
+pub fn flag(flags: &mut Flags, setting: Setting, value: Option<impl ToString>) {
+    if let Some(value) = value {
+        flags.insert(setting, value.to_string());
+    }
+}

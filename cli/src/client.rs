@@ -1,0 +1,328 @@
+//! The line to a coordinator: gRPC calls, with their errors as failures of the command line.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use gapless_platform::config::Setting;
+use gapless_proto::v1::{
+    CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run,
+    StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+};
+use tonic::{
+    Code, Request, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{
+    app::{App, Flags, flag},
+    arguments::TargetArguments,
+    embedded::{self, Coordinator},
+    failure::{Failure, Kind},
+    job_file::JobFile,
+};
+
+/// A coordinator that does not take a connection for so long is taken for unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A call waits for one store transaction; this is a hundred times what that takes.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Notices a peer that has gone without a word while a stream is open.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Partitions asked for at a time: a page stays far below the 4 MiB of a gRPC message.
+const PARTITIONS_PAGE: u32 = 2000;
+/// Metadata key under which a refused submit names the run that is in its way.
+const RUN_KEY: &str = "gapless-run";
+
+/// A connected client.
+pub struct Client {
+    jobs: JobsClient<Channel>,
+    cluster: ClusterClient<Channel>,
+    endpoint: String,
+    /// What to add to a command so that it speaks to the same store.
+    target: String,
+    /// The coordinator that this process runs itself to read an embedded store.
+    own: Option<Coordinator>,
+}
+
+/// What became of a submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Submitted {
+    /// A run was made, or (`resumed`) a stopped or failed one goes on.
+    Accepted { run: String, resumed: bool },
+    /// A run of the same identity is running or complete.
+    Exists { run: String },
+}
+
+impl Client {
+    /// Connects to the cluster that the flags, or the settings, name: to the first coordinator that
+    /// answers.
+    pub async fn open(target: &TargetArguments, app: &App) -> Result<Client, Failure> {
+        if let Some(state) = &target.state {
+            return Self::open_state(state.clone()).await;
+        }
+        let mut flags = Flags::new();
+        flag(&mut flags, Setting::Endpoints, target.endpoint.as_ref());
+        let endpoints = app.config(flags)?.endpoints;
+        let mut failures = Vec::new();
+        for endpoint in &endpoints {
+            match Self::connect(endpoint).await {
+                Ok(client) => {
+                    let given = target.endpoint.as_ref();
+                    let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
+                    return Ok(Client { target, ..client });
+                }
+                Err(failure) if failure.kind == Kind::Unreachable => failures.push(failure.message),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(unreachable(&failures))
+    }
+
+    /// Speaks to an embedded store: through the process that has it open, or by opening it here.
+    async fn open_state(state: PathBuf) -> Result<Client, Failure> {
+        let target = format!(" --state {}", state.display());
+        let (endpoint, own) = match embedded::live_endpoint(&state) {
+            Some(endpoint) => (endpoint, None),
+            None => {
+                let own = embedded::open_store(&state).await?;
+                (own.endpoint(), Some(own))
+            }
+        };
+        let client = Self::connect(&endpoint).await?;
+        Ok(Client { target, own, ..client })
+    }
+
+    /// Connects to an address such as `http://127.0.0.1:7070`.
+    pub async fn connect(endpoint: &str) -> Result<Client, Failure> {
+        let channel = Endpoint::from_shared(endpoint.to_string())
+            .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tcp_nodelay(true);
+        let channel = channel.connect().await;
+        let channel =
+            channel.map_err(|error| Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))))?;
+        Ok(Client {
+            jobs: JobsClient::new(channel.clone()),
+            cluster: ClusterClient::new(channel),
+            endpoint: endpoint.to_string(),
+            target: String::new(),
+            own: None,
+        })
+    }
+
+    /// What a message adds to a command so that it reaches the same store; empty for the settings.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Names the embedded store in messages, for a client that is connected to it already.
+    pub fn speak_of(&mut self, state: &Path) {
+        self.target = format!(" --state {}", state.display());
+    }
+
+    /// Hands a job over.
+    ///
+    /// Errors: [`Kind::Invalid`] with one line for each fault of the job file.
+    pub async fn submit(&mut self, job: &JobFile, parameters: &BTreeMap<String, String>) -> Result<Submitted, Failure> {
+        let request = bounded(SubmitRequest {
+            job_text: job.text.clone(),
+            file_name: job.name.clone(),
+            parameters: parameters.clone().into_iter().collect(),
+            base_dir: job.base_dir.clone(),
+        });
+        match self.jobs.submit(request).await {
+            Ok(response) => {
+                let response = response.into_inner();
+                Ok(Submitted::Accepted {
+                    run: response.run,
+                    resumed: response.resumed,
+                })
+            }
+            Err(status) => match (status.code(), named_run(&status)) {
+                (Code::AlreadyExists, Some(run)) => Ok(Submitted::Exists { run }),
+                (Code::InvalidArgument, _) => Err(Failure::new(Kind::Invalid, status.message())),
+                _ => Err(self.failure(&status)),
+            },
+        }
+    }
+
+    pub async fn get(&mut self, run: &str) -> Result<Run, Failure> {
+        let request = bounded(GetRunRequest { run: run.to_string() });
+        let response = self.jobs.get_run(request).await;
+        response
+            .map(|response| response.into_inner())
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// Runs, newest first; of one job where `job` is not empty.
+    pub async fn list(&mut self, job: &str, limit: u32) -> Result<Vec<Run>, Failure> {
+        let request = bounded(ListRunsRequest {
+            job: job.to_string(),
+            limit,
+        });
+        let response = self.jobs.list_runs(request).await;
+        response
+            .map(|response| response.into_inner().runs)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// The run now and at every change until it has ended. The stream itself has no deadline.
+    pub async fn watch(&mut self, run: &str) -> Result<Streaming<Run>, Failure> {
+        let request = GetRunRequest { run: run.to_string() };
+        let response = self.jobs.watch_run(request).await;
+        response
+            .map(|response| response.into_inner())
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// The partition table of a run, at most `limit` rows, and whether there are more.
+    pub async fn partitions(&mut self, run: &str, limit: usize) -> Result<(Vec<PartitionStatus>, bool), Failure> {
+        let mut partitions = Vec::new();
+        let mut from = 0;
+        loop {
+            let request = bounded(ListPartitionsRequest {
+                run: run.to_string(),
+                from,
+                limit: PARTITIONS_PAGE,
+                ..Default::default()
+            });
+            let response = self.jobs.list_partitions(request).await;
+            let page = response.map_err(|status| self.failure(&status))?.into_inner();
+            partitions.extend(page.partitions);
+            if partitions.len() > limit {
+                partitions.truncate(limit);
+                return Ok((partitions, true));
+            }
+            match page.next {
+                // A server that does not get ahead must not hold us here.
+                Some(next) if next > from => from = next,
+                _ => return Ok((partitions, false)),
+            }
+        }
+    }
+
+    pub async fn stop(&mut self, run: &str) -> Result<Run, Failure> {
+        let response = self
+            .jobs
+            .stop_run(bounded(StopRunRequest { run: run.to_string() }))
+            .await;
+        response
+            .map(|response| response.into_inner())
+            .map_err(|status| self.failure(&status))
+    }
+
+    pub async fn cancel(&mut self, run: &str) -> Result<Run, Failure> {
+        let response = self
+            .jobs
+            .cancel_run(bounded(CancelRunRequest { run: run.to_string() }))
+            .await;
+        response
+            .map(|response| response.into_inner())
+            .map_err(|status| self.failure(&status))
+    }
+
+    pub async fn workers(&mut self) -> Result<Vec<WorkerInfo>, Failure> {
+        let response = self.cluster.list_workers(bounded(ListWorkersRequest {})).await;
+        response
+            .map(|response| response.into_inner().workers)
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// Ends a coordinator that was started to read an embedded store.
+    pub async fn close(self) -> Result<(), Failure> {
+        match self.own {
+            Some(own) => own.stop().await,
+            None => Ok(()),
+        }
+    }
+
+    pub fn failure(&self, status: &Status) -> Failure {
+        failure_of(status, &self.endpoint)
+    }
+}
+
+fn bounded<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(CALL_TIMEOUT);
+    request
+}
+
+fn named_run(status: &Status) -> Option<String> {
+    let run = status.metadata().get(RUN_KEY)?;
+    run.to_str().ok().map(str::to_string)
+}
+
+fn unreachable(tried: &[String]) -> Failure {
+    let message = format!(
+        "no coordinator answers:\n  {}\n\
+         Start one with `gapless coordinator`, name another with --endpoint or GAPLESS_ENDPOINTS, or do the job in \
+         this process with `gapless run`.",
+        tried.join("\n  ")
+    );
+    Failure::new(Kind::Unreachable, message)
+}
+
+/// The innermost error, which names the trouble; the outer ones say that there is some.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+fn failure_of(status: &Status, endpoint: &str) -> Failure {
+    let message = status.message();
+    match status.code() {
+        Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),
+        Code::NotFound if message.contains("`gapless list`") => Failure::new(Kind::NotFound, message),
+        Code::NotFound => {
+            let message = format!("{message}\n`gapless list` shows the runs that are there.");
+            Failure::new(Kind::NotFound, message)
+        }
+        Code::PermissionDenied | Code::Unauthenticated => Failure::new(Kind::Denied, message),
+        Code::Unavailable => unreachable(&[format!("{endpoint}: {message}")]),
+        Code::DeadlineExceeded | Code::Cancelled => Failure::new(
+            Kind::Unreachable,
+            format!(
+                "the coordinator at {endpoint} did not answer in time: {message}\nTry again; what was asked may have been done."
+            ),
+        ),
+        Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Failure::new(Kind::Conflict, message),
+        Code::Unimplemented => Failure::failed(format!(
+            "the coordinator at {endpoint} does not know this call: is it of another version than this program ({})?",
+            env!("CARGO_PKG_VERSION")
+        )),
+        code => Failure::failed(format!("the coordinator at {endpoint} failed: {message} ({code:?})")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_has_its_exit_code() {
+        for (code, kind) in [
+            (Code::InvalidArgument, Kind::Usage),
+            (Code::NotFound, Kind::NotFound),
+            (Code::PermissionDenied, Kind::Denied),
+            (Code::Unauthenticated, Kind::Denied),
+            (Code::Unavailable, Kind::Unreachable),
+            (Code::DeadlineExceeded, Kind::Unreachable),
+            (Code::AlreadyExists, Kind::Conflict),
+            (Code::FailedPrecondition, Kind::Conflict),
+            (Code::Internal, Kind::Failed),
+        ] {
+            assert_eq!(
+                failure_of(&Status::new(code, "why"), "http://h:1").kind,
+                kind,
+                "{code:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! `gapless coordinator`: the coordinator of a cluster, with the embedded store.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use gapless_platform::{config::Setting, shutdown::Shutdown};
+
+use crate::{
+    app::{App, Flags, flag, start_log},
+    embedded::{Announced, Coordinator, CoordinatorSettings},
+    failure::{Failure, talk},
+    output,
+};
+
+/// Open calls get so long to be answered.
+const GRACE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Address to serve on; port 0 takes a free one, and the address is printed
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Folder of the embedded store
+    #[arg(long, visible_alias = "state-dir", value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Folder for exchange files and staged data, which every worker must reach
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Silence after which a worker's tasks are given to others, in milliseconds
+    #[arg(long, value_name = "MS")]
+    lease_ms: Option<u32>,
+    /// Time between a worker's heartbeats, in milliseconds
+    #[arg(long, value_name = "MS")]
+    heartbeat_ms: Option<u32>,
+}
+
+pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let mut flags = Flags::new();
+    flag(&mut flags, Setting::Listen, arguments.listen.as_ref());
+    flag(
+        &mut flags,
+        Setting::StateDir,
+        arguments.state.as_ref().map(|path| path.display()),
+    );
+    flag(
+        &mut flags,
+        Setting::Scratch,
+        arguments.scratch.as_ref().map(|path| path.display()),
+    );
+    flag(&mut flags, Setting::LeaseMs, arguments.lease_ms);
+    flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
+    let config = app.config(flags)?;
+    start_log(&config)?;
+
+    let shutdown = Shutdown::new();
+    let signals = follow_signals(&shutdown, GRACE)?;
+    let settings = CoordinatorSettings {
+        state_dir: config.state_dir.clone(),
+        scratch: config.scratch,
+        listen: config.listen,
+        lease_ms: config.lease_ms,
+        heartbeat_ms: config.heartbeat_ms,
+        own_workers: false,
+    };
+    let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
+    let endpoint = coordinator.endpoint();
+    let announced = Announced::write(&config.state_dir, &endpoint)?;
+    // Whoever started this with port 0 reads the address here.
+    output::print(&format!("{endpoint}\n"))?;
+    talk(format_args!(
+        "coordinator at {endpoint}; `gapless worker --endpoint {endpoint}` joins it"
+    ));
+    let ended = tokio::select! {
+        ended = coordinator.ended() => ended,
+        () = shutdown.draining().cancelled() => coordinator.stop().await,
+    };
+    drop((signals, announced));
+    ended
+}
+
+/// Follows SIGTERM and Ctrl-C as a task that ends with its handle.
+pub fn follow_signals(shutdown: &Shutdown, grace: Duration) -> Result<tokio::task::JoinSet<()>, Failure> {
+    let follow = shutdown.follow_signals(grace);
+    let follow = follow.map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(follow);
+    Ok(tasks)
+}

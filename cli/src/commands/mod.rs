@@ -1,0 +1,18 @@
+//! One file for each verb.
+
+pub mod cancel;
+pub mod config;
+pub mod coordinator;
+pub mod describe;
+pub mod get;
+pub mod list;
+pub mod plan;
+pub mod run;
+pub mod schema;
+pub mod stop;
+pub mod submit;
+pub mod validate;
+pub mod verify;
+pub mod watch;
+pub mod worker;
+pub mod workers;

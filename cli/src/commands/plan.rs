@@ -1,0 +1,39 @@
+//! `gapless plan`: how a job would be cut, and the proof that the partitions cover the data.
+
+use std::path::Path;
+
+use clap::Args;
+use gapless_platform::config::Setting;
+
+use crate::{
+    app::{App, Flags, flag},
+    arguments::JobArguments,
+    failure::{Failure, Kind},
+    job_file::JobFile,
+    local, output,
+    partition_table::{PlanFormat, render, verdict},
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    job: JobArguments,
+    /// Tasks at a time to plan for [default: the cores of this machine]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = PlanFormat::Table)]
+    output: PlanFormat,
+}
+
+pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let parameters = arguments.job.parameters()?;
+    let file = JobFile::read(&arguments.job.file)?;
+    let (job, _) = local::bind(&file, &parameters)?;
+    let mut flags = Flags::new();
+    flag(&mut flags, Setting::Slots, arguments.slots);
+    let slots = app.config(flags)?.slots;
+    let steps = local::plan(&job, Path::new(&file.base_dir), slots)?;
+    output::print(&render(&job.name, &steps, arguments.output)?)?;
+    verdict(&steps).map_err(|fault| Failure::new(Kind::Invalid, format!("{} is refused: {fault}", file.name)))
+}

@@ -1,0 +1,183 @@
+//! `gapless run`: a whole job in this process, with a coordinator, workers and a store of its own.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use gapless_platform::{
+    config::{Config, Origin, Setting},
+    shutdown::Shutdown,
+};
+use tokio::task::JoinSet;
+
+use super::submit::completed;
+use crate::{
+    app::{App, Flags, flag, start_log},
+    arguments::{JobArguments, OutputArguments, TimeoutArgument},
+    client::{Client, Submitted},
+    embedded::{self, Announced, Coordinator, CoordinatorSettings, WorkerSettings},
+    failure::{Failure, Kind, talk},
+    follow::{Manner, again, follow},
+    job_file::JobFile,
+    local, view,
+    wording::short,
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    job: JobArguments,
+    /// Folder of the embedded store [default: .gapless beside the job file]
+    #[arg(long, visible_alias = "state-dir", value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Folder for exchange files and staged data [default: scratch in the state folder]
+    #[arg(long, value_name = "DIR")]
+    scratch: Option<PathBuf>,
+    /// Number of workers in this process
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    workers: u32,
+    /// Tasks each worker does at a time [default: the cores, divided among the workers]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    #[command(flatten)]
+    timeout: TimeoutArgument,
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let parameters = arguments.job.parameters()?;
+    let job = JobFile::read(&arguments.job.file)?;
+    // The coordinator would find the same faults; here they cost no store.
+    local::bind(&job, &parameters)?;
+    let config = settings(&arguments, &job, app)?;
+    if *config.origin(Setting::LogLevel) != Origin::Default {
+        start_log(&config)?;
+    }
+    let mut house = Household::open(&config, arguments.workers).await?;
+    let target = match arguments.state {
+        Some(_) => format!(" --state {}", config.state_dir.display()),
+        None => String::new(),
+    };
+    let again = again("run", &arguments.job.file, &arguments.job.parameters, &target);
+
+    let endpoint = house.coordinator.endpoint();
+    let work = async {
+        let mut client = Client::connect(&endpoint).await?;
+        client.speak_of(&config.state_dir);
+        let run = match client.submit(&job, &parameters).await? {
+            Submitted::Accepted { run, resumed } => {
+                let goes_on = if resumed { " goes on" } else { "" };
+                talk(format_args!("run {}{goes_on}", short(&run)));
+                run
+            }
+            Submitted::Exists { run } => attach(&mut client, run).await?,
+        };
+        let manner = Manner {
+            format: arguments.output.output,
+            timeout: arguments.timeout.timeout,
+            stream: false,
+            embedded: true,
+        };
+        follow(&mut client, &run, manner, &again, app).await
+    };
+    let done = tokio::select! {
+        done = work => done.map(drop),
+        failure = house.worker_ended() => Err(failure),
+    };
+    let closed = house.close().await;
+    done.and(closed)
+}
+
+/// A run of this identity is there already: one that goes on is followed, a complete one refused.
+async fn attach(client: &mut Client, run: String) -> Result<String, Failure> {
+    let found = client.get(&run).await?;
+    if view::has_ended(&found) {
+        let message = completed(&found.job, short(&run), client.target());
+        return Err(Failure::new(Kind::Conflict, message));
+    }
+    talk(format_args!("run {} goes on", short(&run)));
+    Ok(run)
+}
+
+fn settings(arguments: &Arguments, job: &JobFile, app: &App) -> Result<Config, Failure> {
+    let mut flags = Flags::new();
+    flag(
+        &mut flags,
+        Setting::StateDir,
+        arguments.state.as_ref().map(|path| path.display()),
+    );
+    flag(
+        &mut flags,
+        Setting::Scratch,
+        arguments.scratch.as_ref().map(|path| path.display()),
+    );
+    flag(&mut flags, Setting::Slots, arguments.slots);
+    let mut config = app.config(flags)?;
+    if *config.origin(Setting::StateDir) == Origin::Default {
+        let beside = PathBuf::from(&job.base_dir).join(&config.state_dir);
+        if *config.origin(Setting::Scratch) == Origin::Default {
+            config.scratch = beside.join("scratch");
+        }
+        config.state_dir = beside;
+    }
+    if *config.origin(Setting::Slots) == Origin::Default {
+        config.slots = (config.slots / arguments.workers).max(1);
+    }
+    Ok(config)
+}
+
+/// The coordinator and the workers of this process.
+struct Household {
+    coordinator: Coordinator,
+    workers: JoinSet<Result<(), Failure>>,
+    shutdown: Shutdown,
+    _announced: Announced,
+}
+
+impl Household {
+    async fn open(config: &Config, workers: u32) -> Result<Household, Failure> {
+        let shutdown = Shutdown::new();
+        let settings = CoordinatorSettings {
+            state_dir: config.state_dir.clone(),
+            scratch: config.scratch.clone(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            lease_ms: config.lease_ms,
+            heartbeat_ms: config.heartbeat_ms,
+            own_workers: true,
+        };
+        // The coordinator outlives the workers, which hand back their attempts as they leave.
+        let coordinator = Coordinator::start(settings, Shutdown::new()).await?;
+        let announced = Announced::write(&config.state_dir, &coordinator.endpoint())?;
+        let mut set = JoinSet::new();
+        for number in 1..=workers {
+            let settings = WorkerSettings {
+                endpoints: vec![coordinator.endpoint()],
+                name: Some(format!("worker-{number}")),
+                slots: config.slots,
+                memory_per_slot_mib: config.memory_per_slot_mib,
+            };
+            set.spawn(embedded::run_worker(settings, shutdown.child()));
+        }
+        Ok(Household {
+            coordinator,
+            workers: set,
+            shutdown,
+            _announced: announced,
+        })
+    }
+
+    /// A worker of this process must not end before the job has.
+    async fn worker_ended(&mut self) -> Failure {
+        match self.workers.join_next().await {
+            Some(Ok(Err(failure))) => failure,
+            Some(Ok(Ok(()))) | None => Failure::failed("a worker of this process ended before the job had"),
+            Some(Err(panic)) => Failure::failed(format!("a worker of this process failed: {panic}; please report it")),
+        }
+    }
+
+    async fn close(mut self) -> Result<(), Failure> {
+        self.shutdown.drain();
+        while self.workers.join_next().await.is_some() {}
+        self.coordinator.stop().await
+    }
+}

@@ -1,0 +1,156 @@
+//! `gapless verify`: reads the source again and says whether the certificates still hold.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use gapless_common::certificate::Certificate;
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    arguments::TargetArguments,
+    client::Client,
+    failure::{Failure, Kind, talk},
+    local,
+    output::{self, Format, Table},
+    wording::count,
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// A run: its id, a unique beginning of its id, or a job's name for the newest run of it
+    #[arg(
+        value_name = "RUN",
+        required_unless_present = "certificate",
+        conflicts_with = "certificate"
+    )]
+    run: Option<String>,
+    /// Check this certificate, or that of this output folder, without a cluster
+    #[arg(long, value_name = "PATH")]
+    certificate: Option<PathBuf>,
+    #[command(flatten)]
+    target: TargetArguments,
+    /// Form of the result
+    #[arg(short, long, value_enum, value_name = "FORM", default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// What was found about one certificate.
+#[derive(Serialize)]
+struct Finding {
+    step: String,
+    certificate: String,
+    holds: bool,
+    records: u64,
+    differences: Vec<String>,
+}
+
+pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let certificates = match (&arguments.certificate, &arguments.run) {
+        (Some(path), _) => vec![if path.is_dir() {
+            path.join("_gapless/certificate.json")
+        } else {
+            path.clone()
+        }],
+        (None, Some(run)) => published(run, &arguments.target, app).await?,
+        (None, None) => return Err(Failure::usage("name a run, or a certificate with --certificate")),
+    };
+    let mut findings = Vec::new();
+    for path in &certificates {
+        let certificate = read(path)?;
+        let found = local::verify(&certificate)?;
+        findings.push(Finding {
+            step: certificate.step_name,
+            certificate: path.display().to_string(),
+            holds: found.differences.is_empty(),
+            records: found.records,
+            differences: found.differences,
+        });
+    }
+    output::print(&show(&findings, arguments.output)?)?;
+    verdict(&findings)
+}
+
+/// The certificates that a run has published.
+async fn published(run: &str, target: &TargetArguments, app: &App) -> Result<Vec<PathBuf>, Failure> {
+    let mut client = Client::open(target, app).await?;
+    let run = client.get(run).await?;
+    client.close().await?;
+    let published = run.steps.iter().filter(|step| !step.certificate.is_empty());
+    let certificates: Vec<_> = published.map(|step| PathBuf::from(&step.certificate)).collect();
+    if certificates.is_empty() {
+        let message = format!(
+            "run {} has published nothing, so there is no certificate to verify",
+            run.id
+        );
+        return Err(Failure::new(Kind::NotFound, message));
+    }
+    Ok(certificates)
+}
+
+fn read(path: &Path) -> Result<Certificate, Failure> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the certificate {name}: {error}; verify where the output is at hand");
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Failed,
+        };
+        Failure::new(kind, message)
+    })?;
+    let certificate: Certificate = serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("{name} is no certificate: {error}; was it changed by hand?")))?;
+    if certificate.version > Certificate::VERSION {
+        let message = format!(
+            "{name} is of version {}, newer than this program knows ({}); verify with a newer gapless",
+            certificate.version,
+            Certificate::VERSION
+        );
+        return Err(Failure::failed(message));
+    }
+    Ok(certificate)
+}
+
+fn show(findings: &[Finding], format: Format) -> Result<String, Failure> {
+    match format {
+        Format::Json => output::json(&findings),
+        Format::Yaml => output::yaml(&findings),
+        Format::Name => {
+            let broken = findings.iter().filter(|finding| !finding.holds);
+            Ok(broken.map(|finding| format!("{}\n", finding.step)).collect())
+        }
+        Format::Table | Format::Wide => {
+            let mut table = Table::new(&["STEP", "CERTIFICATE", ">RECORDS", "FILE"]);
+            for finding in findings {
+                let holds = if finding.holds { "holds" } else { "BROKEN" };
+                table.row([
+                    finding.step.clone(),
+                    holds.to_string(),
+                    count(finding.records),
+                    finding.certificate.clone(),
+                ]);
+            }
+            Ok(table.text())
+        }
+    }
+}
+
+fn verdict(findings: &[Finding]) -> Result<(), Failure> {
+    let broken: Vec<_> = findings.iter().filter(|finding| !finding.holds).collect();
+    for finding in &broken {
+        for difference in &finding.differences {
+            talk(format_args!("{}: {difference}", finding.step));
+        }
+    }
+    match broken.len() {
+        0 => Ok(()),
+        some => Err(Failure::failed(format!(
+            "{some} of {} certificates do not hold: the source is not what was read",
+            findings.len()
+        ))),
+    }
+}

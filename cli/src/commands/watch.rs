@@ -1,0 +1,39 @@
+//! `gapless watch`: follows a run until it has ended.
+
+use clap::Args;
+
+use crate::{
+    app::App,
+    arguments::{OutputArguments, RunArgument, TargetArguments, TimeoutArgument},
+    client::Client,
+    failure::Failure,
+    follow::{Manner, follow},
+    output::Format,
+};
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    run: RunArgument,
+    #[command(flatten)]
+    timeout: TimeoutArgument,
+    #[command(flatten)]
+    target: TargetArguments,
+    /// With `json`, each state of the run is a line
+    #[command(flatten)]
+    output: OutputArguments,
+}
+
+pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let mut client = Client::open(&arguments.target, app).await?;
+    // A job's name may come to mean a newer run while this one is followed.
+    let run = client.get(&arguments.run.run).await?;
+    let manner = Manner {
+        format: arguments.output.output,
+        timeout: arguments.timeout.timeout,
+        stream: arguments.output.output == Format::Json,
+        embedded: false,
+    };
+    follow(&mut client, &run.id, manner, "gapless submit", app).await?;
+    client.close().await
+}

@@ -1,0 +1,48 @@
+//! `gapless worker`: works for a cluster until it is told to stop.
+
+use std::time::Duration;
+
+use clap::Args;
+use gapless_platform::{config::Setting, shutdown::Shutdown};
+
+use super::coordinator::follow_signals;
+use crate::{
+    app::{App, Flags, flag, start_log},
+    embedded::{WorkerSettings, run_worker},
+    failure::Failure,
+};
+
+/// A chunk lasts at most 60 s; then its attempt can be given back.
+const GRACE: Duration = Duration::from_secs(75);
+
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Address of a coordinator, or several joined by commas
+    #[arg(long, visible_alias = "endpoints", value_name = "URL")]
+    endpoint: Option<String>,
+    /// Tasks to do at a time [default: the number of cores]
+    #[arg(long, value_name = "N")]
+    slots: Option<u32>,
+    /// Name in lists and messages [default: host name and process id]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
+    let mut flags = Flags::new();
+    flag(&mut flags, Setting::Endpoints, arguments.endpoint.as_ref());
+    flag(&mut flags, Setting::Slots, arguments.slots);
+    let config = app.config(flags)?;
+    start_log(&config)?;
+    let shutdown = Shutdown::new();
+    let signals = follow_signals(&shutdown, GRACE)?;
+    let settings = WorkerSettings {
+        endpoints: config.endpoints,
+        name: arguments.name,
+        slots: config.slots,
+        memory_per_slot_mib: config.memory_per_slot_mib,
+    };
+    let ended = run_worker(settings, shutdown).await;
+    drop(signals);
+    ended
+}

@@ -1,0 +1,193 @@
+//! The coordinator and the workers inside this process: the only door to the two crates that serve.
+//!
+//! Everything a verb needs of them is named here, in the command line's own words.
+
+use std::{
+    fs, io,
+    net::{SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use gapless_coordinator::{ServeConfig, ServeError};
+use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+use gapless_worker::{
+    session::{WorkerConfig, run_worker as run_session},
+    work::Stages,
+};
+use tokio::task::JoinHandle;
+
+use crate::failure::{Failure, Kind};
+
+/// What a coordinator needs to know.
+#[derive(Clone, Debug)]
+pub struct CoordinatorSettings {
+    pub state_dir: PathBuf,
+    pub scratch: PathBuf,
+    /// Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    pub lease_ms: u32,
+    pub heartbeat_ms: u32,
+    /// Whether the workers are in the process that has the store, so that none outlives it.
+    pub own_workers: bool,
+}
+
+/// What a worker needs to know.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    pub endpoints: Vec<String>,
+    /// For people; host name and process id where it is not given.
+    pub name: Option<String>,
+    pub slots: u32,
+    pub memory_per_slot_mib: u32,
+}
+
+/// A coordinator that serves in this process.
+pub struct Coordinator {
+    pub address: SocketAddr,
+    shutdown: Shutdown,
+    serving: JoinHandle<Result<(), ServeError>>,
+}
+
+/// File in the state folder that names the address of the process that has the store open.
+const ENDPOINT_FILE: &str = "endpoint";
+
+impl Coordinator {
+    /// Opens the store and serves until `shutdown` stops. The store belongs to one process at a
+    /// time.
+    ///
+    /// Errors: [`Kind::Conflict`] for a second process.
+    pub async fn start(settings: CoordinatorSettings, shutdown: Shutdown) -> Result<Coordinator, Failure> {
+        let config = ServeConfig {
+            state_dir: settings.state_dir.clone(),
+            scratch: settings.scratch,
+            listen: settings.listen,
+            lease_ms: settings.lease_ms,
+            heartbeat_ms: settings.heartbeat_ms,
+            workers_died: settings.own_workers,
+        };
+        let served = gapless_coordinator::serve(config, shutdown.clone()).await;
+        let server = served.map_err(|error| start_failure(&error, &settings.state_dir))?;
+        Ok(Coordinator {
+            address: server.address,
+            shutdown,
+            serving: server.ended,
+        })
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Waits until the coordinator has ended, by itself or because it was told to.
+    pub async fn ended(&mut self) -> Result<(), Failure> {
+        match (&mut self.serving).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(error.to_string())),
+            Err(error) => Err(Failure::failed(format!(
+                "the coordinator failed: {error}; please report it"
+            ))),
+        }
+    }
+
+    /// Stops it and waits for its end.
+    pub async fn stop(mut self) -> Result<(), Failure> {
+        self.shutdown.stop();
+        self.ended().await
+    }
+}
+
+/// Works for a cluster until `shutdown` drains and the open tasks are given back.
+pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<(), Failure> {
+    let name = settings
+        .name
+        .unwrap_or_else(|| format!("{}-{}", process::host_name(), std::process::id()));
+    let config = WorkerConfig {
+        endpoints: settings.endpoints,
+        name,
+        slots: settings.slots,
+        memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
+        clock: Clock::system(),
+    };
+    // The session has a runtime of its own: computing must never keep a heartbeat waiting.
+    let ended = tokio::task::spawn_blocking(move || run_session(config, Arc::new(Stages::default()), &shutdown)).await;
+    match ended {
+        Ok(result) => result.map_err(|error| Failure::failed(error.to_string())),
+        Err(panic) => Err(Failure::failed(format!("the worker failed: {panic}; please report it"))),
+    }
+}
+
+/// Why a coordinator did not start, with what to do.
+fn start_failure(error: &ServeError, state: &Path) -> Failure {
+    match error {
+        ServeError::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => Failure::new(
+            Kind::Conflict,
+            format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
+        ),
+        ServeError::Store(error) => match live_endpoint(state) {
+            Some(endpoint) => Failure::new(
+                Kind::Conflict,
+                format!(
+                    "the state folder {} belongs to the coordinator at {endpoint}. \
+                     Speak to it with --endpoint {endpoint}, or choose another folder with --state",
+                    state.display()
+                ),
+            ),
+            None => Failure::failed(error.to_string()),
+        },
+        _ => Failure::failed(error.to_string()),
+    }
+}
+
+/// On this machine a connection is taken at once or not at all.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The address of the process that has the store of this folder open, where one has. One that was
+/// killed may have left its address, at which nobody answers.
+pub fn live_endpoint(state: &Path) -> Option<String> {
+    let endpoint = fs::read_to_string(state.join(ENDPOINT_FILE)).ok()?;
+    let address: SocketAddr = endpoint.trim().strip_prefix("http://")?.parse().ok()?;
+    TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).ok()?;
+    Some(endpoint.trim().to_string())
+}
+
+/// Notes where the store of this folder can be reached, for [`live_endpoint`]; dropped, forgets it.
+pub struct Announced(PathBuf);
+
+impl Announced {
+    pub fn write(state: &Path, endpoint: &str) -> Result<Announced, Failure> {
+        let path = state.join(ENDPOINT_FILE);
+        let written = fs::create_dir_all(state).and_then(|()| fs::write(&path, endpoint));
+        let written = written.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())));
+        written.map(|()| Announced(path))
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        // A file that stays names an address that does not answer, which is found out.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Opens an embedded store that no other process has open, to read it.
+pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
+    if !state.is_dir() {
+        let message = format!(
+            "no state folder {}; `gapless run` makes one beside its job file",
+            state.display()
+        );
+        return Err(Failure::new(Kind::NotFound, message));
+    }
+    let settings = CoordinatorSettings {
+        state_dir: state.to_path_buf(),
+        scratch: state.join("scratch"),
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        lease_ms: 5000,
+        heartbeat_ms: 1000,
+        // A cluster's workers may outlive its coordinator: a look must not void what they hold.
+        own_workers: false,
+    };
+    Coordinator::start(settings, Shutdown::new()).await
+}

@@ -1,0 +1,103 @@
+//! Checks and plans that need no cluster: the job language, the survey, the split and the proof, in
+//! this process.
+
+use std::{collections::BTreeMap, path::Path};
+
+use gapless_common::{
+    certificate::Certificate,
+    ids::RunId,
+    job::{self, BoundParameters, Job, Source, Step},
+    plan::Facts,
+};
+use gapless_coordinator::{
+    split::{Capacity, split},
+    validate::validate,
+};
+use gapless_platform::clock::Clock;
+use gapless_worker::{reread, verify, work::survey_step};
+use uuid::Uuid;
+
+use crate::{
+    failure::{Failure, Kind},
+    job_file::JobFile,
+    output,
+    partition_table::{Cut, PlannedStep},
+};
+
+/// Reads a job and puts its parameters in.
+///
+/// Errors: [`Kind::Invalid`] with one line for each fault: file, line, column, what is allowed.
+pub fn bind(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<(Job, BoundParameters), Failure> {
+    let parsed = job::parse(&file.text, &file.name);
+    let bound = parsed.and_then(|parsed| parsed.bind(parameters));
+    bound.map_err(|errors| Failure::new(Kind::Invalid, errors.to_string()))
+}
+
+/// Surveys, cuts and proves each step whose source is there, for so many slots.
+pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, Failure> {
+    // Nothing is read that a run has published: such steps are planned when it has.
+    let run = RunId(Uuid::nil());
+    let now = Clock::system().now_micros();
+    let cut = |step: &Step| match &step.source {
+        Source::Step(earlier) => Cut::Later { step: earlier.clone() },
+        _ => match survey_step(job, step, base_dir, run, now) {
+            Ok(facts) => cut(step, facts, slots),
+            Err(error) => Cut::Impossible { why: error.message },
+        },
+    };
+    let planned = job.steps.iter().map(|step| PlannedStep {
+        step: step.clone(),
+        cut: cut(step),
+    });
+    Ok(planned.collect())
+}
+
+fn cut(step: &Step, facts: Facts, slots: u32) -> Cut {
+    match split(step, &facts, Capacity { slots }) {
+        Ok(plan) => {
+            let coverage = validate(step, &facts, &plan);
+            let coverage = coverage
+                .map(|coverage| coverage.verdict())
+                .map_err(|fault| fault.to_string());
+            Cut::Planned {
+                facts: Box::new(facts),
+                plan: Box::new(plan),
+                coverage,
+            }
+        }
+        Err(refusal) => Cut::Impossible {
+            why: refusal.to_string(),
+        },
+    }
+}
+
+/// The JSON Schema of job files.
+pub fn schema() -> Result<String, Failure> {
+    output::json(&job::json_schema())
+}
+
+/// What a second look at the source found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verification {
+    /// Records read again.
+    pub records: u64,
+    /// What differs, each with its file or partition; empty where the certificate holds.
+    pub differences: Vec<String>,
+}
+
+/// Reads the source of a certificate again.
+pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
+    let mut source = reread::Source::of(certificate).ok_or_else(|| {
+        let message = format!(
+            "the certificate of {} does not hold its step {}; was it changed by hand?",
+            certificate.job, certificate.step_name
+        );
+        Failure::failed(message)
+    })?;
+    let differences = verify::verify(certificate, &mut source);
+    let breaking = differences.iter().filter(|difference| difference.breaks());
+    Ok(Verification {
+        differences: breaking.map(ToString::to_string).collect(),
+        records: source.records,
+    })
+}

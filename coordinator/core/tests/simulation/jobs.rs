@@ -1,0 +1,205 @@
+//! Random jobs, small but of every shape: source cuts, exchanges, merges, chains of steps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use gapless_common::{
+    job::{
+        Compression, Count, Exists, FileSink, Job, OnError, Outside, ParquetSource, Partition, PartitionFailed,
+        Partitioning, Sink, Source, Step,
+    },
+    key::{Key, KeyType},
+    plan::{Column, Facts, KeySample, PinnedFile, TransformFacts, TransformMode, Unit},
+    range::UnitRange,
+};
+use gapless_core::row::JobRow;
+
+use crate::rng::Rng;
+
+/// A job and the truth about its data.
+pub struct Spec {
+    pub identity: String,
+    pub digest: String,
+    pub job: Arc<JobRow>,
+    pub steps: Vec<StepSpec>,
+}
+
+pub struct StepSpec {
+    pub facts: Arc<Facts>,
+    /// Source units that are rejected when they are read.
+    pub bad: BTreeSet<u64>,
+    pub limit: Option<u64>,
+    /// Whether it cannot be planned.
+    pub refused: bool,
+}
+
+impl StepSpec {
+    pub fn units(&self) -> u64 {
+        self.facts.domain.high
+    }
+
+    pub fn over_limit(&self) -> bool {
+        self.limit.is_some_and(|limit| self.bad.len() as u64 > limit)
+    }
+}
+
+impl Spec {
+    /// Whether it must fail however often it is tried.
+    pub fn cannot_succeed(&self) -> bool {
+        self.steps.iter().any(|step| step.refused || step.over_limit())
+    }
+}
+
+pub fn spec(rng: &mut Rng, number: usize, version: usize) -> Spec {
+    let count = rng.between(1, 3) as usize;
+    let mut steps = Vec::new();
+    let mut definitions = Vec::new();
+    for at in 0..count {
+        let (definition, step) = step(rng, at);
+        definitions.push(definition);
+        steps.push(step);
+    }
+    let job = Job {
+        name: format!("job{number}"),
+        parameters: BTreeMap::new(),
+        steps: definitions,
+    };
+    let row = JobRow {
+        text: String::new(),
+        file_name: "job.yaml".into(),
+        parameters: BTreeMap::new(),
+        base_dir: "/".into(),
+        job,
+    };
+    Spec {
+        identity: format!("job{number}"),
+        digest: format!("version{version}"),
+        job: Arc::new(row),
+        steps,
+    }
+}
+
+fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
+    let units = rng.between(1, 14);
+    let refused = rng.per_mille(20);
+    let method = match rng.below(10) {
+        _ if refused => Partition::Hash {
+            columns: vec!["nowhere".into()],
+        },
+        0..=4 => Partition::RowGroups,
+        5..=7 => Partition::Hash {
+            columns: vec!["id".into()],
+        },
+        _ => Partition::KeyRange {
+            column: "id".into(),
+            ranges: vec![],
+            outside: Outside::Refuse,
+        },
+    };
+    let earlier = |rng: &mut Rng| format!("s{}", rng.below(at as u64));
+    let (source, after) = match at > 0 {
+        true if rng.per_mille(400) => (Source::Step(earlier(rng)), vec![]),
+        true if rng.per_mille(600) => (parquet(), vec![earlier(rng)]),
+        _ => (parquet(), vec![]),
+    };
+    let bad: BTreeSet<u64> = (0..units).filter(|_| rng.per_mille(60)).collect();
+    let limit = match rng.below(4) {
+        0 => Some(0),
+        1 => Some(2),
+        _ => None,
+    };
+    let partition_failed = *rng.pick(&[PartitionFailed::Stop, PartitionFailed::Continue]);
+    let definition = Step {
+        name: format!("s{at}"),
+        after,
+        source,
+        lookups: BTreeMap::new(),
+        partition: Partitioning {
+            method,
+            count: Count::Fixed(rng.between(1, 5) as u32),
+        },
+        checks: vec![],
+        sql: None,
+        sink: Sink::Parquet(sink(rng)),
+        on_error: OnError {
+            attempts: 3,
+            reject_limit: limit,
+            partition_failed,
+        },
+    };
+    let facts = Arc::new(facts(rng, units));
+    let spec = StepSpec {
+        facts,
+        bad,
+        limit,
+        refused,
+    };
+    (definition, spec)
+}
+
+fn parquet() -> Source {
+    Source::Parquet(ParquetSource {
+        paths: vec!["in/*.parquet".into()],
+    })
+}
+
+fn sink(rng: &mut Rng) -> FileSink {
+    FileSink {
+        path: "out".into(),
+        exists: Exists::Fail,
+        compression: Compression::Zstd,
+        files: rng.per_mille(300).then(|| rng.between(1, 3) as u32),
+        partition_by: vec![],
+        partition_column: None,
+        header: true,
+        delimiter: b',',
+        null: String::new(),
+    }
+}
+
+/// Each unit is a row group of a hundred megabytes, so that an exchange gets several scatter partitions.
+fn facts(rng: &mut Rng, units: u64) -> Facts {
+    const GROUP: u64 = 100 << 20;
+    let mut files = Vec::new();
+    let mut left = units;
+    while left > 0 {
+        let groups = rng.between(1, left);
+        left -= groups;
+        files.push(PinnedFile {
+            path: format!("in/{}.parquet", files.len()),
+            size: groups * GROUP,
+            etag: "1".into(),
+            units: groups,
+            rows: Some(groups),
+        });
+    }
+    let column = Column {
+        name: "id".into(),
+        ty: "Int64".into(),
+        nullable: true,
+        key_type: Some(KeyType::Int),
+    };
+    Facts {
+        unit: Unit::RowGroup,
+        files,
+        domain: UnitRange::new(0, units),
+        columns: vec![column.clone()],
+        output: vec![column],
+        transform: TransformFacts {
+            mode: TransformMode::RowWise { expands: false },
+            reason: "a projection".into(),
+        },
+        rows: units,
+        bytes: units * GROUP,
+        sample: Some(KeySample {
+            column: "id".into(),
+            key_type: KeyType::Int,
+            keys: (0..units).map(|unit| Key::Int(i128::from(unit))).collect(),
+            nulls: 0,
+            complete: true,
+        }),
+        warnings: vec![],
+    }
+}

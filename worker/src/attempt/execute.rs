@@ -1,0 +1,339 @@
+//! Stage Execute: reads one range, checks and transforms it, and commits it chunk by chunk.
+//!
+//! A chunk is what was read between two commits: its rows are in files of its own, its manifest is
+//! durable before its commit is offered. What is not committed never counts, so any error simply
+//! leaves the attempt here.
+
+use std::time::{Duration, Instant};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use gapless_common::{
+    attempt::{Commit, Counters, RecordHash},
+    error::{ErrorClass, TaskError},
+    ids::{RunId, StepNo},
+    manifest::{ChunkManifest, DataFile},
+    plan::{BucketFn, TransformMode},
+};
+
+use super::{
+    Assignment, Leader, Outcome, Stop,
+    intake::{CheckedReader, Limits, Runs},
+};
+use crate::{
+    engine::{self, Checks, LookupTable, Program, SlotLimits},
+    sink::ChunkSink,
+    source::{Reject, SourceReader},
+};
+
+/// Input of one chunk. 50–200 MB cost the same; smaller ones lose less to a crash.
+pub const CHUNK_INPUT_BYTES: u64 = 128 << 20;
+/// The age at which a chunk is committed however little it has read: what a crash costs at most.
+pub const CHUNK_AGE: Duration = Duration::from_secs(60);
+/// Rows that a whole program takes at a time where it may stop between buckets. Grouping 2 M rows at
+/// once costs about twice as much for each row as grouping them in pieces whose hash table stays in
+/// the processor's cache; much smaller pieces pay for the run itself (40 µs).
+pub const RUN_ROWS: u64 = 32 << 10;
+/// Rejected records that a chunk holds until it is committed.
+pub const CHUNK_REJECT_BYTES: usize = 32 << 20;
+
+/// What an attempt reads from and writes to. Opening is left to whoever knows formats and folders.
+pub trait StepIo: Send + Sync {
+    /// All columns of the step's source: what SQL sees as `input`.
+    fn input_schema(&self, assignment: &Assignment) -> Result<SchemaRef, TaskError>;
+
+    /// Small tables, pinned for the run. Asked once for each step and slot.
+    fn lookups(&self, assignment: &Assignment) -> Result<Vec<LookupTable>, TaskError>;
+
+    /// A reader of what is left of the assignment: `units.after(position)`. Its batches may leave
+    /// out columns that neither the SQL nor the checks read.
+    fn open_source(&self, assignment: &Assignment) -> Result<Box<dyn SourceReader>, TaskError>;
+
+    /// Whether records were checked before they came here (in the exchange's scatter).
+    fn is_checked(&self, assignment: &Assignment) -> bool;
+
+    /// A sink for the rows of chunk `seq`. Asked for a chunk's first row, not before.
+    fn open_sink(&self, assignment: &Assignment, seq: u32, schema: &SchemaRef)
+    -> Result<Box<dyn ChunkSink>, TaskError>;
+
+    /// Makes the rejects of chunk `seq` durable. Not called without any.
+    fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError>;
+
+    /// Makes a manifest durable and gives the XXH3-64 of its bytes.
+    fn write_manifest(&self, assignment: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError>;
+}
+
+/// A place where attempts run, one at a time, on a thread of its own. Keeps what the partitions of
+/// a step share.
+pub struct Slot {
+    engine: engine::Slot,
+    step: Option<CompiledStep>,
+}
+
+struct CompiledStep {
+    run: RunId,
+    step: StepNo,
+    program: Program,
+    /// With the columns that the rules were compiled for.
+    checks: Option<(SchemaRef, Checks)>,
+}
+
+impl Slot {
+    pub fn new(limits: SlotLimits) -> Self {
+        Self {
+            engine: engine::Slot::new(limits),
+            step: None,
+        }
+    }
+
+    fn compile(&mut self, assignment: &Assignment, io: &dyn StepIo) -> Result<(), TaskError> {
+        let context = &assignment.context;
+        if let Some(known) = &self.step
+            && known.run == context.run
+            && known.step == context.step_no
+        {
+            return Ok(());
+        }
+        let step = context.step();
+        self.step = None;
+        let lookups = if step.sql.is_some() {
+            io.lookups(assignment)?
+        } else {
+            Vec::new()
+        };
+        let program = Program::compile(
+            &mut self.engine,
+            step.sql.as_deref(),
+            io.input_schema(assignment)?,
+            lookups,
+            context.started_micros,
+        )?;
+        self.step = Some(CompiledStep {
+            run: context.run,
+            step: context.step_no,
+            program,
+            checks: None,
+        });
+        Ok(())
+    }
+}
+
+impl CompiledStep {
+    /// The rules over the columns of a reader; compiled again only where these change.
+    fn checks(&mut self, assignment: &Assignment, schema: &SchemaRef) -> Result<&Checks, TaskError> {
+        let fits = matches!(&self.checks, Some((known, _)) if known == schema);
+        if !fits {
+            let rules = &assignment.context.step().checks;
+            let checks = Checks::compile(rules, schema, assignment.context.started_micros)?;
+            self.checks = Some((schema.clone(), checks));
+        }
+        let (_, checks) = self.checks.as_ref().expect("compiled above");
+        Ok(checks)
+    }
+}
+
+/// Works one partition off, from its last commit to its end.
+///
+/// Errors: `Data` when records exceed the reject limit or the SQL fails on a value; `Cancelled` and
+/// `Fenced` when the leader says so; those of source, sink and engine as they are.
+pub fn execute(
+    assignment: &Assignment,
+    leader: &dyn Leader,
+    slot: &mut Slot,
+    io: &dyn StepIo,
+) -> Result<Outcome, TaskError> {
+    slot.compile(assignment, io)?;
+    let Slot { engine, step } = slot;
+    let step = step.as_mut().expect("compiled above");
+    let mut reader = io.open_source(assignment)?;
+    let none = Checks::none();
+    let limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
+    if !io.is_checked(assignment) {
+        step.checks(assignment, &reader.schema())?;
+    }
+    let checks = match &step.checks {
+        Some((_, checks)) if !io.is_checked(assignment) => checks,
+        _ => &none,
+    };
+    let runs = runs(step.program.mode(), assignment);
+    let mut records = CheckedReader::new(reader.as_mut(), checks, leader, limits, runs);
+    let mut chunk = Chunk {
+        assignment,
+        io,
+        seq: assignment.seq,
+        previous: assignment.position,
+    };
+    loop {
+        let end = chunk.run(&mut step.program, engine, &mut records)?;
+        if end.last || end.next > chunk.previous {
+            let commit = chunk.seal(end)?;
+            let last = commit.last;
+            (chunk.previous, chunk.seq) = (commit.next, commit.seq + 1);
+            leader.commit(commit)?;
+            if last {
+                return Ok(Outcome::Committed);
+            }
+        }
+        if records.stop() == Stop::AtCheckpoint {
+            return Ok(Outcome::Released);
+        }
+    }
+}
+
+/// How a program runs over its partition. Rows that a whole program needs together are in one bucket
+/// of an exchange by some of its keys, so there it may run bucket by bucket. A partition that the
+/// user cut otherwise is what the SQL is meant for, as a whole.
+fn runs(mode: &TransformMode, assignment: &Assignment) -> Runs {
+    let TransformMode::Whole { keys } = mode else {
+        return Runs::ByChunk;
+    };
+    let frame = assignment.context.frame.as_ref();
+    let by_keys = match frame
+        .and_then(|frame| frame.exchange.as_ref())
+        .map(|exchange| &exchange.function)
+    {
+        Some(BucketFn::Hash { columns }) => !columns.is_empty() && columns.iter().all(|column| keys.contains(column)),
+        Some(BucketFn::KeyRange { column, .. }) => keys.contains(column),
+        None => false,
+    };
+    if by_keys { Runs::ByUnit } else { Runs::Whole }
+}
+
+/// The open chunk of an attempt.
+struct Chunk<'a> {
+    assignment: &'a Assignment,
+    io: &'a dyn StepIo,
+    seq: u32,
+    previous: u64,
+}
+
+/// A chunk whose rows have all been given to the sink.
+struct End {
+    next: u64,
+    last: bool,
+    counters: Counters,
+    records: RecordHash,
+    rejects: Vec<Reject>,
+    sink: Option<Box<dyn ChunkSink>>,
+}
+
+impl Chunk<'_> {
+    fn run(
+        &self,
+        program: &mut Program,
+        engine: &mut engine::Slot,
+        records: &mut CheckedReader<'_>,
+    ) -> Result<End, TaskError> {
+        records.begin_chunk();
+        let mut sink: Option<Box<dyn ChunkSink>> = None;
+        let mut written = 0;
+        let mut filtered = 0;
+        let mut push = |batch: RecordBatch| {
+            if batch.num_rows() == 0 {
+                return Ok(());
+            }
+            written += batch.num_rows() as u64;
+            let sink = match &mut sink {
+                Some(sink) => sink,
+                None => sink.insert(self.io.open_sink(self.assignment, self.seq, &batch.schema())?),
+            };
+            sink.write(&batch)
+        };
+        loop {
+            filtered += program.run(engine, &mut || records.next_batch(), &mut push)?.filtered;
+            if records.is_chunk_done() {
+                break;
+            }
+        }
+        // An output without rows still has a schema: its first chunk makes a file all the same.
+        if sink.is_none() && self.assignment.task.partition == 0 && self.seq == 0 {
+            sink = Some(self.io.open_sink(self.assignment, self.seq, program.output())?);
+        }
+        let taken = records.take_chunk();
+        let counters = Counters {
+            read: taken.read,
+            written,
+            filtered,
+            rejected: taken.rejects.len() as u64,
+            bytes_read: taken.bytes,
+            bytes_written: 0,
+        };
+        let must_add_up = matches!(program.mode(), TransformMode::RowWise { expands: false });
+        if must_add_up && !counters.reconciles() {
+            return Err(TaskError::new(
+                ErrorClass::Data,
+                format!(
+                    "the counts of chunk {} do not add up: {} read, {} written + {} filtered + {} rejected; \
+                     nothing of it is committed. This is a fault of Gapless: please report it with the job file",
+                    self.seq, counters.read, counters.written, counters.filtered, counters.rejected
+                ),
+            ));
+        }
+        Ok(End {
+            next: if records.is_ended() {
+                self.assignment.units.high
+            } else {
+                records.position()
+            },
+            last: records.is_ended(),
+            counters,
+            records: taken.records,
+            rejects: taken.rejects,
+            sink,
+        })
+    }
+
+    /// Makes a chunk durable: its files, its rejects, then the manifest that names them.
+    fn seal(&self, end: End) -> Result<Commit, TaskError> {
+        let files = match end.sink {
+            Some(sink) => sink.finish()?,
+            None => Vec::new(),
+        };
+        let rejects = if end.rejects.is_empty() {
+            None
+        } else {
+            Some(self.io.write_rejects(self.assignment, self.seq, &end.rejects)?)
+        };
+        let mut counters = end.counters;
+        counters.bytes_written = files.iter().map(|file| file.bytes).sum();
+        let task = &self.assignment.task;
+        let manifest = ChunkManifest {
+            run: task.run,
+            step: task.step,
+            partition: task.partition,
+            fence: self.assignment.fence,
+            seq: self.seq,
+            previous: self.previous,
+            next: end.next,
+            counters,
+            records: end.records,
+            files,
+            rejects,
+        };
+        let digest = self.io.write_manifest(self.assignment, &manifest)?;
+        Ok(Commit {
+            seq: self.seq,
+            previous: self.previous,
+            next: end.next,
+            counters,
+            records: end.records,
+            digest,
+            last: end.last,
+        })
+    }
+}
+
+impl Limits {
+    fn of_chunks(rejects: Option<u64>) -> Limits {
+        Limits {
+            bytes: CHUNK_INPUT_BYTES,
+            age: CHUNK_AGE,
+            run_rows: RUN_ROWS,
+            reject_bytes: CHUNK_REJECT_BYTES,
+            rejects,
+            now: Instant::now,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

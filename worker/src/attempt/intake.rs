@@ -1,0 +1,228 @@
+//! Taking records in: the reader's batches, less those that cannot be parsed or break a rule, until
+//! a chunk is full. The scatter and the execute stage take their records in the same way.
+
+use std::time::{Duration, Instant};
+
+use arrow::{array::RecordBatch, compute::filter_record_batch};
+use gapless_common::{
+    attempt::RecordHash,
+    error::{ErrorClass, TaskError},
+};
+
+use super::{Leader, Stop};
+use crate::{
+    engine::{Checks, Verdict},
+    source::{InputBatch, Place, Reject, SourceReader},
+};
+
+/// When a chunk is full, and when there are too many rejects.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub bytes: u64,
+    pub age: Duration,
+    /// Rows after which a run ends at the next unit, where it may ([`Runs::ByUnit`]).
+    pub run_rows: u64,
+    /// Rejected records held until the chunk is committed, in bytes.
+    pub reject_bytes: usize,
+    /// Rejected records over the step; an attempt that has more on its own need not go on.
+    pub rejects: Option<u64>,
+    pub now: fn() -> Instant,
+}
+
+/// How a program is run over a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// Each chunk is a run: rows do not depend on each other.
+    ByChunk,
+    /// A run takes whole units of the range, and a chunk whole runs: rows that belong together are
+    /// in one unit.
+    ByUnit,
+    /// The rest of the range is one run and one chunk.
+    Whole,
+}
+
+/// What a chunk took from the source.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// Records, rejected ones included.
+    pub read: u64,
+    pub bytes: u64,
+    pub records: RecordHash,
+    pub rejects: Vec<Reject>,
+}
+
+/// Reads records, checks them, and tells when a chunk is full.
+pub struct CheckedReader<'a> {
+    reader: &'a mut dyn SourceReader,
+    checks: &'a Checks,
+    leader: &'a dyn Leader,
+    limits: Limits,
+    taken: Taken,
+    reject_bytes: usize,
+    /// Rejects of this attempt, all chunks.
+    rejected: u64,
+    began: Instant,
+    runs: Runs,
+    /// Rows that the open run was given.
+    run_rows: u64,
+    ended: bool,
+    stop: Stop,
+}
+
+impl<'a> CheckedReader<'a> {
+    pub fn new(
+        reader: &'a mut dyn SourceReader,
+        checks: &'a Checks,
+        leader: &'a dyn Leader,
+        limits: Limits,
+        runs: Runs,
+    ) -> CheckedReader<'a> {
+        CheckedReader {
+            reader,
+            checks,
+            leader,
+            limits,
+            taken: Taken::default(),
+            reject_bytes: 0,
+            rejected: 0,
+            began: (limits.now)(),
+            runs,
+            run_rows: 0,
+            ended: false,
+            stop: Stop::No,
+        }
+    }
+
+    /// Starts a chunk.
+    pub fn begin_chunk(&mut self) {
+        self.began = (self.limits.now)();
+    }
+
+    /// What the open chunk has taken; a new one begins.
+    pub fn take_chunk(&mut self) -> Taken {
+        self.reject_bytes = 0;
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Whether the open chunk takes no more: it is full or the range has ended. Else only a run has
+    /// ended when [`Self::next_batch`] gave `None`.
+    pub fn is_chunk_done(&self) -> bool {
+        self.ended || self.is_full()
+    }
+
+    /// Whether the range is read to its end.
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    pub fn position(&self) -> u64 {
+        self.reader.position()
+    }
+
+    /// What the leader last asked for.
+    pub fn stop(&self) -> Stop {
+        self.stop
+    }
+
+    /// The next records that go on, or `None` when the run, the chunk or the range has ended.
+    pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, TaskError> {
+        while !self.is_chunk_done() && !self.is_run_done() {
+            let read = self.reader.next_batch()?;
+            self.take_intake()?;
+            self.report()?;
+            let Some(input) = read else {
+                self.ended = true;
+                break;
+            };
+            let batch = self.judge(input)?;
+            if batch.num_rows() > 0 {
+                self.run_rows += batch.num_rows() as u64;
+                return Ok(Some(batch));
+            }
+        }
+        self.run_rows = 0;
+        Ok(None)
+    }
+
+    fn is_run_done(&self) -> bool {
+        self.runs == Runs::ByUnit && self.run_rows >= self.limits.run_rows && self.reader.may_stop()
+    }
+
+    fn is_full(&self) -> bool {
+        if self.runs == Runs::Whole || !self.reader.may_stop() {
+            return false;
+        }
+        // A chunk takes at least something, or an attempt could go on for ever without a step.
+        if self.taken.read == 0 && self.taken.bytes == 0 {
+            return self.stop == Stop::AtCheckpoint;
+        }
+        self.stop == Stop::AtCheckpoint
+            || self.taken.bytes >= self.limits.bytes
+            || self.reject_bytes >= self.limits.reject_bytes
+            || (self.limits.now)().duration_since(self.began) >= self.limits.age
+    }
+
+    fn take_intake(&mut self) -> Result<(), TaskError> {
+        let intake = self.reader.take_intake();
+        self.taken.read += intake.read;
+        self.taken.bytes += intake.bytes;
+        self.taken.records += intake.records;
+        intake.rejects.into_iter().try_for_each(|reject| self.reject(reject))
+    }
+
+    fn report(&mut self) -> Result<(), TaskError> {
+        self.stop = self.leader.progress(self.reader.position(), self.taken.read);
+        if self.stop == Stop::Now {
+            return Err(TaskError::new(
+                ErrorClass::Cancelled,
+                "the leader asked this attempt to give up",
+            ));
+        }
+        Ok(())
+    }
+
+    fn judge(&mut self, input: InputBatch) -> Result<RecordBatch, TaskError> {
+        match self.checks.judge(&input.batch)? {
+            Verdict::Right => Ok(input.batch),
+            Verdict::Broken { keep, broken } => {
+                for broken in broken {
+                    self.reject(Reject {
+                        place: input.origin.locate(broken.row),
+                        rule: broken.rule,
+                        reason: broken.reason,
+                    })?;
+                }
+                filter_record_batch(&input.batch, &keep)
+                    .map_err(|error| TaskError::new(ErrorClass::Data, format!("rejecting records failed: {error}")))
+            }
+        }
+    }
+
+    fn reject(&mut self, reject: Reject) -> Result<(), TaskError> {
+        self.rejected += 1;
+        if let Some(limit) = self.limits.rejects
+            && self.rejected > limit
+        {
+            return Err(TaskError::new(
+                ErrorClass::Data,
+                format!(
+                    "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
+                    show(&reject.place),
+                    reject.rule,
+                    reject.reason
+                ),
+            ));
+        }
+        self.reject_bytes += reject.place.raw.len() + reject.reason.len() + size_of::<Reject>();
+        self.taken.rejects.push(reject);
+        Ok(())
+    }
+}
+
+fn show(place: &Place) -> String {
+    match (place.line, place.row) {
+        (Some(line), _) => format!("{}, line {line}", place.file),
+        (None, Some(row)) => format!("{}, row {row}", place.file),
+        (None, None) => place.file.clone(),
+    }
+}

@@ -1,0 +1,150 @@
+//! What a step's SQL and checks are, told from their text and the columns they read: no data.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
+
+use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::{
+    datasource::empty::EmptyTable,
+    execution::SessionState,
+    logical_expr::LogicalPlan,
+    sql::{parser::Statement, sqlparser::ast},
+};
+use futures::FutureExt;
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    job::Check,
+    plan::{TransformFacts, TransformMode},
+};
+
+use super::{Checks, INPUT, classify, errors, session};
+
+/// What [`analyse`] found.
+#[derive(Clone, Debug)]
+pub struct Analysis {
+    /// The columns that the step gives to its sink.
+    pub output: SchemaRef,
+    pub transform: TransformFacts,
+    /// The input columns that the SQL and the checks read, in the order of the input. A source need
+    /// not make the others.
+    pub columns: Vec<String>,
+}
+
+/// Plans `sql` over a table `input` and `lookups`, and checks the rules.
+///
+/// `now_micros` is the run's time in microseconds since the epoch, the value of `now()`.
+///
+/// Errors: `Config`, naming what is unknown or not allowed and what is near it.
+pub fn analyse(
+    sql: Option<&str>,
+    input: SchemaRef,
+    lookups: &[(String, SchemaRef)],
+    checks: &[Check],
+    now_micros: i64,
+) -> Result<Analysis, TaskError> {
+    let all = || {
+        input
+            .fields()
+            .iter()
+            .map(|field| field.name().clone())
+            .collect::<Vec<_>>()
+    };
+    let rules = Checks::compile(checks, &input, now_micros)?;
+    let Some(sql) = sql else {
+        return Ok(Analysis {
+            output: input.clone(),
+            transform: TransformFacts {
+                mode: TransformMode::RowWise { expands: false },
+                reason: "without SQL each record goes on as it is".to_string(),
+            },
+            columns: all(),
+        });
+    };
+    let state = session::open(now_micros, None)?;
+    session::register(&state, INPUT, Arc::new(EmptyTable::new(input.clone())))?;
+    for (name, schema) in lookups {
+        session::register(&state, name, Arc::new(EmptyTable::new(schema.clone())))?;
+    }
+    let plan = plan_query(&state, sql)?;
+    let planning = |error| errors::planning("the SQL", &error);
+    let transform = classify::classify(&plan.optimized, &all()).map_err(planning)?;
+    let mut read = columns_read(&plan.optimized).map_err(planning)?;
+    read.extend(rules.columns());
+    Ok(Analysis {
+        output: plan.output,
+        transform,
+        columns: all()
+            .into_iter()
+            .enumerate()
+            .filter(|(index, _)| read.contains(index))
+            .map(|(_, name)| name)
+            .collect(),
+    })
+}
+
+/// A query, planned and optimized.
+pub(super) struct Query {
+    pub optimized: LogicalPlan,
+    pub output: SchemaRef,
+}
+
+/// Parses one query and plans it. Anything that is not a query is refused.
+pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, TaskError> {
+    let planning = |error| errors::planning("the SQL", &error);
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state.sql_to_statement(sql, &dialect).map_err(planning)?;
+    let is_query =
+        matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
+    if !is_query {
+        return Err(TaskError::new(
+            ErrorClass::Config,
+            format!("the SQL: a step's SQL is one query (SELECT … FROM {INPUT}), not another statement"),
+        ));
+    }
+    let plan = ready(state.statement_to_plan(statement), "the SQL")?.map_err(planning)?;
+    let output = output_schema(&plan)?;
+    let optimized = state.optimize(&plan).map_err(planning)?;
+    Ok(Query { optimized, output })
+}
+
+/// Planning over tables in memory never waits.
+pub(super) fn ready<T>(future: impl Future<Output = T>, place: &str) -> Result<T, TaskError> {
+    future.now_or_never().ok_or_else(|| {
+        TaskError::new(
+            ErrorClass::Config,
+            format!("{place}: planning would have to wait for something"),
+        )
+    })
+}
+
+fn output_schema(plan: &LogicalPlan) -> Result<SchemaRef, TaskError> {
+    let schema: &Schema = plan.schema().as_arrow();
+    let mut names = HashSet::new();
+    for field in schema.fields() {
+        if !names.insert(field.name()) {
+            return Err(TaskError::new(
+                ErrorClass::Config,
+                format!("the SQL: {}", errors::duplicate(field.name())),
+            ));
+        }
+    }
+    Ok(Arc::new(schema.clone()))
+}
+
+fn columns_read(plan: &LogicalPlan) -> datafusion::common::Result<BTreeSet<usize>> {
+    let mut read = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && scan.table_name.table() == INPUT
+        {
+            match &scan.projection {
+                Some(columns) => read.extend(columns.iter().copied()),
+                None => read.extend(0..scan.source.schema().fields().len()),
+            }
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    Ok(read)
+}

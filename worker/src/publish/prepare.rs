@@ -1,0 +1,204 @@
+//! Prepare: everything about the output that can be found wrong before any work is done.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use gapless_common::{
+    attempt::Fence,
+    error::{ErrorClass, TaskError},
+    ids::Stage,
+    job::{Exists, FileSink, Sink},
+    manifest::VerdictKind,
+};
+
+use super::{
+    Preparation, exists_mode, is_own,
+    verdict::{generations, verdicts_from},
+};
+use crate::{
+    attempt::StepContext,
+    sink::Format,
+    storage::{Created, StepFolders, create_once, exchange_folders, io_error, list_folder, remove_tree, sync_folder},
+};
+
+/// Below this a file system is as good as full: no chunk fits.
+const LEAST_FREE_BYTES: u64 = 64 << 20;
+
+/// Checks the output and makes the folders of this step. Doing it again changes nothing.
+///
+/// Errors: `Config` with the remedy where the output cannot be what the job asks for, `Resource`
+/// where there is no room.
+pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskError> {
+    let folders = StepFolders::of(context)?;
+    let output = folders.output().display().to_string();
+    let known = generations(&folders)?;
+    // Its own record: the step is settled, and nothing of it may be staged again.
+    if let Some(own) = verdicts_from(&folders, 0)?
+        .into_iter()
+        .find(|verdict| is_own(verdict, context))
+    {
+        return Ok(Preparation {
+            generation: own.generation,
+            output,
+        });
+    }
+    if let Sink::Csv(file) | Sink::Parquet(file) = &context.step().sink {
+        check_columns(context, file)?;
+    }
+    make_all(parent_of(folders.output()))?;
+    check_output(context, &folders)?;
+    for path in [
+        folders.published(),
+        folders.data(),
+        folders.rejects(),
+        folders.manifests(Stage::Execute),
+        folders.manifests(Stage::Scatter),
+        folders.exchange(),
+    ] {
+        make_all(&path)?;
+    }
+    for path in [
+        folders.control(),
+        parent_of(folders.staged()),
+        folders.staged(),
+        parent_of(folders.output()),
+    ] {
+        sync_folder(path)?;
+    }
+    check_room(folders.staged())?;
+    check_room(folders.scratch())?;
+    probe(&folders, fence, exists_mode(context))?;
+    Ok(Preparation {
+        generation: known.last().copied().unwrap_or(0) + 1,
+        output,
+    })
+}
+
+fn check_columns(context: &StepContext, file: &FileSink) -> Result<(), TaskError> {
+    Format::of(&context.step().sink)?;
+    let Some(frame) = &context.frame else { return Ok(()) };
+    let names: Vec<&str> = frame.facts.output.iter().map(|column| column.name.as_str()).collect();
+    let added = file.partition_column.as_deref();
+    let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
+    if let Some(name) = added.filter(|name| names.contains(name)) {
+        return config(format!(
+            "partition_column: the output has a column {name} already; choose another name"
+        ));
+    }
+    for name in &file.partition_by {
+        if !names.contains(&name.as_str()) && added != Some(name.as_str()) {
+            return config(format!(
+                "partition_by: no column {name} in the output; there are {}",
+                names.join(", ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the output may become what the job asks for.
+fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), TaskError> {
+    let output = folders.output();
+    let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
+    let exists = exists_mode(context);
+    match fs::metadata(output) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error("look at", output, &error)),
+        Ok(meta) if !meta.is_dir() => {
+            return config(format!(
+                "{} is a file; a sink's path is a folder: move it away",
+                output.display()
+            ));
+        }
+        Ok(meta) => {
+            let parent = parent_of(output);
+            let around = fs::metadata(parent).map_err(|error| io_error("look at", parent, &error))?;
+            if meta.dev() != around.dev() {
+                return config(format!(
+                    "{} is a mount point, which cannot be exchanged in one step; choose a folder below it",
+                    output.display()
+                ));
+            }
+            if exists == Exists::Fail && !list_folder(output)?.is_empty() {
+                return config(format!(
+                    "{} exists and is not empty; move it away, choose another path, or write `exists: replace` or \
+                     `exists: append`",
+                    output.display()
+                ));
+            }
+        }
+    }
+    if exists == Exists::Fail
+        && let Some(last) = generations(folders)?.last()
+        && let Some(verdict) = verdicts_from(folders, *last)?.pop()
+        && verdict.verdict == VerdictKind::Committed
+        && folders
+            .staged()
+            .with_file_name(format!("{}-{}", verdict.run, verdict.step))
+            .exists()
+    {
+        return config(format!(
+            "run {} is publishing to {}; let it end (submit its job again if it was stopped), or choose another path",
+            verdict.run,
+            output.display()
+        ));
+    }
+    Ok(())
+}
+
+fn make_all(path: &Path) -> Result<(), TaskError> {
+    fs::create_dir_all(path).map_err(|error| io_error("create the folder", path, &error))
+}
+
+fn check_room(path: &Path) -> Result<(), TaskError> {
+    let stat =
+        rustix::fs::statvfs(path).map_err(|error| io_error("look at the file system of", path, &error.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    // File systems without a table of inodes report none at all.
+    let inodes = stat.f_files == 0 || stat.f_favail > 0;
+    if free < LEAST_FREE_BYTES || !inodes {
+        let what = if inodes {
+            format!("{} MiB", free >> 20)
+        } else {
+            "no inodes".to_string()
+        };
+        return Err(TaskError::new(
+            ErrorClass::Resource,
+            format!(
+                "{}: {what} left on this file system; free some, then the run goes on",
+                path.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Tries what publishing stands on: a name that is created once, and two folders exchanged in one step.
+fn probe(folders: &StepFolders, fence: Fence, exists: Exists) -> Result<(), TaskError> {
+    let place = folders.staged().join(format!("probe-{}", fence.id));
+    remove_tree(&place)?;
+    make_all(&place)?;
+    let record = place.join("record");
+    let first = create_once(&record, "1", b"1")?;
+    let second = fs::hard_link(place.join("record"), &record);
+    let refused = matches!(&second, Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists);
+    if first != Created::Created || !refused {
+        return Err(TaskError::new(
+            ErrorClass::Config,
+            format!(
+                "the file system of {} does not create names once (link(2)); choose another",
+                place.display()
+            ),
+        ));
+    }
+    if exists == Exists::Replace {
+        let (one, other) = (place.join("one"), place.join("other"));
+        make_all(&one)?;
+        make_all(&other)?;
+        exchange_folders(&one, &other)?;
+    }
+    remove_tree(&place)
+}
+
+pub(super) fn parent_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}

@@ -1,0 +1,431 @@
+//! Reconciling: do the manifests of the committed chunks, and the counters that the leader has
+//! recorded, tell one story without a hole? Then the certificate is written from it.
+
+use gapless_common::{
+    attempt::{Counters, RecordHash, Segment},
+    certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
+    error::{ErrorClass, TaskError},
+    ids::Stage,
+    job::Sink,
+    manifest::{ChunkManifest, DataFile},
+    plan::{StepFrame, TransformMode},
+    range::UnitRange,
+};
+
+use super::{Committed, Sealed};
+use crate::{
+    attempt::{CommittedPartition, StepContext},
+    storage::{ChunkName, StepFolders, read_if_present},
+};
+
+/// What is to be published, and its proof.
+pub(super) struct Accounts {
+    pub files: Vec<DataFile>,
+    /// Rows written, also by a sink that keeps none.
+    pub rows: u64,
+    /// With the name of the chunk each belongs to.
+    pub rejects: Vec<(ChunkName, DataFile)>,
+    pub certificate: Certificate,
+}
+
+fn data_error(message: String) -> TaskError {
+    TaskError::new(ErrorClass::Data, message)
+}
+
+/// Reads exactly the committed manifests and checks that everything adds up.
+///
+/// Errors: `Data` in words, naming stage, partition and figures; then nothing is published.
+pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
+    let Sealed { context, committed, .. } = *sealed;
+    let folders = StepFolders::of(context)?;
+    let frame = frame(context)?;
+    let scatter = read_stage(context, &folders, Stage::Scatter, committed.scatter)?;
+    let execute = read_stage(context, &folders, Stage::Execute, committed.execute)?;
+    let merged = read_stage(context, &folders, Stage::Merge, committed.merge)?;
+
+    let source = if frame.exchange.is_some() {
+        committed.scatter
+    } else {
+        committed.execute
+    };
+    tiles("source", source, frame.facts.domain)?;
+    if let Some(exchange) = &frame.exchange {
+        let all = UnitRange::new(0, u64::from(exchange.buckets));
+        tiles("exchange", committed.execute, all)?;
+    }
+    check_counts(context, frame, committed)?;
+    let exchange = match frame.exchange {
+        Some(_) => exchange_proofs(sealed)?,
+        None => Vec::new(),
+    };
+
+    let mut files: Vec<DataFile> = if frame.merge.is_some() { &merged } else { &execute }
+        .iter()
+        .flat_map(|(_, m)| m.files.clone())
+        .collect();
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    let written = total(committed.execute).written;
+    if !matches!(context.step().sink, Sink::Discard) && rows != written {
+        return Err(data_error(format!(
+            "the output does not add up: the partitions wrote {written} rows, its files hold {rows}; nothing is published"
+        )));
+    }
+    if rows > 0 {
+        // An empty file only lends its schema to an output without rows.
+        files.retain(|file| file.rows > 0);
+    }
+    let rejects = scatter
+        .iter()
+        .chain(&execute)
+        .filter_map(|(name, m)| Some((*name, m.rejects.clone()?)))
+        .collect();
+    Ok(Accounts {
+        files,
+        rows: written,
+        rejects,
+        certificate: certificate(context, frame, committed, exchange),
+    })
+}
+
+pub(super) fn frame(context: &StepContext) -> Result<&StepFrame, TaskError> {
+    context.frame.as_ref().ok_or_else(|| {
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("the plan of step {} is not known here yet", context.step().name),
+        )
+    })
+}
+
+/// The certificate's totals of the source: records read, and their fingerprint.
+pub(super) fn source_totals(frame: &StepFrame, committed: Committed<'_>) -> (u64, RecordHash) {
+    let source = if frame.exchange.is_some() {
+        committed.scatter
+    } else {
+        committed.execute
+    };
+    let mut records = RecordHash::default();
+    source.iter().for_each(|partition| records += partition.records);
+    (total(source).read, records)
+}
+
+pub(super) fn total(partitions: &[CommittedPartition]) -> Counters {
+    let mut sum = Counters::default();
+    partitions.iter().for_each(|partition| sum += partition.counters);
+    sum
+}
+
+/// The manifests of a stage in (partition, sequence) order, each checked against its neighbours and
+/// the leader's sums.
+pub(super) fn read_stage(
+    context: &StepContext,
+    folders: &StepFolders,
+    stage: Stage,
+    partitions: &[CommittedPartition],
+) -> Result<Vec<(ChunkName, ChunkManifest)>, TaskError> {
+    let mut partitions: Vec<&CommittedPartition> = partitions.iter().collect();
+    partitions.sort_unstable_by_key(|partition| partition.partition);
+    let mut manifests = Vec::new();
+    for partition in partitions {
+        manifests.extend(read_partition(context, folders, stage, partition)?);
+    }
+    Ok(manifests)
+}
+
+fn read_partition(
+    context: &StepContext,
+    folders: &StepFolders,
+    stage: Stage,
+    partition: &CommittedPartition,
+) -> Result<Vec<(ChunkName, ChunkManifest)>, TaskError> {
+    let place = format!("partition {} of stage {stage}", partition.partition);
+    if partition.position != partition.units.high || partition.segments.is_empty() {
+        return Err(data_error(format!(
+            "{place} is not complete: committed up to {} of {}; nothing is published",
+            partition.position, partition.units
+        )));
+    }
+    let names = chunk_names(stage, partition).map_err(|seq| {
+        data_error(format!(
+            "{place}: no attempt is recorded for commit {seq}; nothing is published"
+        ))
+    })?;
+    let discards = matches!(context.step().sink, Sink::Discard);
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let path = folders.manifest_file(name);
+        let Some(content) = read_if_present(&path)? else {
+            if discards {
+                continue;
+            }
+            return Err(data_error(format!(
+                "{place}: the manifest {} is missing; nothing is published",
+                path.display()
+            )));
+        };
+        let manifest: ChunkManifest = serde_json::from_slice(&content)
+            .map_err(|error| data_error(format!("{place}: the manifest {} is damaged: {error}", path.display())))?;
+        check_manifest(context, name, &manifest, discards)
+            .map_err(|what| data_error(format!("{place}: the manifest {} {what}", path.display())))?;
+        found.push((name, manifest));
+    }
+    check_chain(&place, partition, &found, discards)?;
+    Ok(found)
+}
+
+/// The chunks of a partition, or the first sequence number that no segment covers.
+fn chunk_names(stage: Stage, partition: &CommittedPartition) -> Result<Vec<ChunkName>, u32> {
+    let mut names = Vec::new();
+    let mut next = 0;
+    for &Segment {
+        attempt,
+        first_seq,
+        next_seq,
+    } in &partition.segments
+    {
+        if first_seq != next {
+            return Err(next);
+        }
+        names.extend((first_seq..next_seq).map(|seq| ChunkName {
+            stage,
+            partition: partition.partition,
+            attempt,
+            seq,
+        }));
+        next = next_seq;
+    }
+    Ok(names)
+}
+
+fn check_manifest(
+    context: &StepContext,
+    name: ChunkName,
+    manifest: &ChunkManifest,
+    discards: bool,
+) -> Result<(), String> {
+    let is = (
+        manifest.run,
+        manifest.step,
+        manifest.partition,
+        manifest.fence.id,
+        manifest.seq,
+    );
+    if is != (context.run, context.step_no, name.partition, name.attempt, name.seq) {
+        return Err("belongs to another chunk".into());
+    }
+    let rows: u64 = manifest.files.iter().map(|file| file.rows).sum();
+    if name.stage != Stage::Scatter && !discards && rows != manifest.counters.written {
+        return Err(format!(
+            "lists files of {rows} rows for {} rows written",
+            manifest.counters.written
+        ));
+    }
+    let rejected = manifest.rejects.as_ref().map_or(0, |file| file.rows);
+    if rejected != manifest.counters.rejected {
+        return Err(format!(
+            "keeps {rejected} of {} rejected records",
+            manifest.counters.rejected
+        ));
+    }
+    Ok(())
+}
+
+/// Each chunk begins where the one before ended, and together they are what the leader recorded.
+fn check_chain(
+    place: &str,
+    partition: &CommittedPartition,
+    chunks: &[(ChunkName, ChunkManifest)],
+    discards: bool,
+) -> Result<(), TaskError> {
+    let mut counters = Counters::default();
+    let mut records = RecordHash::default();
+    let mut position = partition.units.low;
+    for (name, manifest) in chunks {
+        if !discards && manifest.previous != position {
+            return Err(data_error(format!(
+                "{place}: commit {} begins at {} where the one before ended at {position}; nothing is published",
+                name.seq, manifest.previous
+            )));
+        }
+        position = manifest.next;
+        counters += manifest.counters;
+        records += manifest.records;
+    }
+    if discards {
+        // Chunks that kept nothing have no manifest; those that rejected something must have one.
+        if counters.rejected != partition.counters.rejected {
+            return Err(data_error(format!(
+                "{place}: {} records were rejected, {} are kept; nothing is published",
+                partition.counters.rejected, counters.rejected
+            )));
+        }
+        return Ok(());
+    }
+    if position != partition.units.high {
+        return Err(data_error(format!(
+            "{place}: its commits end at {position} of {}; nothing is published",
+            partition.units
+        )));
+    }
+    if counters != partition.counters || records != partition.records {
+        return Err(data_error(format!(
+            "{place}: its manifests say {counters:?} ({records}), the coordinator recorded {:?} ({}); nothing is published",
+            partition.counters, partition.records
+        )));
+    }
+    Ok(())
+}
+
+/// The partitions of a stage cover its domain without gap or overlap.
+fn tiles(what: &str, partitions: &[CommittedPartition], domain: UnitRange) -> Result<(), TaskError> {
+    let mut ranges: Vec<UnitRange> = partitions.iter().map(|partition| partition.units).collect();
+    ranges.sort_unstable();
+    let mut end = domain.low;
+    for range in ranges {
+        if range.low != end {
+            let kind = if range.low > end {
+                "nothing covers"
+            } else {
+                "two partitions cover"
+            };
+            let hole = UnitRange::new(end.min(range.low), end.max(range.low));
+            return Err(data_error(format!(
+                "the {what} is not covered once: {kind} {hole}; nothing is published"
+            )));
+        }
+        end = range.high;
+    }
+    if end != domain.high {
+        return Err(data_error(format!(
+            "the {what} is not covered: nothing covers {end} to {}; nothing is published",
+            domain.high
+        )));
+    }
+    Ok(())
+}
+
+fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'_>) -> Result<(), TaskError> {
+    let check = |stage: Stage, partition: &CommittedPartition| {
+        let Counters {
+            read,
+            written,
+            filtered,
+            rejected,
+            ..
+        } = partition.counters;
+        if partition.counters.reconciles() {
+            return Ok(());
+        }
+        Err(data_error(format!(
+            "partition {} of stage {stage} does not add up: {read} read, but {written} written, {filtered} filtered \
+             and {rejected} rejected; nothing is published",
+            partition.partition
+        )))
+    };
+    committed
+        .scatter
+        .iter()
+        .try_for_each(|partition| check(Stage::Scatter, partition))?;
+    if must_reconcile(frame) {
+        committed
+            .execute
+            .iter()
+            .try_for_each(|partition| check(Stage::Execute, partition))?;
+    }
+    if frame.exchange.is_some() {
+        let (scattered, read) = (total(committed.scatter).written, total(committed.execute).read);
+        if scattered != read {
+            return Err(data_error(format!(
+                "the exchange does not add up: {scattered} records went in, {read} came out; nothing is published"
+            )));
+        }
+    }
+    let expected = frame.merge.map_or(0, |files| files as usize);
+    if committed.merge.len() != expected || committed.execute.len() != frame.execute_partitions as usize {
+        return Err(data_error(format!(
+            "step {} is planned as {} partitions merged by {expected} tasks; {} and {} are committed; nothing is published",
+            context.step().name,
+            frame.execute_partitions,
+            committed.execute.len(),
+            committed.merge.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Each range of buckets gave what was scattered into it, by count and by fingerprint.
+fn exchange_proofs(sealed: &Sealed<'_>) -> Result<Vec<ExchangeProof>, TaskError> {
+    let prove = |partition: &CommittedPartition| {
+        let (scattered_rows, scattered) = (sealed.scattered)(partition.units)?;
+        let proof = ExchangeProof {
+            partition: partition.partition,
+            units: partition.units,
+            scattered_rows,
+            read_rows: partition.counters.read,
+            scattered,
+            read: partition.records,
+        };
+        if (proof.scattered_rows, proof.scattered) != (proof.read_rows, proof.read) {
+            return Err(data_error(format!(
+                "the exchange does not add up: {scattered_rows} records ({scattered}) went into buckets {} of \
+                 partition {}, which read {} ({}); nothing is published",
+                proof.units, proof.partition, proof.read_rows, proof.read
+            )));
+        }
+        Ok(proof)
+    };
+    sealed.committed.execute.iter().map(prove).collect()
+}
+
+fn must_reconcile(frame: &StepFrame) -> bool {
+    matches!(frame.facts.transform.mode, TransformMode::RowWise { expands: false })
+}
+
+fn certificate(
+    context: &StepContext,
+    frame: &StepFrame,
+    committed: Committed<'_>,
+    exchange: Vec<ExchangeProof>,
+) -> Certificate {
+    let exchanged = frame.exchange.is_some();
+    let source = if exchanged {
+        committed.scatter
+    } else {
+        committed.execute
+    };
+    let mut counters = total(committed.execute);
+    if exchanged {
+        let scatter = total(committed.scatter);
+        counters.read = scatter.read;
+        counters.bytes_read = scatter.bytes_read;
+        counters.filtered += scatter.filtered;
+        counters.rejected += scatter.rejected;
+    }
+    let range = |partition: &CommittedPartition| RangeProof {
+        partition: partition.partition,
+        units: partition.units,
+        read: partition.counters.read,
+        records: partition.records,
+    };
+    Certificate {
+        version: Certificate::VERSION,
+        job: context.job.name.clone(),
+        run: context.run,
+        step: context.step_no,
+        step_name: context.step().name.clone(),
+        strength: Strength::Proved,
+        reading: Reading {
+            job: context.job.clone(),
+            base_dir: context.base_dir.display().to_string(),
+            unit: frame.facts.unit,
+            columns: frame.facts.columns.clone(),
+            read_columns: frame.facts.read_columns.clone(),
+        },
+        files: frame.facts.files.clone(),
+        domain: frame.facts.domain,
+        ranges: source.iter().map(range).collect(),
+        exchange,
+        counters,
+        records: source_totals(frame, committed).1,
+        reconciled: must_reconcile(frame).then_some(true),
+    }
+}

@@ -1,0 +1,101 @@
+//! The two file formats behind one door: a file that takes batches and is then closed.
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    job::{Compression, FileSink, Sink},
+};
+
+use super::{csv::CsvFile, csv::CsvStyle, parquet::ParquetFile};
+use crate::storage::DurableFile;
+
+/// How the files of a sink are written.
+#[derive(Clone, Debug)]
+pub(crate) enum Format {
+    Parquet(Compression),
+    Csv(CsvStyle),
+}
+
+impl Format {
+    /// `None` for a sink that keeps nothing. Errors: `Config` for a compression the format lacks.
+    pub fn of(sink: &Sink) -> Result<Option<(Format, &FileSink)>, TaskError> {
+        Ok(match sink {
+            Sink::Parquet(file) => Some((Format::Parquet(file.compression), file)),
+            Sink::Csv(file) => Some((Format::Csv(CsvStyle::of(file)?), file)),
+            Sink::Discard => None,
+        })
+    }
+
+    pub fn extension(&self) -> &'static str {
+        match self {
+            Format::Parquet(_) => "parquet",
+            Format::Csv(style) => match style.compression {
+                Compression::Gzip => "csv.gz",
+                Compression::Zstd => "csv.zst",
+                _ => "csv",
+            },
+        }
+    }
+
+    /// Begins a file of this schema. `first` is what will be written first, from which the writer
+    /// learns how long texts are.
+    pub fn begin(
+        &self,
+        file: DurableFile,
+        schema: SchemaRef,
+        first: Option<&RecordBatch>,
+    ) -> Result<FormatFile, TaskError> {
+        Ok(match self {
+            Format::Parquet(compression) => {
+                FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first)?))
+            }
+            Format::Csv(style) => FormatFile::Csv(Box::new(CsvFile::begin(file, schema, style.clone())?)),
+        })
+    }
+}
+
+/// An open file of either format.
+pub(crate) enum FormatFile {
+    Parquet(Box<ParquetFile>),
+    Csv(Box<CsvFile>),
+}
+
+impl FormatFile {
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        match self {
+            FormatFile::Parquet(file) => file.write(batch),
+            FormatFile::Csv(file) => file.write(batch),
+        }
+    }
+
+    /// Bytes that wait in memory.
+    pub fn buffered(&self) -> usize {
+        match self {
+            FormatFile::Parquet(file) => file.buffered(),
+            FormatFile::Csv(file) => file.buffered(),
+        }
+    }
+
+    /// Gives the memory back: ends the row group, or writes the buffer out.
+    pub fn relieve(&mut self) -> Result<(), TaskError> {
+        match self {
+            FormatFile::Parquet(file) => file.end_row_group(),
+            FormatFile::Csv(file) => file.write_out(),
+        }
+    }
+
+    pub fn close(self) -> Result<DurableFile, TaskError> {
+        match self {
+            FormatFile::Parquet(file) => file.close(),
+            FormatFile::Csv(file) => file.close(),
+        }
+    }
+}
+
+/// A batch that is not what the sink was opened for: a fault of ours, told rather than written.
+pub(super) fn wrong_batch(error: &arrow::error::ArrowError) -> TaskError {
+    TaskError::new(
+        ErrorClass::Config,
+        format!("the sink was given rows of another shape than planned: {error}"),
+    )
+}

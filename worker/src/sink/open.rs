@@ -1,0 +1,191 @@
+//! Opening the sink of one chunk.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{ArrayRef, Int32Array, RecordBatch},
+    datatypes::{DataType, Field, Schema, SchemaRef},
+};
+use gapless_common::{
+    attempt::Fence,
+    error::{ErrorClass, TaskError},
+    ids::{PartitionNo, Stage},
+    job::{FileSink, Sink},
+};
+
+use super::{
+    ChunkSink, SealedChunk,
+    format::{Format, wrong_batch},
+    hive::HiveSink,
+    plain::{DiscardSink, PlainSink, Staging},
+    text::check_type,
+};
+use crate::{
+    attempt::StepContext,
+    storage::{ChunkName, StepFolders},
+};
+
+/// Where one chunk puts its files, rejects and manifest.
+#[derive(Clone, Debug)]
+pub struct ChunkTarget {
+    pub(super) folders: StepFolders,
+    pub(super) chunk: ChunkName,
+    pub(super) discards: bool,
+}
+
+impl ChunkTarget {
+    pub fn new(
+        context: &StepContext,
+        stage: Stage,
+        partition: PartitionNo,
+        fence: Fence,
+        seq: u32,
+    ) -> Result<Self, TaskError> {
+        Ok(Self {
+            folders: StepFolders::of(context)?,
+            chunk: ChunkName {
+                stage,
+                partition,
+                attempt: fence.id,
+                seq,
+            },
+            discards: matches!(context.step().sink, Sink::Discard),
+        })
+    }
+
+    /// The target of a chunk that keeps its files in `folders`.
+    pub fn at(folders: StepFolders, chunk: ChunkName) -> Self {
+        Self {
+            folders,
+            chunk,
+            discards: false,
+        }
+    }
+
+    pub fn folders(&self) -> &StepFolders {
+        &self.folders
+    }
+
+    pub fn chunk(&self) -> ChunkName {
+        self.chunk
+    }
+
+    pub(crate) fn staging(&self, format: Format) -> Staging {
+        Staging::new(self.folders.clone(), self.chunk, format)
+    }
+}
+
+/// Opens the sink of a chunk of an execute partition. `output` is the schema of the transform's
+/// rows; the sink adds and removes what its options ask for.
+///
+/// Call it for every chunk, also for one without rows: the first chunk of partition 0 leaves an
+/// empty file then, so that an empty output still has its schema.
+pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Result<Box<dyn ChunkSink>, TaskError> {
+    let Some((format, file)) = Format::of(sink)? else {
+        return Ok(Box::new(DiscardSink));
+    };
+    check_sink(sink, output)?;
+    let numbered = with_partition_number(file, output);
+    let staging = target.staging(format);
+    let inner: Box<dyn ChunkSink> = if file.partition_by.is_empty() {
+        let first = target.chunk.partition == 0 && target.chunk.seq == 0;
+        Box::new(PlainSink::new(staging, numbered.clone(), first))
+    } else {
+        Box::new(HiveSink::new(staging, &numbered, &file.partition_by)?)
+    };
+    Ok(match file.partition_column {
+        Some(_) => Box::new(NumberedSink {
+            inner,
+            schema: numbered,
+            partition: target.chunk.partition,
+        }),
+        None => inner,
+    })
+}
+
+/// The schema of the files a sink writes; that of the transform for one that keeps nothing.
+pub fn written_schema(sink: &Sink, output: &SchemaRef) -> Result<SchemaRef, TaskError> {
+    check_sink(sink, output)?;
+    let (Sink::Csv(file) | Sink::Parquet(file)) = sink else {
+        return Ok(output.clone());
+    };
+    let numbered = with_partition_number(file, output);
+    let fields: Vec<_> = numbered
+        .fields()
+        .iter()
+        .filter(|field| !file.partition_by.contains(field.name()))
+        .cloned()
+        .collect();
+    Ok(Arc::new(Schema::new(fields)))
+}
+
+/// Checks a sink's options against the rows it will get.
+///
+/// Errors: `Config`, naming the column and what there is.
+pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
+    let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
+    let Some((format, file)) = Format::of(sink)? else {
+        return Ok(());
+    };
+    if let Some(name) = &file.partition_column
+        && output.index_of(name).is_ok()
+    {
+        return config(format!(
+            "partition_column: the output has a column {name} already; choose another name"
+        ));
+    }
+    let numbered = with_partition_number(file, output);
+    let names: Vec<&str> = numbered.fields().iter().map(|field| field.name().as_str()).collect();
+    for (number, name) in file.partition_by.iter().enumerate() {
+        let Ok(field) = numbered.field_with_name(name) else {
+            return config(format!(
+                "partition_by: no column {name} in the output; there are {}",
+                names.join(", ")
+            ));
+        };
+        check_type(name, field.data_type())?;
+        if file.partition_by[..number].contains(name) {
+            return config(format!("partition_by: {name} stands twice"));
+        }
+    }
+    if file.partition_by.len() == names.len() {
+        return config("partition_by: every column would become a folder; at least one must be left".into());
+    }
+    if let Format::Csv(_) = format {
+        for field in numbered.fields() {
+            check_type(field.name(), field.data_type())?;
+        }
+    }
+    Ok(())
+}
+
+fn with_partition_number(file: &FileSink, output: &SchemaRef) -> SchemaRef {
+    let Some(name) = &file.partition_column else {
+        return output.clone();
+    };
+    let mut fields: Vec<_> = output.fields().iter().cloned().collect();
+    fields.push(Arc::new(Field::new(name, DataType::Int32, false)));
+    Arc::new(Schema::new(fields))
+}
+
+/// Adds the partition number as a last column.
+struct NumberedSink {
+    inner: Box<dyn ChunkSink>,
+    schema: SchemaRef,
+    partition: PartitionNo,
+}
+
+impl ChunkSink for NumberedSink {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        let mut columns = batch.columns().to_vec();
+        // Partition numbers end far below 2^31.
+        let numbers: ArrayRef = Arc::new(Int32Array::from_value(self.partition as i32, batch.num_rows()));
+        columns.push(numbers);
+        let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| wrong_batch(&e))?;
+        self.inner.write(&batch)
+    }
+
+    fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError> {
+        self.inner.seal()
+    }
+}

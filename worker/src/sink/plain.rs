@@ -1,0 +1,186 @@
+//! The staging of a chunk's files, and the sinks that need no more: one file, or none.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::PathBuf,
+};
+
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
+use gapless_common::error::TaskError;
+
+use super::{
+    ChunkSink, SealedChunk,
+    format::{Format, FormatFile},
+};
+use crate::storage::{ChunkName, DurableFile, StepFolders, create_folder};
+
+/// Makes the files of one chunk in the staging folder of its step, and remembers what must be
+/// made durable.
+pub(crate) struct Staging {
+    folders: StepFolders,
+    chunk: ChunkName,
+    format: Format,
+    /// Hive folders that exist, relative.
+    made: HashSet<String>,
+    sync: BTreeSet<PathBuf>,
+    sealed: Vec<(String, u64, crate::storage::SealedFile)>,
+}
+
+impl Staging {
+    pub fn new(folders: StepFolders, chunk: ChunkName, format: Format) -> Self {
+        Self {
+            folders,
+            chunk,
+            format,
+            made: HashSet::new(),
+            sync: BTreeSet::new(),
+            sealed: Vec::new(),
+        }
+    }
+
+    pub fn format(&self) -> &Format {
+        &self.format
+    }
+
+    /// Creates the file of this chunk in `hive` (empty, or `col=value/…` without a last slash);
+    /// `further` counts the files that the chunk has made there before. Returns its final name.
+    pub fn create(&mut self, hive: &str, further: u32) -> Result<(String, DurableFile), TaskError> {
+        self.make_folders(hive)?;
+        let slash = if hive.is_empty() { "" } else { "/" };
+        let more = if further == 0 {
+            String::new()
+        } else {
+            format!("-f{further}")
+        };
+        let rel = format!("{hive}{slash}{}{more}.{}", self.chunk, self.format.extension());
+        let file = DurableFile::create(self.folders.data_file(&rel))?;
+        Ok((rel, file))
+    }
+
+    pub fn begin(
+        &mut self,
+        hive: &str,
+        further: u32,
+        schema: SchemaRef,
+        first: Option<&RecordBatch>,
+    ) -> Result<OpenFile, TaskError> {
+        let (rel, file) = self.create(hive, further)?;
+        Ok(OpenFile {
+            rel,
+            rows: 0,
+            file: self.format.begin(file, schema, first)?,
+        })
+    }
+
+    pub fn seal(&mut self, open: OpenFile) -> Result<(), TaskError> {
+        let file = open.file.close()?;
+        self.add(open.rel, open.rows, file);
+        Ok(())
+    }
+
+    pub fn add(&mut self, rel: String, rows: u64, file: DurableFile) {
+        self.sealed.push((rel, rows, file.seal()));
+    }
+
+    pub fn into_sealed(self) -> SealedChunk {
+        SealedChunk {
+            files: self.sealed,
+            folders: self.sync,
+        }
+    }
+
+    /// Creates the folders of `hive` below the staged data, never that folder itself: a step that
+    /// is settled must not be staged again.
+    fn make_folders(&mut self, hive: &str) -> Result<(), TaskError> {
+        let data = self.folders.data();
+        self.sync.insert(data.clone());
+        if hive.is_empty() || self.made.contains(hive) {
+            return Ok(());
+        }
+        let mut path = data;
+        for part in hive.split('/') {
+            path.push(part);
+            create_folder(&path)?;
+            self.sync.insert(path.clone());
+        }
+        self.made.insert(hive.to_string());
+        Ok(())
+    }
+}
+
+/// A file that is being written.
+pub(crate) struct OpenFile {
+    pub rel: String,
+    pub rows: u64,
+    pub file: FormatFile,
+}
+
+impl OpenFile {
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        self.rows += batch.num_rows() as u64;
+        self.file.write(batch)
+    }
+}
+
+/// One file for the chunk, made when the first row comes.
+pub(super) struct PlainSink {
+    staging: Staging,
+    schema: SchemaRef,
+    open: Option<OpenFile>,
+    /// Whether a file is made even without rows, so that an empty output has its schema.
+    ensure_file: bool,
+}
+
+impl PlainSink {
+    pub fn new(staging: Staging, schema: SchemaRef, ensure_file: bool) -> Self {
+        Self {
+            staging,
+            schema,
+            open: None,
+            ensure_file,
+        }
+    }
+
+    fn begin(&mut self, first: Option<&RecordBatch>) -> Result<OpenFile, TaskError> {
+        self.staging.begin("", 0, self.schema.clone(), first)
+    }
+}
+
+impl ChunkSink for PlainSink {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.begin(Some(batch))?,
+        };
+        open.write(batch)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
+    fn seal(mut self: Box<Self>) -> Result<SealedChunk, TaskError> {
+        let open = match self.open.take() {
+            None if self.ensure_file => Some(self.begin(None)?),
+            open => open,
+        };
+        if let Some(open) = open {
+            self.staging.seal(open)?;
+        }
+        Ok(self.staging.into_sealed())
+    }
+}
+
+/// Takes rows and keeps none; whoever writes counts them.
+pub(super) struct DiscardSink;
+
+impl ChunkSink for DiscardSink {
+    fn write(&mut self, _batch: &RecordBatch) -> Result<(), TaskError> {
+        Ok(())
+    }
+
+    fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError> {
+        Ok(SealedChunk::default())
+    }
+}

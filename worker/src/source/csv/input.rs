@@ -1,0 +1,293 @@
+//! Blocks of whole lines from one file: by position for plain files, as a stream for compressed
+//! ones. Knows where records begin and end, nothing of fields.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use arrow::buffer::Buffer;
+use gapless_common::{error::TaskError, plan::PinnedFile};
+
+use super::{
+    block::{PAD, Pool},
+    layout::{Codec, Head, Layout, decode_error, read_full},
+    lines::LineBase,
+    scan::Scan,
+};
+use crate::source::pins::{config, data, io_error};
+
+/// A line longer than this is not a record but a file that is no CSV.
+pub const MAX_RECORD: usize = 16 * 1024 * 1024;
+
+/// Bytes read at once: measured best between 256 and 512 KiB; larger leaves the cache.
+const BLOCK: usize = 512 * 1024;
+
+/// Read beyond the end of a range to finish its last record, in most cases in the same read.
+const TAIL: u64 = 4096;
+
+enum Bytes {
+    Plain(File),
+    Stream(Box<dyn Read + Send>),
+}
+
+/// The lines of one file whose first bytes lie in `[start, stop)`.
+pub(super) struct Input {
+    bytes: Bytes,
+    pub path: Arc<str>,
+    /// Length of the content; unknown (`u64::MAX`) for compressed files.
+    size: u64,
+    stop: u64,
+    /// Offset in the content of the next line.
+    pub at: u64,
+    /// What was read from `at` on: a stretch of the last block.
+    carry: Option<(Buffer, usize, usize)>,
+    ended: bool,
+    pub lines: Arc<LineBase>,
+    /// Newlines passed since the start that `lines` knows.
+    newlines: u64,
+}
+
+/// Whole lines: `scan` holds the places of the first `lines` of them.
+pub(super) struct Block {
+    pub buffer: Buffer,
+    pub lines: usize,
+    /// Newlines passed before this block since the start that `base` knows.
+    pub newlines_before: u64,
+    /// Bytes of the content that the lines take.
+    pub len: u64,
+}
+
+struct FromOffset<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for FromOffset<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.file.read_at(buffer, self.at)?;
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
+fn decoder(codec: Codec, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
+    Ok(match codec {
+        Codec::Plain => Box::new(file),
+        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
+            BLOCK / 4,
+            file,
+        ))),
+        Codec::Zstd => {
+            Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| io_error(path, "opening", &error))?)
+        }
+    })
+}
+
+/// Reads the beginning of a file as a survey does.
+pub(super) fn head(file: File, path: &str, layout: &super::Format) -> Result<Head, TaskError> {
+    let mut input = decoder(layout.codec(path)?, path, file)?;
+    Head::read(path, &mut input, layout)
+}
+
+impl Input {
+    /// Opens `[low, high)` of a file's bytes; a compressed file is opened as a whole.
+    pub fn open(
+        file: File,
+        full_path: PathBuf,
+        pinned: &PinnedFile,
+        layout: &Layout,
+        (low, high): (u64, u64),
+    ) -> Result<Input, TaskError> {
+        let path: Arc<str> = Arc::from(pinned.path.as_str());
+        match layout.format.codec(&path)? {
+            Codec::Plain => {
+                let head = Head::read(&path, &mut FromOffset { file: &file, at: 0 }, &layout.format)?;
+                if let Some(header) = &head.header {
+                    layout.check_header(&path, header)?;
+                }
+                let data_start = head.data_start as u64;
+                let at = match low <= data_start {
+                    true => data_start,
+                    false => line_after(&file, &path, low - 1, pinned.size)?,
+                };
+                Ok(Input {
+                    bytes: Bytes::Plain(file),
+                    path,
+                    size: pinned.size,
+                    stop: high.min(pinned.size),
+                    at,
+                    carry: None,
+                    ended: false,
+                    lines: Arc::new(LineBase::new(full_path, &pinned.etag, at)),
+                    newlines: 0,
+                })
+            }
+            codec => {
+                let mut stream = decoder(codec, &path, file)?;
+                let head = Head::read(&path, &mut stream, &layout.format)?;
+                if let Some(header) = &head.header {
+                    layout.check_header(&path, header)?;
+                }
+                let passed = memchr::memchr_iter(b'\n', &head.bytes[..head.data_start]).count() as u64;
+                let len = head.bytes.len();
+                Ok(Input {
+                    bytes: Bytes::Stream(stream),
+                    path,
+                    size: u64::MAX,
+                    stop: u64::MAX,
+                    at: head.data_start as u64,
+                    carry: Some((Buffer::from_vec(head.bytes), head.data_start, len)),
+                    ended: false,
+                    lines: Arc::new(LineBase::known(passed)),
+                    newlines: 0,
+                })
+            }
+        }
+    }
+
+    /// Where the next line stands, never above the end of the range.
+    pub fn position(&self) -> u64 {
+        self.at.min(self.stop)
+    }
+
+    /// The next block of at least one line, scanned; `None` at the end of the range.
+    ///
+    /// Errors: `Data` for a line without end or a damaged compressed file, `Transient` when reading
+    /// fails, `Config` when the file has become shorter.
+    pub fn next(&mut self, pool: &mut Pool, scan: &mut Scan, layout: &Layout) -> Result<Option<Block>, TaskError> {
+        let mut at_least = 0;
+        loop {
+            if self.at >= self.stop || (self.ended && self.carry.is_none()) {
+                return Ok(None);
+            }
+            let (mut bytes, len) = self.fill(pool, at_least)?;
+            if len == 0 {
+                self.carry = None;
+                return Ok(None);
+            }
+            // A last line without a line end gets one, which is no byte of the file.
+            let added = usize::from(self.ended && bytes[PAD + len - 1] != b'\n');
+            if added == 1 {
+                bytes[PAD + len] = b'\n';
+            }
+            scan.run(&bytes, PAD, PAD + len + added, layout.format.signs());
+            let buffer = pool.share(bytes);
+            let lines = match self.at.saturating_add(len as u64) <= self.stop {
+                true => scan.lines.len(),
+                false => {
+                    let stop = (self.stop - self.at) as usize + PAD;
+                    // A line belongs to the range when its first byte lies below `stop`.
+                    let ends_below = scan
+                        .lines
+                        .partition_point(|&to| scan.ends[to as usize - 1] as usize + 1 < stop);
+                    (ends_below + 1).min(scan.lines.len())
+                }
+            };
+            let longest = scan
+                .lines
+                .first()
+                .map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
+            if longest > MAX_RECORD {
+                return Err(data(format!(
+                    "{}: the line at byte {} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line end \
+                     other than LF or CRLF is used",
+                    self.path, self.at
+                )));
+            }
+            if lines == 0 {
+                self.carry = Some((buffer, PAD, PAD + len));
+                // Only the first line of a block can be longer than a block.
+                at_least = (len * 2).min(MAX_RECORD + 2);
+                continue;
+            }
+            let end = scan.ends[scan.lines[lines - 1] as usize - 1] as usize + 1;
+            let taken = (end - PAD).min(len);
+            let block = Block {
+                buffer: buffer.clone(),
+                lines,
+                newlines_before: self.newlines,
+                len: taken as u64,
+            };
+            self.newlines += lines as u64 - u64::from(taken < end - PAD);
+            self.at += taken as u64;
+            self.carry = (taken < len).then_some((buffer, PAD + taken, PAD + len));
+            self.lines.passed(self.at, self.newlines);
+            return Ok(Some(block));
+        }
+    }
+
+    /// A padded buffer with what was carried and what was read behind it, and its length.
+    fn fill(&mut self, pool: &mut Pool, at_least: usize) -> Result<(Vec<u8>, usize), TaskError> {
+        let carried = self.carry.as_ref().map_or(0, |(_, from, to)| to - from);
+        let goal = match self.bytes {
+            Bytes::Plain(_) => {
+                let wanted = (self.stop - self.at)
+                    .saturating_add(TAIL)
+                    .min(BLOCK as u64)
+                    .max(at_least as u64);
+                wanted.min(self.size - self.at) as usize
+            }
+            Bytes::Stream(_) => BLOCK.max(at_least),
+        };
+        let goal = goal.max(carried);
+        let mut bytes = pool.take(PAD + goal + 1 + PAD);
+        if let Some((buffer, from, to)) = self.carry.take() {
+            bytes[PAD..PAD + carried].copy_from_slice(&buffer[from..to]);
+        }
+        let free = &mut bytes[PAD + carried..PAD + goal];
+        let wanted = free.len();
+        let got = match &mut self.bytes {
+            Bytes::Plain(file) => {
+                let at = self.at + carried as u64;
+                let got = read_full(&mut FromOffset { file, at }, free)
+                    .map_err(|error| io_error(&self.path, "reading", &error))?;
+                if got < wanted {
+                    return Err(config(format!(
+                        "{}: changed after planning: it has become shorter",
+                        self.path
+                    )));
+                }
+                self.ended = at + got as u64 == self.size;
+                got
+            }
+            Bytes::Stream(stream) => {
+                let got = read_full(stream, free).map_err(|error| decode_error(&self.path, &error))?;
+                self.ended = got < wanted;
+                got
+            }
+        };
+        Ok((bytes, carried + got))
+    }
+}
+
+/// The offset behind the first newline at or after `from`, or the end of the file.
+fn line_after(file: &File, path: &str, from: u64, size: u64) -> Result<u64, TaskError> {
+    let mut buffer = vec![0; TAIL as usize];
+    let mut at = from;
+    while at < size {
+        let got = file
+            .read_at(&mut buffer, at)
+            .map_err(|error| io_error(path, "reading", &error))?;
+        if got == 0 {
+            return Err(config(format!("{path}: changed after planning: it has become shorter")));
+        }
+        if let Some(found) = memchr::memchr(b'\n', &buffer[..got]) {
+            return Ok(at + found as u64 + 1);
+        }
+        at += got as u64;
+        if at - from > MAX_RECORD as u64 {
+            return Err(data(format!(
+                "{path}: no line end within {MAX_RECORD} bytes of byte {from}; this is no CSV file, or a line end other \
+                 than LF or CRLF is used"
+            )));
+        }
+        if buffer.len() < BLOCK {
+            buffer.resize(buffer.len() * 4, 0);
+        }
+    }
+    Ok(size)
+}

@@ -1,0 +1,323 @@
+//! What a CSV file looks like: its signs, its header, its columns and their types.
+
+use std::{
+    collections::HashSet,
+    io::{self, Read},
+    sync::Arc,
+};
+
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use gapless_common::{
+    error::TaskError,
+    job::{ColumnType, Compression, CsvSource, FileSink},
+};
+
+use super::{
+    columns::{Nulls, arrow_type},
+    scan::{Signs, split_line},
+};
+use crate::source::pins::{config, io_error};
+
+/// A header is names, not data.
+const MAX_HEADER: usize = 1024 * 1024;
+
+const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// The form of a CSV source, apart from its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format {
+    pub delimiter: u8,
+    pub quote: Option<u8>,
+    pub nulls: Vec<String>,
+    pub header: bool,
+    pub compression: Compression,
+}
+
+impl From<&CsvSource> for Format {
+    fn from(source: &CsvSource) -> Self {
+        Self {
+            delimiter: source.delimiter,
+            quote: source.quote,
+            nulls: source.nulls.clone(),
+            header: source.header,
+            compression: source.compression,
+        }
+    }
+}
+
+/// How a CSV sink of ours writes.
+impl From<&FileSink> for Format {
+    fn from(sink: &FileSink) -> Self {
+        Self {
+            delimiter: sink.delimiter,
+            quote: Some(b'"'),
+            nulls: vec![sink.null.clone()],
+            header: sink.header,
+            compression: Compression::Auto,
+        }
+    }
+}
+
+/// How one file is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codec {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Format {
+    /// Errors: `Config` for a compression that text is not read with.
+    pub fn codec(&self, path: &str) -> Result<Codec, TaskError> {
+        match self.compression {
+            Compression::Auto if path.ends_with(".gz") => Ok(Codec::Gzip),
+            Compression::Auto if path.ends_with(".zst") => Ok(Codec::Zstd),
+            Compression::Auto | Compression::None => Ok(Codec::Plain),
+            Compression::Gzip => Ok(Codec::Gzip),
+            Compression::Zstd => Ok(Codec::Zstd),
+            Compression::Snappy | Compression::Lz4 => Err(config(format!(
+                "{path}: CSV is read plain, gzip or zstd, not snappy or lz4"
+            ))),
+        }
+    }
+
+    pub(super) fn signs(&self) -> Signs {
+        Signs {
+            delimiter: self.delimiter,
+            quote: self.quote,
+        }
+    }
+}
+
+/// A format with its columns, and which of them are wanted.
+#[derive(Debug)]
+pub struct Layout {
+    pub(super) format: Format,
+    pub(super) nulls: Nulls,
+    /// All columns, in file order.
+    pub(super) columns: Vec<(String, ColumnType)>,
+    /// Positions in `columns` of those that are decoded, ascending.
+    pub(super) projected: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Layout {
+    /// `projection`: names of the columns to decode; `None` for all. Columns left out are not
+    /// checked against their type either.
+    ///
+    /// Errors: `Config` for an unusable type or a projected name that is no column.
+    pub fn new(
+        format: Format,
+        columns: Vec<(String, ColumnType)>,
+        projection: Option<&[String]>,
+    ) -> Result<Layout, TaskError> {
+        if columns.is_empty() {
+            return Err(config("a CSV source without a header needs its columns declared"));
+        }
+        let projected = projected(columns.iter().map(|(name, _)| name.as_str()), projection)?;
+        let fields: Result<Vec<Field>, TaskError> = projected
+            .iter()
+            .map(|&at| {
+                let (name, ty) = &columns[at];
+                Ok(Field::new(name, arrow_type(name, *ty)?, true))
+            })
+            .collect();
+        Ok(Layout {
+            nulls: Nulls::new(&format.nulls),
+            format,
+            columns,
+            projected,
+            schema: Arc::new(Schema::new(fields?)),
+        })
+    }
+
+    /// The same files with no column decoded: for counting.
+    pub(crate) fn without_columns(&self) -> Layout {
+        Layout {
+            format: self.format.clone(),
+            nulls: Nulls::new(&self.format.nulls),
+            columns: self.columns.clone(),
+            projected: Vec::new(),
+            schema: Arc::new(Schema::empty()),
+        }
+    }
+
+    /// The decoded columns, in file order.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    /// Checks a file's header against the columns that were planned for.
+    pub(super) fn check_header(&self, path: &str, header: &[String]) -> Result<(), TaskError> {
+        if header.len() == self.columns.len() && header.iter().zip(&self.columns).all(|(a, (b, _))| a == b) {
+            return Ok(());
+        }
+        let planned: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
+        Err(config(format!(
+            "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the \
+             same columns in the same order",
+            header.join(","),
+            planned.join(",")
+        )))
+    }
+}
+
+/// Positions of the names in `projection` among `names`, ascending.
+pub(crate) fn projected<'a>(
+    names: impl Iterator<Item = &'a str>,
+    projection: Option<&[String]>,
+) -> Result<Vec<usize>, TaskError> {
+    let names: Vec<&str> = names.collect();
+    let Some(wanted) = projection else {
+        return Ok((0..names.len()).collect());
+    };
+    let mut positions = Vec::with_capacity(wanted.len());
+    for name in wanted {
+        let at = names
+            .iter()
+            .position(|known| known == name)
+            .ok_or_else(|| config(format!("the source has no column {name}; it has {}", names.join(", "))))?;
+        positions.push(at);
+    }
+    positions.sort_unstable();
+    positions.dedup();
+    Ok(positions)
+}
+
+/// The columns of a file from its header and the declared types: what is not declared is text.
+///
+/// Errors: `Config` naming a declared column that the header lacks, or a name that stands twice.
+pub fn columns_of_header(
+    path: &str,
+    header: &[String],
+    declared: &[(String, ColumnType)],
+) -> Result<Vec<(String, ColumnType)>, TaskError> {
+    let mut seen = HashSet::new();
+    for name in header {
+        if !seen.insert(name.as_str()) {
+            return Err(config(format!("{path}: the header names column {name} twice")));
+        }
+    }
+    for (name, _) in declared {
+        if !seen.contains(name.as_str()) {
+            return Err(config(format!(
+                "{path}: the header has no column {name}, which the job declares; it has {}",
+                header.join(", ")
+            )));
+        }
+    }
+    let type_of = |name: &String| {
+        declared
+            .iter()
+            .find(|(declared, _)| declared == name)
+            .map(|(_, ty)| *ty)
+    };
+    Ok(header
+        .iter()
+        .map(|name| (name.clone(), type_of(name).unwrap_or(ColumnType::String)))
+        .collect())
+}
+
+/// The beginning of a file, before its first record.
+pub(super) struct Head {
+    /// Names in the header; `None` without a header, and for a file without a byte of content.
+    pub header: Option<Vec<String>>,
+    /// Where the first record may begin.
+    pub data_start: usize,
+    /// All that was read, beyond `data_start` too.
+    pub bytes: Vec<u8>,
+}
+
+impl Head {
+    /// Reads as much as is needed of `input`, which stands at the file's first byte.
+    pub fn read(path: &str, input: &mut dyn Read, format: &Format) -> Result<Head, TaskError> {
+        const STEP: usize = 4096;
+        let mut bytes = Vec::new();
+        let mut ended = false;
+        let newline = loop {
+            if let Some(found) = memchr::memchr(b'\n', &bytes) {
+                break Some(found);
+            }
+            if ended || (!format.header && bytes.len() >= BOM.len()) {
+                break None;
+            }
+            if bytes.len() > MAX_HEADER {
+                return Err(config(format!(
+                    "{path}: no line end within the first {MAX_HEADER} bytes, so there is no header line; is this CSV?"
+                )));
+            }
+            let had = bytes.len();
+            bytes.resize(had + STEP.max(had), 0);
+            let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
+            bytes.truncate(had + got);
+            ended = got < STEP.max(had);
+        };
+        let bom = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        if !format.header || bytes.len() == bom {
+            return Ok(Head {
+                header: None,
+                data_start: bom,
+                bytes,
+            });
+        }
+        let end = newline.unwrap_or(bytes.len());
+        let line = &bytes[bom..end];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let header = header_names(path, line, format.signs())?;
+        Ok(Head {
+            header: Some(header),
+            data_start: newline.map_or(bytes.len(), |at| at + 1),
+            bytes,
+        })
+    }
+}
+
+fn header_names(path: &str, line: &[u8], signs: Signs) -> Result<Vec<String>, TaskError> {
+    let mut ends = Vec::new();
+    split_line(line, signs, 0, &mut ends)
+        .map_err(|_| config(format!("{path}: a quote in the header line is still open at its end")))?;
+    let mut start = 0;
+    let mut names = Vec::with_capacity(ends.len());
+    for end in ends {
+        let field = &line[start..end as usize];
+        start = end as usize + 1;
+        let name = std::str::from_utf8(field).map_err(|_| {
+            config(format!(
+                "{path}: the header line is not valid UTF-8; convert the file to UTF-8"
+            ))
+        })?;
+        let quote = signs.quote.map(char::from);
+        let name = match quote.and_then(|quote| name.strip_prefix(quote)?.strip_suffix(quote).zip(Some(quote))) {
+            Some((inner, quote)) => inner.replace(&format!("{quote}{quote}"), &quote.to_string()),
+            None => name.to_string(),
+        };
+        names.push(name);
+    }
+    Ok(names)
+}
+
+/// Reads until `buffer` is full or the input ends.
+pub(super) fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match input.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(got) => filled += got,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// An error of the system may pass; one of the decoder is the file's.
+pub(super) fn decode_error(path: &str, error: &io::Error) -> TaskError {
+    if error.raw_os_error().is_some() {
+        return io_error(path, "reading", error);
+    }
+    let what = match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the compressed file ends too early: it is cut off".to_string(),
+        _ => format!("the compressed file is damaged: {error}"),
+    };
+    super::super::pins::data(format!("{path}: {what}; copy or make the file again"))
+}

@@ -1,0 +1,254 @@
+//! From a step and its facts to a reader of one unit range; and small tables read whole.
+
+use std::{path::Path, sync::Arc};
+
+use arrow::{
+    array::RecordBatch,
+    datatypes::{DataType, SchemaRef},
+};
+use gapless_common::{
+    error::TaskError,
+    job::{ColumnType, Job, Lookup, Sink, Source, Step},
+    plan::{Column, Facts, PinnedFile, Unit},
+    range::UnitRange,
+};
+
+use super::{
+    SourceReader,
+    csv::{CsvReader, Format, Layout, column_type},
+    parquet::{ParquetReader, footer},
+    pins::{config, data, expand, pin},
+    sequence::SequenceReader,
+    types::schema_of,
+};
+use crate::survey::{survey_csv, survey_parquet};
+
+/// The largest look-up table, in bytes of its files: it is held in memory by every slot.
+pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
+
+/// A look-up may be compressed: this much of it in memory is too much.
+const MAX_TABLE_MEMORY: usize = 4 * MAX_TABLE as usize;
+
+/// How the records of a step's source are stored.
+pub(crate) enum Stored<'a> {
+    Csv {
+        format: Format,
+        declared: &'a [(String, ColumnType)],
+        /// The published output of an earlier step: types come from that step's columns.
+        of_step: bool,
+    },
+    Parquet,
+    Sequence {
+        from: i64,
+    },
+}
+
+/// Errors: `Config` where the source is a step that does not exist or keeps no output.
+pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, TaskError> {
+    Ok(match &step.source {
+        Source::Csv(csv) => Stored::Csv {
+            format: Format::from(csv),
+            declared: &csv.columns,
+            of_step: false,
+        },
+        Source::Parquet(_) => Stored::Parquet,
+        Source::Sequence { from, .. } => Stored::Sequence { from: *from },
+        Source::Step(name) => {
+            let earlier = job.step(name).ok_or_else(|| {
+                config(format!(
+                    "step {}: its source is step {name}, which the job does not have",
+                    step.name
+                ))
+            })?;
+            match &earlier.sink {
+                Sink::Csv(sink) => Stored::Csv {
+                    format: Format::from(sink),
+                    declared: &[],
+                    of_step: true,
+                },
+                Sink::Parquet(_) => Stored::Parquet,
+                Sink::Discard => {
+                    return Err(config(format!(
+                        "step {}: its source is step {name}, whose sink is discard: there is no output to read",
+                        step.name
+                    )));
+                }
+            }
+        }
+    })
+}
+
+/// Opens the records of `units` of a step's source.
+///
+/// `projection` names the columns that are wanted (a reader's schema holds them in source order);
+/// `None` is all of them. Fields of other columns are not checked against their type. A sequence
+/// has one column and returns it always.
+///
+/// Files are checked against their pins when they are opened, which is when the first batch from
+/// them is asked for.
+///
+/// Errors: `Config` when the facts do not fit the job or a projected column does not exist.
+pub fn open(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    facts: &Facts,
+    units: UnitRange,
+    projection: Option<&[String]>,
+) -> Result<Box<dyn SourceReader>, TaskError> {
+    let stored = stored(job, step)?;
+    if let Stored::Sequence { from } = stored {
+        return Ok(Box::new(SequenceReader::new(from, units)));
+    }
+    open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &facts.columns,
+        units,
+        projection,
+    )
+}
+
+pub(crate) fn open_files(
+    stored: &Stored<'_>,
+    base_dir: &Path,
+    unit: Unit,
+    files: &[PinnedFile],
+    columns: &[Column],
+    units: UnitRange,
+    projection: Option<&[String]>,
+) -> Result<Box<dyn SourceReader>, TaskError> {
+    let (first_unit, overlapping) = overlapping(files, units);
+    let base_dir_buf = base_dir.to_path_buf();
+    match stored {
+        Stored::Csv {
+            format,
+            declared,
+            of_step,
+        } => {
+            let typed = columns.iter().map(|column| {
+                let ty = match of_step {
+                    false => declared
+                        .iter()
+                        .find(|(name, _)| *name == column.name)
+                        .map(|(_, ty)| *ty),
+                    true => column.ty.parse::<DataType>().ok().and_then(|ty| column_type(&ty)),
+                };
+                (column.name.clone(), ty.unwrap_or(ColumnType::String))
+            });
+            let layout = Layout::new(format.clone(), typed.collect(), projection)?;
+            let layout = Arc::new(layout);
+            Ok(Box::new(CsvReader::new(
+                layout,
+                base_dir_buf,
+                overlapping,
+                first_unit,
+                unit,
+                units,
+            )))
+        }
+        Stored::Parquet => {
+            let schema = match (schema_of(columns), overlapping.first()) {
+                (Some(schema), _) => schema,
+                // Nested types have no name that reads back: the files tell.
+                (None, Some(pinned)) => {
+                    let schema = footer(base_dir, &pinned.path)?.schema;
+                    schema.as_ref().clone()
+                }
+                (None, None) => return Err(config("the plan names column types that cannot be read back")),
+            };
+            let schema = Arc::new(schema);
+            let reader = ParquetReader::new(base_dir_buf, overlapping, first_unit, &schema, projection, units)?;
+            Ok(Box::new(reader))
+        }
+        Stored::Sequence { from } => Ok(Box::new(SequenceReader::new(*from, units))),
+    }
+}
+
+/// The files that hold units of the range, and the unit at which the first of them begins.
+fn overlapping(files: &[PinnedFile], units: UnitRange) -> (u64, Arc<[PinnedFile]>) {
+    let (mut low, mut first, mut found) = (0, 0, Vec::new());
+    for pinned in files {
+        let high = low + pinned.units;
+        if low < units.high && units.low < high {
+            if found.is_empty() {
+                first = low;
+            }
+            found.push(pinned.clone());
+        }
+        low = high;
+    }
+    (first, found.into())
+}
+
+/// Reads a look-up table whole.
+///
+/// Errors: `Config` when it is larger than [`MAX_TABLE`] or cannot be found; `Data` naming the first
+/// record that cannot be parsed: a table with holes would change results silently.
+pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<RecordBatch>), TaskError> {
+    let paths = match lookup {
+        Lookup::Csv(source) => &source.paths,
+        Lookup::Parquet(source) => &source.paths,
+    };
+    let files = expand(base_dir, paths)?;
+    let mut bytes = 0;
+    for path in &files {
+        bytes += pin(base_dir, path)?.1.size;
+    }
+    if bytes > MAX_TABLE {
+        return Err(too_large(&files, bytes));
+    }
+    let (stored, facts) = match lookup {
+        Lookup::Csv(source) => {
+            let format = Format::from(source);
+            let facts = survey_csv(base_dir, &files, &format, &source.columns)?;
+            let declared = &source.columns;
+            (
+                Stored::Csv {
+                    format,
+                    declared,
+                    of_step: false,
+                },
+                facts,
+            )
+        }
+        Lookup::Parquet(_) => (Stored::Parquet, survey_parquet(base_dir, &files)?),
+    };
+    let columns = super::types::columns_of(&facts.schema);
+    let mut reader = open_files(
+        &stored,
+        base_dir,
+        facts.unit,
+        &facts.files,
+        &columns,
+        facts.domain,
+        None,
+    )?;
+    let (mut batches, mut memory) = (Vec::new(), 0);
+    while let Some(input) = reader.next_batch()? {
+        if let Some(reject) = reader.take_intake().rejects.first() {
+            let line = reject.place.line.map_or(String::new(), |line| format!(" line {line}"));
+            return Err(data(format!(
+                "look-up table {}{line}: {}",
+                reject.place.file, reject.reason
+            )));
+        }
+        memory += input.batch.get_array_memory_size();
+        if memory > MAX_TABLE_MEMORY {
+            return Err(too_large(&files, memory as u64));
+        }
+        batches.push(input.batch);
+    }
+    Ok((reader.schema(), batches))
+}
+
+fn too_large(files: &[String], bytes: u64) -> TaskError {
+    let first = files.first().map_or("", String::as_str);
+    config(format!(
+        "look-up table {first}: {bytes} bytes are too many for a table that every worker holds in memory (the limit is \
+         {} MiB of files); make it a step of its own and join by partitions, or select the rows that are needed",
+        MAX_TABLE / (1024 * 1024)
+    ))
+}

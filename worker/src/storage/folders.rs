@@ -1,0 +1,277 @@
+//! Where the files of a step lie. Every path below an output is made here, nowhere else.
+//!
+//! For a sink path `P = <parent>/<name>` the control folder is `C = <parent>/.<name>.gapless`, on
+//! the same file system, so that publishing is links and one rename. A sink that keeps nothing has
+//! its records below the scratch folder, in the same shape.
+
+use std::{
+    fmt,
+    path::{Component, Path, PathBuf},
+};
+
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    ids::{AttemptId, PartitionNo, RunId, Stage, StepNo},
+    job::Sink,
+};
+
+use crate::attempt::StepContext;
+
+/// What Gapless adds to a published output, out of the way of readers (names with `_` are hidden).
+pub const CONTROL_SUBFOLDER: &str = "_gapless";
+
+/// The name of one chunk's files: unique, since it carries the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkName {
+    pub stage: Stage,
+    pub partition: PartitionNo,
+    pub attempt: AttemptId,
+    pub seq: u32,
+}
+
+impl fmt::Display for ChunkName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.stage {
+            Stage::Scatter => "scatter",
+            Stage::Merge => "merged",
+            _ => "part",
+        };
+        write!(f, "{kind}-{:05}-{}-{}", self.partition, self.attempt, self.seq)
+    }
+}
+
+/// The folders of one step of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepFolders {
+    output: PathBuf,
+    control: PathBuf,
+    staged: PathBuf,
+    scratch: PathBuf,
+    run: RunId,
+    step: StepNo,
+}
+
+impl StepFolders {
+    /// Errors: `Config` where the sink's path has no last name (`/`, `..`).
+    pub fn of(context: &StepContext) -> Result<Self, TaskError> {
+        Self::new(
+            &context.step().sink,
+            &context.base_dir,
+            &context.scratch,
+            context.run,
+            context.step_no,
+        )
+    }
+
+    pub fn new(sink: &Sink, base_dir: &Path, scratch: &Path, run: RunId, step: StepNo) -> Result<Self, TaskError> {
+        let own = format!("{run}-{step}");
+        let scratch_own = scratch.join(&own);
+        let output = match sink {
+            Sink::Csv(file) | Sink::Parquet(file) => lexically_clean(&base_dir.join(&file.path)),
+            Sink::Discard => scratch.join("published").join(&own),
+        };
+        let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
+            return Err(TaskError::new(
+                ErrorClass::Config,
+                format!(
+                    "the sink's path {} names no folder of its own; write out/<name>",
+                    output.display()
+                ),
+            ));
+        };
+        let control = parent.join(format!(".{}.gapless", name.to_string_lossy()));
+        let staged = match sink {
+            Sink::Csv(_) | Sink::Parquet(_) => control.join("run").join(&own),
+            Sink::Discard => scratch_own.clone(),
+        };
+        Ok(Self {
+            output,
+            control,
+            staged,
+            scratch: scratch_own,
+            run,
+            step,
+        })
+    }
+
+    /// `P`: what readers open.
+    pub fn output(&self) -> &Path {
+        &self.output
+    }
+
+    /// `C`: what belongs to Gapless beside it.
+    pub fn control(&self) -> &Path {
+        &self.control
+    }
+
+    /// Everything this step has staged; gone once the step is settled.
+    pub fn staged(&self) -> &Path {
+        &self.staged
+    }
+
+    /// This step's exchange files and their manifests.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.staged.join("data")
+    }
+
+    /// The staged file that is to be published as `rel`.
+    pub fn data_file(&self, rel: &str) -> PathBuf {
+        self.data().join(format!("{rel}.part"))
+    }
+
+    pub fn rejects(&self) -> PathBuf {
+        self.staged.join("rejects")
+    }
+
+    pub fn rejects_file(&self, chunk: ChunkName) -> PathBuf {
+        self.rejects().join(format!("{chunk}.ndjson"))
+    }
+
+    /// The folder of manifests: scatter chunks have theirs in scratch, beside the exchange files.
+    pub fn manifests(&self, stage: Stage) -> PathBuf {
+        match stage {
+            Stage::Scatter => self.scratch.join("manifest"),
+            _ => self.staged.join("manifest"),
+        }
+    }
+
+    pub fn manifest_file(&self, chunk: ChunkName) -> PathBuf {
+        self.manifests(chunk.stage).join(format!("{chunk}.json"))
+    }
+
+    pub fn exchange(&self) -> PathBuf {
+        self.scratch.join("exchange")
+    }
+
+    pub fn published(&self) -> PathBuf {
+        self.control.join("published")
+    }
+
+    pub fn verdict_file(&self, generation: u64) -> PathBuf {
+        self.published().join(format!("{generation:06}.json"))
+    }
+
+    /// What one publisher lays out before it exposes it.
+    pub fn publication(&self, attempt: AttemptId) -> PathBuf {
+        self.staged.join(format!("publish-{attempt}"))
+    }
+
+    /// The certificate, relative to the output.
+    pub fn certificate_name(&self) -> String {
+        format!("{CONTROL_SUBFOLDER}/certificate-{}-{}.json", self.step, self.run)
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.output.join(self.certificate_name())
+    }
+
+    /// Where what is staged goes in one rename before it is removed, and where remains of a sweep
+    /// that was cut off are found: names that begin with this.
+    pub fn swept_prefix(&self) -> String {
+        format!(".swept-{}-{}-", self.run, self.step)
+    }
+}
+
+/// Takes `.` and trailing slashes out, and resolves `..` by name, so that one output has one control folder.
+fn lexically_clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                if !clean.pop() {
+                    clean.push("..");
+                }
+            }
+            other => clean.push(other),
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gapless_common::{
+        ids::Term,
+        job::{Compression, Exists, FileSink},
+    };
+    use uuid::Uuid;
+
+    fn folders(path: &str) -> Result<StepFolders, TaskError> {
+        let sink = Sink::Parquet(FileSink {
+            path: path.into(),
+            exists: Exists::Fail,
+            compression: Compression::Auto,
+            files: None,
+            partition_by: vec![],
+            partition_column: None,
+            header: true,
+            delimiter: b',',
+            null: String::new(),
+        });
+        StepFolders::new(&sink, Path::new("/base"), Path::new("/scratch"), RunId(Uuid::nil()), 3)
+    }
+
+    #[test]
+    fn paths_follow_the_layout() {
+        let chunk = ChunkName {
+            stage: Stage::Execute,
+            partition: 7,
+            attempt: AttemptId {
+                term: Term(1),
+                serial: 17,
+            },
+            seq: 2,
+        };
+        let folders = folders("./out/x/").unwrap();
+        let run = "00000000-0000-0000-0000-000000000000";
+        let expected = [
+            (folders.output().to_path_buf(), "/base/out/x".to_string()),
+            (
+                folders.data_file("d=1/a.parquet"),
+                format!("/base/out/.x.gapless/run/{run}-3/data/d=1/a.parquet.part"),
+            ),
+            (
+                folders.manifest_file(chunk),
+                format!("/base/out/.x.gapless/run/{run}-3/manifest/part-00007-1-17-2.json"),
+            ),
+            (
+                folders.rejects_file(chunk),
+                format!("/base/out/.x.gapless/run/{run}-3/rejects/part-00007-1-17-2.ndjson"),
+            ),
+            (
+                folders.manifest_file(ChunkName {
+                    stage: Stage::Scatter,
+                    ..chunk
+                }),
+                format!("/scratch/{run}-3/manifest/scatter-00007-1-17-2.json"),
+            ),
+            (
+                folders.verdict_file(12),
+                "/base/out/.x.gapless/published/000012.json".to_string(),
+            ),
+            (
+                folders.publication(chunk.attempt),
+                format!("/base/out/.x.gapless/run/{run}-3/publish-1-17"),
+            ),
+            (
+                folders.certificate(),
+                format!("/base/out/x/_gapless/certificate-3-{run}.json"),
+            ),
+        ];
+        for (path, expected) in expected {
+            assert_eq!(path, Path::new(&expected));
+        }
+    }
+
+    #[test]
+    fn a_path_without_a_name_is_refused() {
+        assert_eq!(folders("/").unwrap_err().class, ErrorClass::Config);
+        assert_eq!(folders("/x/..").unwrap_err().class, ErrorClass::Config);
+    }
+}

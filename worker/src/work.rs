@@ -1,0 +1,383 @@
+//! The work of a worker: each stage's code, put together with the formats, folders and look-ups of
+//! its step. The only place that knows all rooms of this crate.
+
+use std::{
+    collections::VecDeque,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use arrow::{
+    array::RecordBatch,
+    compute::filter_record_batch,
+    datatypes::{Schema, SchemaRef},
+};
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    ids::{RunId, Stage, StepNo},
+    job::{Job, Partition, Sink, Source, Step},
+    manifest::{ChunkManifest, DataFile},
+    plan::Facts,
+};
+
+use crate::{
+    attempt::{
+        Assignment, CommittedPartition, Leader, Outcome, StepContext,
+        execute::{Slot, StepIo, execute},
+        survey::facts,
+    },
+    engine::{Checks, LookupTable, SlotLimits, Verdict, analyse},
+    exchange::{self, ScatterFolders},
+    publish::{run_abort, run_merge, run_prepare, run_publish},
+    runner::{SlotState, Work},
+    sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
+    source::{InputBatch, Reject, SourceReader, open, schema_of},
+    storage::StepFolders,
+    survey::{sample_keys, survey_source},
+};
+
+/// Steps whose look-ups and scatter lists are kept. A worker serves few steps at a time; look-ups
+/// may hold [`crate::source::open::MAX_TABLE`] each.
+const KEPT_STEPS: usize = 4;
+
+/// What the slots of a worker share of a step.
+struct Shared {
+    run: RunId,
+    step: StepNo,
+    lookups: Option<Arc<Vec<LookupTable>>>,
+    scattered: Option<Arc<Vec<CommittedPartition>>>,
+}
+
+/// The stages' code behind the runner's seam.
+#[derive(Default)]
+pub struct Stages {
+    shared: Mutex<VecDeque<Shared>>,
+}
+
+impl Work for Stages {
+    fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
+        match assignment.task.stage {
+            Stage::Survey => run_survey(&assignment.context),
+            Stage::Prepare => {
+                self.check(&assignment)?;
+                run_prepare(&assignment)
+            }
+            Stage::Scatter => self.scatter(&assignment, leader),
+            Stage::Execute => {
+                let memory = slot.memory_bytes as usize;
+                let spill = assignment.context.scratch.join("spill");
+                let slot = slot.keep(|| {
+                    Slot::new(SlotLimits {
+                        memory,
+                        ..SlotLimits::new(spill)
+                    })
+                });
+                execute(&assignment, leader, slot, &Io { stages: self, leader })
+            }
+            Stage::Merge => run_merge(&assignment, leader),
+            Stage::Publish => run_publish(&assignment, leader, &scattered_of(&assignment.context)),
+            Stage::Abort => run_abort(&assignment, leader, &scattered_of(&assignment.context)),
+        }
+    }
+}
+
+fn scattered_of(
+    context: &StepContext,
+) -> impl Fn(
+    &[CommittedPartition],
+    gapless_common::range::UnitRange,
+) -> Result<(u64, gapless_common::attempt::RecordHash), TaskError>
++ '_ {
+    move |committed, buckets| {
+        let files = exchange::committed_files(&exchange::exchange_folder(context), committed);
+        let sum = exchange::scattered(&files, buckets)?;
+        Ok((sum.rows, sum.records))
+    }
+}
+
+/// What a step's survey would report: facts of its source and of its SQL.
+///
+/// Errors: `Config` and others as the source and the SQL give them.
+pub fn survey_step(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    run: RunId,
+    started_micros: i64,
+) -> Result<Facts, TaskError> {
+    let earlier = earlier_output(job, step, base_dir, run, started_micros)?;
+    let mut source = survey_source(job, step, base_dir, run, earlier.as_ref())?;
+    let lookups: Vec<(String, SchemaRef)> = lookups_of(step, base_dir)?
+        .into_iter()
+        .map(|table| (table.name, table.schema))
+        .collect();
+    let analysis = analyse(
+        step.sql.as_deref(),
+        source.schema.clone(),
+        &lookups,
+        &step.checks,
+        started_micros,
+    )?;
+    let mut read = analysis.columns.clone();
+    match &step.partition.method {
+        Partition::KeyRange { column, .. } => {
+            source.sample = Some(sample_keys(job, step, base_dir, &source, column)?);
+            read.push(column.clone());
+        }
+        Partition::Hash { columns } => read.extend(columns.iter().cloned()),
+        Partition::Auto | Partition::Bytes | Partition::Files | Partition::RowGroups => {}
+    }
+    let schema = source.schema.clone();
+    let names = schema
+        .fields()
+        .iter()
+        .map(|field| field.name())
+        .filter(|name| read.contains(name));
+    let names: Vec<String> = names.cloned().collect();
+    let mut facts = facts(source, &analysis);
+    facts.read_columns = (names.len() < schema.fields().len()).then_some(names);
+    check_sink(&step.sink, &analysis.output)?;
+    Ok(facts)
+}
+
+/// The columns of the files that an earlier step published, where they cannot be read off the files.
+fn earlier_output(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    run: RunId,
+    started_micros: i64,
+) -> Result<Option<SchemaRef>, TaskError> {
+    let Source::Step(name) = &step.source else {
+        return Ok(None);
+    };
+    let Some(earlier) = job.step(name) else { return Ok(None) };
+    if !matches!(earlier.sink, Sink::Csv(_)) {
+        return Ok(None);
+    }
+    let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
+    let source = survey_source(job, earlier, base_dir, run, before.as_ref())?;
+    let lookups: Vec<(String, SchemaRef)> = lookups_of(earlier, base_dir)?
+        .into_iter()
+        .map(|table| (table.name, table.schema))
+        .collect();
+    let analysis = analyse(earlier.sql.as_deref(), source.schema, &lookups, &[], started_micros)?;
+    written_schema(&earlier.sink, &analysis.output).map(Some)
+}
+
+fn lookups_of(step: &Step, base_dir: &Path) -> Result<Vec<LookupTable>, TaskError> {
+    step.lookups
+        .iter()
+        .map(|(name, lookup)| {
+            let (schema, batches) = open::read_table(lookup, base_dir)?;
+            Ok(LookupTable {
+                name: name.clone(),
+                schema,
+                batches,
+            })
+        })
+        .collect()
+}
+
+fn run_survey(context: &StepContext) -> Result<Outcome, TaskError> {
+    let facts = survey_step(
+        &context.job,
+        context.step(),
+        &context.base_dir,
+        context.run,
+        context.started_micros,
+    )?;
+    let json = serde_json::to_vec(&facts)
+        .map_err(|error| TaskError::new(ErrorClass::Data, format!("the survey's facts have no JSON: {error}")))?;
+    Ok(Outcome::Finished(json))
+}
+
+/// The facts of a step that is planned.
+fn planned(context: &StepContext) -> Result<&Facts, TaskError> {
+    context.frame.as_ref().map(|frame| &frame.facts).ok_or_else(|| {
+        TaskError::new(
+            ErrorClass::Transient,
+            format!("step {} came without its plan", context.step().name),
+        )
+    })
+}
+
+/// All columns of a step's source, as SQL sees them.
+fn input_schema(context: &StepContext) -> Result<SchemaRef, TaskError> {
+    let facts = planned(context)?;
+    if let Some(schema) = schema_of(&facts.columns) {
+        return Ok(Arc::new(schema));
+    }
+    // Types that have no name of their own: the source tells.
+    let none = gapless_common::range::UnitRange::new(facts.domain.low, facts.domain.high);
+    let reader = open::open(&context.job, context.step(), &context.base_dir, facts, none, None)?;
+    Ok(reader.schema())
+}
+
+fn open_planned(
+    assignment: &Assignment,
+    units: gapless_common::range::UnitRange,
+) -> Result<Box<dyn SourceReader>, TaskError> {
+    let context = &assignment.context;
+    let facts = planned(context)?;
+    let columns = facts.read_columns.as_deref();
+    open::open(&context.job, context.step(), &context.base_dir, facts, units, columns)
+}
+
+impl Stages {
+    /// What can be told wrong before a partition is granted: look-ups that do not open.
+    fn check(&self, assignment: &Assignment) -> Result<(), TaskError> {
+        self.lookups(&assignment.context).map(drop)
+    }
+
+    fn scatter(&self, assignment: &Assignment, leader: &dyn Leader) -> Result<Outcome, TaskError> {
+        let context = &assignment.context;
+        let mut reader = open_planned(assignment, assignment.units.after(assignment.position))?;
+        let checks = Checks::compile(&context.step().checks, &reader.schema(), context.started_micros)?;
+        let mut check = |input: InputBatch| -> Result<(RecordBatch, Vec<Reject>), TaskError> {
+            match checks.judge(&input.batch)? {
+                Verdict::Right => Ok((input.batch, Vec::new())),
+                Verdict::Broken { keep, broken } => {
+                    let rejects = broken.into_iter().map(|broken| Reject {
+                        place: input.origin.locate(broken.row),
+                        rule: broken.rule,
+                        reason: broken.reason,
+                    });
+                    let rejects = rejects.collect();
+                    let kept = filter_record_batch(&input.batch, &keep).map_err(|error| {
+                        TaskError::new(ErrorClass::Data, format!("rejecting records failed: {error}"))
+                    })?;
+                    Ok((kept, rejects))
+                }
+            }
+        };
+        let columns = planned(context)?.read_columns.as_deref();
+        let folders = ScatterFolders::new(context, StepFolders::of(context)?.rejects());
+        exchange::scatter(assignment, leader, reader.as_mut(), &mut check, columns, &folders)
+    }
+
+    /// The look-ups of a step, read once for all slots.
+    fn lookups(&self, context: &StepContext) -> Result<Arc<Vec<LookupTable>>, TaskError> {
+        if context.step().lookups.is_empty() {
+            return Ok(Arc::default());
+        }
+        // Held while reading: a second slot waits instead of reading the same tables.
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = entry(&mut shared, context);
+        if let Some(lookups) = &step.lookups {
+            return Ok(lookups.clone());
+        }
+        let lookups = Arc::new(lookups_of(context.step(), &context.base_dir)?);
+        step.lookups = Some(lookups.clone());
+        Ok(lookups)
+    }
+
+    /// The sealed scatter stage of a step: it does not change any more.
+    fn scattered(&self, context: &StepContext, leader: &dyn Leader) -> Result<Arc<Vec<CommittedPartition>>, TaskError> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = entry(&mut shared, context);
+        if let Some(scattered) = &step.scattered {
+            return Ok(scattered.clone());
+        }
+        let scattered = Arc::new(leader.committed(Stage::Scatter)?);
+        step.scattered = Some(scattered.clone());
+        Ok(scattered)
+    }
+}
+
+fn entry<'a>(shared: &'a mut VecDeque<Shared>, context: &StepContext) -> &'a mut Shared {
+    let known = shared
+        .iter()
+        .position(|step| step.run == context.run && step.step == context.step_no);
+    let at = match known {
+        Some(at) => at,
+        None => {
+            if shared.len() == KEPT_STEPS {
+                shared.pop_front();
+            }
+            shared.push_back(Shared {
+                run: context.run,
+                step: context.step_no,
+                lookups: None,
+                scattered: None,
+            });
+            shared.len() - 1
+        }
+    };
+    &mut shared[at]
+}
+
+/// Formats and folders for the execute stage of one attempt.
+struct Io<'a> {
+    stages: &'a Stages,
+    leader: &'a dyn Leader,
+}
+
+impl Io<'_> {
+    fn target(assignment: &Assignment, seq: u32) -> Result<ChunkTarget, TaskError> {
+        let task = &assignment.task;
+        ChunkTarget::new(&assignment.context, task.stage, task.partition, assignment.fence, seq)
+    }
+}
+
+fn has_exchange(assignment: &Assignment) -> bool {
+    assignment
+        .context
+        .frame
+        .as_ref()
+        .is_some_and(|frame| frame.exchange.is_some())
+}
+
+impl StepIo for Io<'_> {
+    fn input_schema(&self, assignment: &Assignment) -> Result<SchemaRef, TaskError> {
+        let schema = input_schema(&assignment.context)?;
+        // Without SQL what is read is what goes on.
+        match (
+            &assignment.context.step().sql,
+            &planned(&assignment.context)?.read_columns,
+        ) {
+            (None, Some(read)) => {
+                let fields = schema.fields().iter().filter(|field| read.contains(field.name()));
+                Ok(Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())))
+            }
+            _ => Ok(schema),
+        }
+    }
+
+    fn lookups(&self, assignment: &Assignment) -> Result<Vec<LookupTable>, TaskError> {
+        self.stages
+            .lookups(&assignment.context)
+            .map(|lookups| lookups.as_ref().clone())
+    }
+
+    fn open_source(&self, assignment: &Assignment) -> Result<Box<dyn SourceReader>, TaskError> {
+        let units = assignment.units.after(assignment.position);
+        if has_exchange(assignment) {
+            let scattered = self.stages.scattered(&assignment.context, self.leader)?;
+            return Ok(Box::new(exchange::gather(&assignment.context, &scattered, units)?));
+        }
+        open_planned(assignment, units)
+    }
+
+    fn is_checked(&self, assignment: &Assignment) -> bool {
+        has_exchange(assignment)
+    }
+
+    fn open_sink(
+        &self,
+        assignment: &Assignment,
+        seq: u32,
+        schema: &SchemaRef,
+    ) -> Result<Box<dyn ChunkSink>, TaskError> {
+        open_chunk(&assignment.context.step().sink, schema, &Self::target(assignment, seq)?)
+    }
+
+    fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {
+        let written = Self::target(assignment, seq)?.write_rejects(rejects)?;
+        written.ok_or_else(|| TaskError::new(ErrorClass::Data, "no rejects to write"))
+    }
+
+    fn write_manifest(&self, assignment: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError> {
+        Self::target(assignment, manifest.seq)?.write_manifest(manifest)
+    }
+}
