@@ -48,8 +48,10 @@ fn rows(store: &dyn Store) -> BTreeMap<String, String> {
 }
 
 fn holds(store: &dyn Store, expected: &[(&str, &str)]) {
-    let expected: BTreeMap<String, String> =
-        expected.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+    let expected: BTreeMap<String, String> = expected
+        .iter()
+        .map(|(key, value)| (key.to_string(), value.to_string()))
+        .collect();
     assert_eq!(rows(store), expected);
 }
 
@@ -75,7 +77,10 @@ fn a_batch_of_a_former_term_is_refused_and_changes_nothing() {
         );
     }
     let future = Term(present.0 + 1);
-    assert!(matches!(store.write(&batch(future, 1, vec![put("a", "early")])), Err(StoreError::LostTerm { .. })));
+    assert!(matches!(
+        store.write(&batch(future, 1, vec![put("a", "early")])),
+        Err(StoreError::LostTerm { .. })
+    ));
     holds(&*store, &[("a", "1")]);
     store.write(&batch(present, 1, vec![put("a", "2")])).unwrap();
     holds(&*store, &[("a", "2")]);
@@ -102,9 +107,8 @@ fn a_batch_sent_again_is_known_and_not_written_twice() {
     let (folder, mut store, term) = fresh();
     let sent = batch(term, 1, vec![create("a", "1")]);
     store.write(&sent).unwrap();
-    let known = |refused: Result<(), StoreError>| {
-        matches!(refused, Err(StoreError::OutOfSequence { offered: 1, stored: 1 }))
-    };
+    let known =
+        |refused: Result<(), StoreError>| matches!(refused, Err(StoreError::OutOfSequence { offered: 1, stored: 1 }));
     assert!(known(store.write(&sent)));
     drop(store);
     // The same holds when the store was closed before the answer arrived.
@@ -130,11 +134,19 @@ fn a_new_term_counts_from_one() {
 #[test]
 fn what_exists_is_not_created_and_nothing_of_that_batch_is_written() {
     let (_folder, mut store, term) = fresh();
-    store.write(&batch(term, 1, vec![create("a", "1"), put("b", "1")])).unwrap();
+    store
+        .write(&batch(term, 1, vec![create("a", "1"), put("b", "1")]))
+        .unwrap();
     let refused = store.write(&batch(
         term,
         2,
-        vec![put("b", "2"), create("c", "2"), delete("b"), create("a", "2"), put("d", "2")],
+        vec![
+            put("b", "2"),
+            create("c", "2"),
+            delete("b"),
+            create("a", "2"),
+            put("d", "2"),
+        ],
     ));
     assert!(matches!(refused, Err(StoreError::Exists { key }) if key == "a"));
     holds(&*store, &[("a", "1"), ("b", "1")]);
@@ -146,7 +158,9 @@ fn what_exists_is_not_created_and_nothing_of_that_batch_is_written() {
 #[test]
 fn within_a_batch_the_last_write_of_a_key_counts() {
     let (folder, mut store, term) = fresh();
-    store.write(&batch(term, 1, vec![put("gone", "1"), put("back", "1")])).unwrap();
+    store
+        .write(&batch(term, 1, vec![put("gone", "1"), put("back", "1")]))
+        .unwrap();
     let writes = vec![
         put("a", "1"),
         put("a", "2"),
@@ -172,9 +186,13 @@ fn within_a_batch_the_last_write_of_a_key_counts() {
 #[test]
 fn rows_are_there_when_the_store_is_opened_again() {
     let (folder, mut store, term) = fresh();
-    let many: Vec<Write> = (0..2000).map(|at| put(&format!("row/{at:05}"), &"x".repeat(300))).collect();
+    let many: Vec<Write> = (0..2000)
+        .map(|at| put(&format!("row/{at:05}"), &"x".repeat(300)))
+        .collect();
     store.write(&batch(term, 1, many)).unwrap();
-    store.write(&batch(term, 2, vec![delete("row/00007"), put("odd/ключ \0", "")])).unwrap();
+    store
+        .write(&batch(term, 2, vec![delete("row/00007"), put("odd/ключ \0", "")]))
+        .unwrap();
     let before = rows(&*store);
     assert_eq!(before.len(), 2000);
     drop(store);
@@ -238,8 +256,12 @@ fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let numbers = lines.by_ref().filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok());
+        let mut lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let numbers = lines
+            .by_ref()
+            .filter_map(|line| line.strip_prefix("written ")?.parse::<u64>().ok());
         let seen: Vec<u64> = numbers.take(until).collect();
         assert_eq!(seen.len(), until, "the child ended by itself");
         child.kill().unwrap();
@@ -250,8 +272,14 @@ fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half() {
         assert!(told > acknowledged, "{told} after {acknowledged}");
         acknowledged = told;
         let last = whole_batches(&rows(&*open(folder.path())));
-        assert!(last >= acknowledged, "batch {acknowledged} was acknowledged, the last one is {last}");
-        assert!(last <= acknowledged + 1, "{last} batches of {acknowledged} and one under way");
+        assert!(
+            last >= acknowledged,
+            "batch {acknowledged} was acknowledged, the last one is {last}"
+        );
+        assert!(
+            last <= acknowledged + 1,
+            "{last} batches of {acknowledged} and one under way"
+        );
     }
 }
 
@@ -259,8 +287,9 @@ fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half() {
 fn whole_batches(rows: &BTreeMap<String, String>) -> u64 {
     let last: u64 = rows["last"].parse().unwrap();
     let kept = last.saturating_sub(KEPT - 1).max(1)..=last;
-    let mut expected: Vec<String> =
-        kept.flat_map(|number| (0..PARTS).map(move |part| format!("batch/{number}/{part}"))).collect();
+    let mut expected: Vec<String> = kept
+        .flat_map(|number| (0..PARTS).map(move |part| format!("batch/{number}/{part}")))
+        .collect();
     expected.sort();
     let found: Vec<String> = rows.keys().filter(|key| key.starts_with("batch/")).cloned().collect();
     assert_eq!(found, expected);

@@ -72,9 +72,7 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Continue(Continuation::Begin { run }) => consolidate::begin_steps(&mut draft, run, None),
         Event::Continue(Continuation::Void { session }) => session::void(&mut draft, session),
         Event::Continue(Continuation::Cancel { run }) => stop::go_on_cancelling(&mut draft, run),
-        Event::Continue(Continuation::Settle { run, step }) => {
-            fail::end_if_hopeless(&mut draft, run, step)
-        }
+        Event::Continue(Continuation::Settle { run, step }) => fail::end_if_hopeless(&mut draft, run, step),
         Event::Assign => lease::assign(&mut draft),
         // Time changes nothing durable by itself; `due` names the events that follow from it.
         Event::Tick => {}
@@ -112,8 +110,8 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
                     slice: 0,
                 }));
             }
-            let hopeless = it.current().is_some_and(|(_, stage)| stage.failed > 0)
-                || fail::exceeded_limit(state, step).is_some();
+            let hopeless =
+                it.current().is_some_and(|(_, stage)| stage.failed > 0) || fail::exceeded_limit(state, step).is_some();
             if hopeless && state.row.state == RunState::Running {
                 events.push(Event::Continue(Continuation::Settle { run: *run, step }));
             }

@@ -193,7 +193,9 @@ pub enum Refusal {
     AlreadyRunning { run: RunId },
     #[error("the same job with the same identifying parameters is complete as {run}")]
     AlreadyComplete { run: RunId },
-    #[error("the same job with the same identifying parameters is being cancelled as {run}; submit it again when that has ended")]
+    #[error(
+        "the same job with the same identifying parameters is being cancelled as {run}; submit it again when that has ended"
+    )]
     BeingCancelled { run: RunId },
     #[error("{limit} runs are live, which is the limit; wait for one to end or cancel one")]
     TooManyRuns { limit: usize },

@@ -195,19 +195,19 @@ impl Run {
 
     /// The steps that wait, and for nothing but `published`.
     pub fn startable(&self, published: Option<StepNo>) -> impl Iterator<Item = StepNo> + '_ {
-        let complete =
-            move |at: StepNo| Some(at) == published || self.steps[at as usize].row.phase == Phase::Published;
+        let complete = move |at: StepNo| Some(at) == published || self.steps[at as usize].row.phase == Phase::Published;
         let waits = self.steps.iter().map(|step| step.row.phase == Phase::Waiting);
         let waiting = waits.zip(&self.needs).enumerate().filter(|(_, (waits, _))| *waits);
-        waiting.filter_map(move |(number, (_, needs))| {
-            needs.iter().all(|&at| complete(at)).then_some(number as StepNo)
-        })
+        waiting.filter_map(move |(number, (_, needs))| needs.iter().all(|&at| complete(at)).then_some(number as StepNo))
     }
 }
 
 /// For each step the numbers of those that must be complete before it.
 pub(crate) fn needs(job: &job::Job) -> Vec<Vec<StepNo>> {
-    let numbers: BTreeMap<&str, StepNo> = (0..).zip(&job.steps).map(|(at, step)| (step.name.as_str(), at)).collect();
+    let numbers: BTreeMap<&str, StepNo> = (0..)
+        .zip(&job.steps)
+        .map(|(at, step)| (step.name.as_str(), at))
+        .collect();
     let of = |step: &job::Step| {
         let source = match &step.source {
             job::Source::Step(name) => Some(name),

@@ -122,7 +122,11 @@ pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
         // Too late for every step: it is what it is, and must not run again.
         let complete = run.steps.iter().all(|step| step.row.phase == Phase::Published);
         draft.change_run(id, run, |row| {
-            row.state = if complete { RunState::Completed } else { RunState::Cancelled };
+            row.state = if complete {
+                RunState::Completed
+            } else {
+                RunState::Cancelled
+            };
             row.finished = Some(now);
         });
     }

@@ -45,7 +45,10 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
         ..RunRow::NEW
     };
     let needs = needs(&submit.job.job);
-    let first = (0..).zip(&needs).filter(|(_, needs)| needs.is_empty()).map(|(step, _)| step);
+    let first = (0..)
+        .zip(&needs)
+        .filter(|(_, needs)| needs.is_empty())
+        .map(|(step, _)| step);
     let first: Vec<StepNo> = first.collect();
     draft.create(Row::Job(submit.run, submit.job));
     draft.put(Row::Run(submit.run, row));

@@ -252,9 +252,18 @@ fn steps_begin_also_when_the_leader_died_before_all_had_begun() {
     let mut leader = Leader::new();
     leader.submit((0..MANY).map(|at| step(&format!("s{at}"), &[], 1)).collect());
     // All but the first decision were lost.
-    let late = |key: &String| key.strip_prefix(&format!("step/{RUN}/")).is_some_and(|at| at.parse::<usize>().unwrap() >= 64);
+    let late = |key: &String| {
+        key.strip_prefix(&format!("step/{RUN}/"))
+            .is_some_and(|at| at.parse::<usize>().unwrap() >= 64)
+    };
     leader.rows.retain(|key, _| !late(key));
-    leader.state = State::recover(Term(2), 10_000, 60_000, leader.rows.values().cloned().collect(), leader.now);
+    leader.state = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
     assert_eq!(leader.phases(Phase::Survey), 64);
     for event in gapless_core::decide::due(&leader.state, leader.now) {
         leader.send(event).unwrap();
@@ -303,7 +312,13 @@ fn what_a_leader_left_of_a_lost_worker_its_successor_clears_up() {
     let mut leader = executing(200);
     // It dies after the first decision of several.
     leader.decide(Event::Lost { session: SESSION }).unwrap();
-    leader.state = State::recover(Term(2), 10_000, 60_000, leader.rows.values().cloned().collect(), leader.now);
+    leader.state = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
     assert!(leader.state.run(RUN).unwrap().leases > 100);
     leader.now = leader.now.plus_millis(10_001);
     for event in gapless_core::decide::due(&leader.state, leader.now) {
@@ -356,7 +371,13 @@ fn a_sealed_step_takes_no_commit_even_under_a_lease() {
     };
     row.phase = Phase::Publish;
     row.seal = Some(7);
-    leader.state = State::recover(Term(2), 10_000, 60_000, leader.rows.values().cloned().collect(), leader.now);
+    leader.state = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
     let first = task(0, Stage::Execute, 0);
     assert_eq!(leader.commit(first, whole(0, 1)), Err(Refusal::Sealed { task: first }));
 }
@@ -367,7 +388,10 @@ fn stages_that_report_a_result_take_no_commit() {
     leader.submit(vec![step("load", &[], 1)]);
     leader.connect(1);
     let survey = task(0, Stage::Survey, 0);
-    assert_eq!(leader.commit(survey, whole(0, 1)), Err(Refusal::WrongStage { task: survey }));
+    assert_eq!(
+        leader.commit(survey, whole(0, 1)),
+        Err(Refusal::WrongStage { task: survey })
+    );
 }
 
 #[test]
@@ -395,9 +419,14 @@ fn an_attempt_that_does_not_move_for_the_stall_time_goes_to_another() {
     for position in 1..20 {
         assert_eq!(beat(&mut leader, position), vec![]);
     }
-    let stalled = (0..10).find_map(|_| beat(&mut leader, 19).pop()).expect("a stall is noticed");
+    let stalled = (0..10)
+        .find_map(|_| beat(&mut leader, 19).pop())
+        .expect("a stall is noticed");
     leader.send(stalled).unwrap();
-    assert_eq!(leader.granted[&only], before, "a stalled task waits before it is tried again");
+    assert_eq!(
+        leader.granted[&only], before,
+        "a stalled task waits before it is tried again"
+    );
     leader.now = leader.now.plus_millis(1_000);
     leader.send(Event::Tick).unwrap();
     assert_eq!(leader.granted[&only].number, before.number + 1);
@@ -487,7 +516,10 @@ fn any_row_is_read_back_as_it_was_written() {
         },
     };
     for stage in Stage::ALL {
-        let lease = gapless_core::row::LeaseRow { session: SESSION, fence };
+        let lease = gapless_core::row::LeaseRow {
+            session: SESSION,
+            fence,
+        };
         reads_back(Row::Lease(task(u16::MAX, stage, u32::MAX), lease));
     }
 }

@@ -16,9 +16,7 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{AttemptId, RunId, SessionId, Stage, TaskKey, Term},
-    job::{
-        Count, Job, OnError, Outside, Partition, PartitionFailed, Partitioning, Sink, Source, Step,
-    },
+    job::{Count, Job, OnError, Outside, Partition, PartitionFailed, Partitioning, Sink, Source, Step},
     plan::{Column, Facts, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -257,7 +255,8 @@ impl Script {
                 }
             }
             let before = self.out.len();
-            self.decide(Event::Assign, &mut events).expect("assigning is not refused");
+            self.decide(Event::Assign, &mut events)
+                .expect("assigning is not refused");
             if self.out.len() == before && events.is_empty() {
                 return;
             }
@@ -347,7 +346,13 @@ impl Script {
 
     /// Tasks held, each with an attempt of its own if it says so: `r1/0/execute/0@1-3`.
     fn held(&mut self, words: &Words, from: usize) -> Vec<Held> {
-        let tasks: Vec<String> = words.0.iter().skip(from).filter(|word| word.contains('/')).cloned().collect();
+        let tasks: Vec<String> = words
+            .0
+            .iter()
+            .skip(from)
+            .filter(|word| word.contains('/'))
+            .cloned()
+            .collect();
         let mut held = Vec::new();
         for word in tasks {
             let (task, attempt) = word.split_once('@').unwrap_or((&word, ""));
@@ -380,7 +385,9 @@ impl Words {
     }
 
     fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+        self.0
+            .iter()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
     }
 
     fn has(&self, flag: &str) -> bool {
@@ -502,7 +509,11 @@ fn show_row(row: &Row) -> String {
             format!(" {:?}{restarts}{error}", row.state)
         }
         Row::Identity(_, run) => format!(" {run}"),
-        Row::Step(_, _, row) => format!(" {}{}", row.phase.name(), if row.seal.is_some() { " sealed" } else { "" }),
+        Row::Step(_, _, row) => format!(
+            " {}{}",
+            row.phase.name(),
+            if row.seal.is_some() { " sealed" } else { "" }
+        ),
         Row::Plan(_, _, _, _, partitions) => {
             let ranges: Vec<String> = partitions.iter().map(|partition| partition.units.to_string()).collect();
             format!(" {}", ranges.join(" "))

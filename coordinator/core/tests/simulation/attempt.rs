@@ -172,18 +172,15 @@ fn contents(
 }
 
 /// The committed chunks of a finished stage, partition by partition, as the leader tells them.
-fn committed(
-    world: &World,
-    at: usize,
-    run: RunId,
-    step: StepNo,
-    stage: Stage,
-) -> Result<Vec<Vec<Chunk>>, Trouble> {
+fn committed(world: &World, at: usize, run: RunId, step: StepNo, stage: Stage) -> Result<Vec<Vec<Chunk>>, Trouble> {
     if world.workers[at].link.is_none() {
         return Err(Trouble::Away);
     }
     let state: &State = world.state().ok_or(Trouble::Away)?;
-    let stages = state.run(run).and_then(|run| run.step(step)).and_then(|step| step.stage(stage));
+    let stages = state
+        .run(run)
+        .and_then(|run| run.step(step))
+        .and_then(|step| step.stage(stage));
     let tasks = stages.ok_or_else(|| Trouble::Gone("no such stage".into()))?;
     let mut lists = Vec::new();
     for (number, task) in tasks.tasks.iter().enumerate() {
@@ -204,7 +201,11 @@ fn publish(world: &mut World, at: usize, key: TaskKey) -> Result<bool, String> {
     let done = world.workers[at].entries.get(&key).map_or(0, |entry| entry.stage);
     match done {
         0 => {
-            let stage = if world.has_merge(run, step) { Stage::Merge } else { Stage::Execute };
+            let stage = if world.has_merge(run, step) {
+                Stage::Merge
+            } else {
+                Stage::Execute
+            };
             let list = committed(world, at, run, step, stage)
                 .and_then(|lists| contents(world, run, step, lists.into_iter().flatten()));
             match list {
@@ -269,7 +270,9 @@ impl World {
             Some(visible) if visible == list => {}
             Some(_) => return Err(format!("I7: run {run} step {step} becomes visible twice")),
             None if cancelled => {
-                return Err(format!("I11: run {run} step {step} becomes visible after its cancel was confirmed"));
+                return Err(format!(
+                    "I11: run {run} step {step} becomes visible after its cancel was confirmed"
+                ));
             }
             None => place.visible = Some(list.clone()),
         }
@@ -286,7 +289,10 @@ impl World {
         let mut sorted = list.to_vec();
         sorted.sort_unstable();
         if !sorted.iter().copied().eq(0..spec.units()) {
-            return Err(format!("I1: run {run} step {step} publishes {sorted:?} of {} units", spec.units()));
+            return Err(format!(
+                "I1: run {run} step {step} publishes {sorted:?} of {} units",
+                spec.units()
+            ));
         }
         if spec.over_limit() {
             return Err(format!("run {run} step {step} is published over its reject limit"));

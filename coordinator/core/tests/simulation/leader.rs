@@ -9,10 +9,7 @@ use gapless_common::{
     ids::{AttemptId, ClusterId, SessionId, TaskKey, Term},
 };
 use gapless_core::{
-    Change, Decision, Effect, Event, Refusal, Row, State, Timestamp, decide,
-    decide::due,
-    invariants,
-    limits::MAX_ROWS,
+    Change, Decision, Effect, Event, Refusal, Row, State, Timestamp, decide, decide::due, invariants, limits::MAX_ROWS,
     row::ClusterRow,
 };
 use uuid::Uuid;
@@ -177,12 +174,7 @@ impl World {
         Ok(())
     }
 
-    fn decide(
-        &mut self,
-        leader: &mut Leader,
-        event: Event,
-        out: &mut Outgoing,
-    ) -> Result<Result<(), Refusal>, String> {
+    fn decide(&mut self, leader: &mut Leader, event: Event, out: &mut Outgoing) -> Result<Result<(), Refusal>, String> {
         let now = Timestamp(self.now);
         leader.state.note(&event, now);
         let decision = decide(&leader.state, now, event.clone());
@@ -190,14 +182,20 @@ impl World {
         if !matches!(event, Event::Assign) || decision.as_ref().is_ok_and(|it| !it.rows.is_empty()) {
             self.log(|| brief(&event, &decision));
         }
-        let Decision { rows, answer: _, effects } = match decision {
+        let Decision {
+            rows,
+            answer: _,
+            effects,
+        } = match decision {
             Ok(decision) => decision,
             Err(refusal) => return Ok(Err(refusal)),
         };
         if rows.len() > MAX_ROWS {
             return Err(format!("a decision has {} rows: {event:?}", rows.len()));
         }
-        if let Event::Commit { task, fence, commit, .. } = event
+        if let Event::Commit {
+            task, fence, commit, ..
+        } = event
             && !rows.is_empty()
         {
             out.commits.push((task, fence.id, commit));
@@ -255,7 +253,10 @@ impl World {
             self.count("a batch of a former term comes in its turn");
             let late = self.lurking.swap_remove(at);
             if self.store.write(&late).is_ok() {
-                return Err(format!("a batch of term {} was written in term {}", late.term, batch.term));
+                return Err(format!(
+                    "a batch of term {} was written in term {}",
+                    late.term, batch.term
+                ));
             }
         }
         let mut asked = false;
@@ -264,7 +265,9 @@ impl World {
             self.count("unknown outcome");
             asked = true;
             if self.rng.per_mille(500) {
-                self.store.write(&batch).map_err(|refused| format!("the batch is refused: {refused:?}"))?;
+                self.store
+                    .write(&batch)
+                    .map_err(|refused| format!("the batch is refused: {refused:?}"))?;
             }
         }
         match self.store.write(&batch) {
@@ -285,7 +288,7 @@ impl World {
             leader.seq += 1;
         }
         self.compare()?;
-        if fault < 40 && fault >= 34 {
+        if (34..40).contains(&fault) {
             self.count("crash between write and effects");
             self.fell("after its write");
             return Ok(());
@@ -319,7 +322,7 @@ impl World {
             }
         }
         for (session, commands) in messages {
-            self.to_worker(session, commands);
+            self.tell_worker(session, commands);
         }
         for session in closed {
             let Some(leader) = &mut self.leader else { break };

@@ -54,7 +54,10 @@ fn every_seed_keeps_every_promise() {
         result.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
         return;
     }
-    let seeds = env::var("GAPLESS_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    let seeds = env::var("GAPLESS_SEEDS")
+        .ok()
+        .and_then(|seeds| seeds.parse().ok())
+        .unwrap_or(SEEDS);
     let began = Instant::now();
     let next = AtomicU64::new(0);
     let work = || {
@@ -75,12 +78,21 @@ fn every_seed_keeps_every_promise() {
         for thread in threads {
             let (found, counted) = thread.join().expect("failures are caught");
             broken.extend(found);
-            counted.into_iter().for_each(|(what, times)| *counts.entry(what).or_default() += times);
+            counted
+                .into_iter()
+                .for_each(|(what, times)| *counts.entry(what).or_default() += times);
         }
     });
-    println!("{:.0} seeds/s; {counts:?}", seeds as f64 / began.elapsed().as_secs_f64());
+    println!(
+        "{:.0} seeds/s; {counts:?}",
+        seeds as f64 / began.elapsed().as_secs_f64()
+    );
     broken.sort();
-    let shown: Vec<String> = broken.iter().take(12).map(|(seed, what)| format!("seed {seed}: {what}")).collect();
+    let shown: Vec<String> = broken
+        .iter()
+        .take(12)
+        .map(|(seed, what)| format!("seed {seed}: {what}"))
+        .collect();
     assert!(
         broken.is_empty(),
         "{} of {seeds} seeds broke a promise; see one with GAPLESS_SEED=n\n{}",
@@ -88,7 +100,10 @@ fn every_seed_keeps_every_promise() {
         shown.join("\n")
     );
     let silent: Vec<_> = FAULTS.iter().filter(|fault| !counts.contains_key(*fault)).collect();
-    assert!(silent.is_empty() || seeds < SEEDS, "these faults never happened: {silent:?}");
+    assert!(
+        silent.is_empty() || seeds < SEEDS,
+        "these faults never happened: {silent:?}"
+    );
 }
 
 const FAULTS: [&str; 19] = [

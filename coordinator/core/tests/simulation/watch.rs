@@ -45,7 +45,9 @@ impl Watch {
         }
         let lease = state.task(task).and_then(|task| task.lease);
         if !lease.is_some_and(|lease| lease.row.fence == *fence && lease.row.session == *session) {
-            return Err(format!("I3: {task}: a commit of {fence} is accepted that holds no lease"));
+            return Err(format!(
+                "I3: {task}: a commit of {fence} is accepted that holds no lease"
+            ));
         }
         let position = state.task(task).map_or(0, Task::position);
         if commit.seq != seq_of(state, task) || commit.previous != position {
@@ -65,7 +67,11 @@ impl Watch {
     ) -> Result<(), String> {
         let is_last = self.commits.get(&(*task, attempt, commit.seq)) == Some(commit)
             && seq_of(state, task) == commit.seq + 1
-            && state.task(task).and_then(|task| task.progress.as_ref()).map(|it| it.digest) == Some(commit.digest);
+            && state
+                .task(task)
+                .and_then(|task| task.progress.as_ref())
+                .map(|it| it.digest)
+                == Some(commit.digest);
         let accepts = decision.as_ref().is_ok_and(|decision| {
             decision
                 .effects
@@ -73,10 +79,16 @@ impl Watch {
                 .any(|effect| matches!(effect, Effect::Committed { seq, .. } if *seq == commit.seq))
         });
         if is_last && !accepts {
-            return Err(format!("I4: {task}: commit {} is recorded, and refused when it is repeated", commit.seq));
+            return Err(format!(
+                "I4: {task}: commit {} is recorded, and refused when it is repeated",
+                commit.seq
+            ));
         }
         if accepts && !is_last && !self.pending(state, task, attempt, commit) {
-            return Err(format!("I4: {task}: commit {} is confirmed and not recorded", commit.seq));
+            return Err(format!(
+                "I4: {task}: commit {} is confirmed and not recorded",
+                commit.seq
+            ));
         }
         Ok(())
     }
@@ -138,7 +150,8 @@ fn seq_of(state: &State, task: &TaskKey) -> u32 {
 
 /// Whether a progress row keeps all that was committed.
 fn grows(before: &ProgressRow, after: &ProgressRow) -> Result<(), String> {
-    if after.seq < before.seq || after.attempt < before.attempt || (before.seq > 0 && after.position < before.position) {
+    if after.seq < before.seq || after.attempt < before.attempt || (before.seq > 0 && after.position < before.position)
+    {
         return Err("its progress goes back".into());
     }
     if after.seq > before.seq + 1 || (after.seq == before.seq && after.counters != before.counters) {
@@ -216,7 +229,14 @@ fn same_stage(restart: u32, live: &StageState, recovered: &StageState) -> Result
         return Err("the number of tasks".into());
     }
     for (number, (task, again)) in live.tasks.iter().zip(&recovered.tasks).enumerate() {
-        let durable = |task: &Task| (task.units, task.keys.clone(), task.progress.clone(), task.lease.map(|it| it.row));
+        let durable = |task: &Task| {
+            (
+                task.units,
+                task.keys.clone(),
+                task.progress.clone(),
+                task.lease.map(|it| it.row),
+            )
+        };
         if durable(task) != durable(again) {
             return Err(format!("task {number}"));
         }

@@ -281,7 +281,13 @@ impl World {
         self.compare()?;
         let runs: Vec<(RunId, RunState, usize)> = self
             .state()
-            .map(|state| state.runs.iter().map(|(id, run)| (*id, run.row.state, run.steps.len())).collect())
+            .map(|state| {
+                state
+                    .runs
+                    .iter()
+                    .map(|(id, run)| (*id, run.row.state, run.steps.len()))
+                    .collect()
+            })
             .unwrap_or_default();
         for (run, state, steps) in runs {
             for step in 0..steps as StepNo {
@@ -312,14 +318,22 @@ impl World {
             return Err("there is no leader".into());
         };
         let identity = &self.specs[job * 2].identity;
-        let completed = state.runs.iter().filter(|(id, run)| {
-            run.row.state == RunState::Completed && self.runs[id] / 2 == job
-        });
+        let completed = state
+            .runs
+            .iter()
+            .filter(|(id, run)| run.row.state == RunState::Completed && self.runs[id] / 2 == job);
         let texts: Vec<usize> = completed.map(|(id, _)| self.runs[id]).collect();
-        if texts.len() > 1 && texts.iter().any(|text| texts.iter().filter(|other| *other == text).count() > 1) {
+        if texts.len() > 1
+            && texts
+                .iter()
+                .any(|text| texts.iter().filter(|other| *other == text).count() > 1)
+        {
             return Err(format!("{identity} has {} completed runs", texts.len()));
         }
-        let latest = state.identities.get(identity).and_then(|id| Some((*id, state.run(*id)?)));
+        let latest = state
+            .identities
+            .get(identity)
+            .and_then(|id| Some((*id, state.run(*id)?)));
         let Some((id, run)) = latest else {
             return Err(format!("{identity} has no run"));
         };
@@ -385,7 +399,10 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Welcome { session, .. } => {
-                let open = self.leader.as_ref().is_some_and(|leader| leader.links.contains_key(&session));
+                let open = self
+                    .leader
+                    .as_ref()
+                    .is_some_and(|leader| leader.links.contains_key(&session));
                 if !open || self.workers[at].link.is_some() {
                     self.after(20_000, Happening::Dial(at));
                     return Ok(());
@@ -412,9 +429,8 @@ impl World {
                 self.after(BEAT_MICROS, Happening::Beat { worker: at, session });
             }
             Happening::Advance { attempt, .. } => {
-                if attempt::advance(self, at, attempt)? {
-                    self.after_work(at, attempt);
-                }
+                let goes_on = attempt::advance(self, at, attempt)?;
+                goes_on.then(|| self.after_work(at, attempt));
             }
             _ => {}
         }
@@ -482,7 +498,7 @@ impl World {
         }
     }
 
-    pub fn to_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
+    pub fn tell_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
         let Some(leader) = &self.leader else { return };
         let Some(&worker) = leader.links.get(&session) else {
             return;
@@ -659,7 +675,9 @@ impl World {
 
     fn submit(&mut self, spec: usize) {
         // Version 7 ids rise with time; so do these.
-        let run = RunId(Uuid::from_u128((u128::from(self.pushed) << 64) | u128::from(self.rng.next())));
+        let run = RunId(Uuid::from_u128(
+            (u128::from(self.pushed) << 64) | u128::from(self.rng.next()),
+        ));
         self.runs.insert(run, spec);
         let spec = &self.specs[spec];
         let event = Event::Submit(Submit {
@@ -679,5 +697,4 @@ impl World {
         });
         self.submit(spec.unwrap_or(job * 2));
     }
-
 }
