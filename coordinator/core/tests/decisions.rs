@@ -312,7 +312,13 @@ fn what_a_leader_left_of_a_lost_worker_its_successor_clears_up() {
     let mut leader = executing(200);
     // It dies after the first decision of several.
     leader.decide(Event::Lost { session: SESSION }).unwrap();
-    leader.state = State::recover(Term(2), 10_000, 60_000, leader.rows.values().cloned().collect(), leader.now);
+    leader.state = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
     assert!(leader.state.run(RUN).unwrap().leases > 100);
     leader.now = leader.now.plus_millis(10_001);
     for event in gapless_core::decide::due(&leader.state, leader.now) {

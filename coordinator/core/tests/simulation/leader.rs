@@ -253,7 +253,10 @@ impl World {
             self.count("a batch of a former term comes in its turn");
             let late = self.lurking.swap_remove(at);
             if self.store.write(&late).is_ok() {
-                return Err(format!("a batch of term {} was written in term {}", late.term, batch.term));
+                return Err(format!(
+                    "a batch of term {} was written in term {}",
+                    late.term, batch.term
+                ));
             }
         }
         let mut asked = false;
@@ -285,7 +288,7 @@ impl World {
             leader.seq += 1;
         }
         self.compare()?;
-        if fault < 40 && fault >= 34 {
+        if (34..40).contains(&fault) {
             self.count("crash between write and effects");
             self.fell("after its write");
             return Ok(());
@@ -319,7 +322,7 @@ impl World {
             }
         }
         for (session, commands) in messages {
-            self.to_worker(session, commands);
+            self.tell_worker(session, commands);
         }
         for session in closed {
             let Some(leader) = &mut self.leader else { break };

@@ -429,9 +429,8 @@ impl World {
                 self.after(BEAT_MICROS, Happening::Beat { worker: at, session });
             }
             Happening::Advance { attempt, .. } => {
-                if attempt::advance(self, at, attempt)? {
-                    self.after_work(at, attempt);
-                }
+                let goes_on = attempt::advance(self, at, attempt)?;
+                goes_on.then(|| self.after_work(at, attempt));
             }
             _ => {}
         }
@@ -499,7 +498,7 @@ impl World {
         }
     }
 
-    pub fn to_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
+    pub fn tell_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
         let Some(leader) = &self.leader else { return };
         let Some(&worker) = leader.links.get(&session) else {
             return;
