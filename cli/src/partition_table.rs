@@ -439,6 +439,7 @@ mod tests {
             domain: UnitRange::new(0, 2_000_000),
             columns: vec![],
             output: vec![],
+            read_columns: None,
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: "a projection".into(),

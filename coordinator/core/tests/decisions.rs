@@ -200,6 +200,7 @@ fn facts(units: u64) -> Facts {
         domain: UnitRange::new(0, units),
         columns: vec![],
         output: vec![],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

@@ -473,6 +473,7 @@ fn facts(units: u64) -> Facts {
         domain: UnitRange::new(0, units),
         columns: vec![column.clone()],
         output: vec![column],
+        read_columns: None,
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

@@ -343,6 +343,7 @@ fn frame(column: &str) -> StepFrame {
             domain: UnitRange::new(0, 20),
             columns: Vec::new(),
             output: Vec::new(),
+            read_columns: None,
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),
