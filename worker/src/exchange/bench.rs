@@ -187,8 +187,8 @@ fn exchange_cost() {
         "thread_seconds": {
             "decode": seconds(scattered(|p| p.decode)),
             "hash": seconds(scattered(|p| p.hash)),
-            "narrow": seconds(scattered(|p| p.push)),
-            "split": seconds(scattered(|p| p.split)),
+            "narrow_and_sort": seconds(scattered(|p| p.push)),
+            "segments_and_hash": seconds(scattered(|p| p.split)),
             "write": seconds(scattered(|p| p.write)),
             "sync": seconds(scattered(|p| p.sync)),
             "read": seconds(gathered(|p| p.read)),

@@ -22,6 +22,7 @@ mod layout;
 mod narrow;
 mod restore;
 mod scatter;
+mod sorted;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -136,14 +136,8 @@ impl WaitingColumn {
         cells.len() * part.width as usize
     }
 
-    /// Least and greatest value of all parts.
-    pub(super) fn bounds(&self) -> Option<(i128, i128)> {
-        let parts = self.parts.iter().filter(|part| part.minimum <= part.maximum);
-        let bounds = parts.map(|part| (part.minimum, part.maximum));
-        bounds.reduce(|(min, max), (least, greatest)| (min.min(least), max.max(greatest)))
-    }
-
-    pub(super) fn clear(&mut self) {
+    /// Lets go of what has been sorted.
+    pub(super) fn clear_run(&mut self) {
         self.parts.clear();
         self.cells.w1.clear();
         self.cells.w2.clear();
@@ -152,9 +146,21 @@ impl WaitingColumn {
         self.cells.w16.clear();
         self.valid.clear();
         self.texts.clear();
-        self.others.clear();
         self.rows = 0;
     }
+
+    /// Lets go of everything.
+    pub(super) fn clear(&mut self) {
+        self.clear_run();
+        self.others.clear();
+    }
+}
+
+/// Least and greatest value of all parts, where there are values.
+pub(super) fn bounds_of(parts: &[Part]) -> Option<(i128, i128)> {
+    let parts = parts.iter().filter(|part| part.minimum <= part.maximum);
+    let bounds = parts.map(|part| (part.minimum, part.maximum));
+    bounds.reduce(|(min, max), (least, greatest)| (min.min(least), max.max(greatest)))
 }
 
 impl Part {

@@ -1,15 +1,16 @@
-//! The split: waiting rows, sorted by bucket with one pass over each column.
+//! The split: rows of many batches, sorted by bucket with one pass over each column.
 //!
 //! A counting sort gives every row its place; then each column is written to its places once. That is
-//! done run by run, since a run's cells and places fit a core's cache and a block's do not (sorting a
-//! block at once takes twice as long). A segment is then gathered from its stretches in the runs.
+//! done run by run, as soon as a run is there: its cells and places fit a core's cache, a block's do
+//! not (sorting a block at once takes twice as long). At the block's end each segment is gathered from
+//! its stretches in the runs.
 
 use std::ops::Range;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
     compute::{concat, take_record_batch},
-    datatypes::{Field, Schema, SchemaRef, ToByteSlice},
+    datatypes::{Field, Schema, SchemaRef},
     error::ArrowError,
     ipc::writer::StreamWriter,
 };
@@ -17,44 +18,76 @@ use arrow::{
 use super::{
     carrier::{Carrier, travelling_schema},
     durable::WRITE_PIECE,
-    layout::{Block, ColumnLayout, Segment, SegmentKey, Width, columns_hash, segment_hash},
-    narrow::{Cells, Part, WaitingColumn},
+    layout::{Block, ColumnLayout, Segment, SegmentKey, columns_hash, segment_hash},
+    narrow::WaitingColumn,
+    sorted::SortedColumn,
 };
 
 /// Rows of a run. Larger ones leave the cache, smaller ones make the stretches too short to copy.
 const RUN_ROWS: usize = 64 * 1024;
 
-/// Rows with their buckets, waiting to be sorted.
+/// Rows with their buckets: a run that waits to be sorted, and the sorted runs of a block.
 pub(super) struct Splitter {
     schema: SchemaRef,
     buckets: usize,
     waiting: Vec<WaitingColumn>,
-    bucket_of: Vec<u16>,
-    runs: Vec<Run>,
-    bytes: usize,
     sorted: Vec<SortedColumn>,
-    /// Of the rows of one run.
+    runs: Vec<Run>,
+    /// Of all rows of the block.
+    bucket_of: Vec<u16>,
+    bytes: usize,
+    /// Where the rows of a run go within it.
     places: Vec<u32>,
+    run_rows: usize,
 }
 
-/// Rows that are sorted together: whole batches.
-struct Run {
-    rows: Range<usize>,
-    parts: Range<usize>,
-    /// Rows of each bucket; once it is sorted, where each bucket begins among the block's sorted rows,
-    /// and where the last one ends.
+/// Rows that were sorted together.
+pub(super) struct Run {
+    pub(super) rows: Range<usize>,
+    /// Where each bucket begins within the run, and where the last one ends.
     starts: Vec<u32>,
 }
 
 impl Run {
-    fn of_bucket(&self, bucket: usize) -> Range<usize> {
-        self.starts[bucket] as usize..self.starts[bucket + 1] as usize
+    pub(super) fn buckets(&self) -> usize {
+        self.starts.len() - 1
+    }
+
+    /// Where a bucket's rows lie in the block.
+    pub(super) fn of_bucket(&self, bucket: usize) -> Range<usize> {
+        let at = |bucket: usize| self.rows.start + self.starts[bucket] as usize;
+        at(bucket)..at(bucket + 1)
+    }
+
+    /// Sorts by counting: answers the run, and puts into `places` where each row goes within it.
+    fn new(rows: Range<usize>, bucket_of: &[u16], buckets: usize, places: &mut Vec<u32>) -> Run {
+        let mut starts = vec![0; buckets + 1];
+        for &bucket in bucket_of {
+            starts[bucket as usize] += 1;
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += std::mem::replace(start, sum);
+        }
+        let mut next = starts.clone();
+        places.clear();
+        places.extend(bucket_of.iter().map(|&bucket| {
+            let next = &mut next[bucket as usize];
+            let place = *next;
+            *next += 1;
+            place
+        }));
+        Run { rows, starts }
     }
 }
 
 impl Splitter {
     /// A splitter for rows of `schema` into `buckets` buckets.
     pub(super) fn new(schema: &Schema, buckets: u32) -> Self {
+        Self::with_runs_of(RUN_ROWS, schema, buckets)
+    }
+
+    pub(super) fn with_runs_of(run_rows: usize, schema: &Schema, buckets: u32) -> Self {
         let schema = travelling_schema(schema);
         let carriers = schema.fields().iter().map(|field| Carrier::of(field.data_type()));
         let waiting: Vec<WaitingColumn> = carriers.map(WaitingColumn::new).collect();
@@ -67,6 +100,7 @@ impl Splitter {
             bucket_of: Vec::new(),
             bytes: 0,
             places: Vec::new(),
+            run_rows,
         }
     }
 
@@ -86,54 +120,46 @@ impl Splitter {
 
     /// Takes the columns of one batch, in their travelling types, and the bucket of each row.
     pub(super) fn push(&mut self, columns: &[ArrayRef], bucket_of: &[u16]) {
-        for (at, bucket_of) in bucket_of.chunks(RUN_ROWS).enumerate() {
-            let from = at * RUN_ROWS;
+        for (at, bucket_of) in bucket_of.chunks(self.run_rows).enumerate() {
+            let from = at * self.run_rows;
             for (waiting, column) in self.waiting.iter_mut().zip(columns) {
                 self.bytes += waiting.push(&column.slice(from, bucket_of.len()));
             }
-            self.push_buckets(bucket_of);
-        }
-    }
-
-    fn push_buckets(&mut self, bucket_of: &[u16]) {
-        let (rows, parts) = (self.bucket_of.len(), self.runs.last().map_or(0, |run| run.parts.end));
-        if self.runs.last().is_none_or(|run| run.rows.len() >= RUN_ROWS) {
-            self.runs.push(Run {
-                rows: rows..rows,
-                parts: parts..parts,
-                starts: vec![0; self.buckets + 1],
-            });
-        }
-        if let Some(run) = self.runs.last_mut() {
-            run.rows.end += bucket_of.len();
-            run.parts.end += 1;
-            for &bucket in bucket_of {
-                run.starts[bucket as usize] += 1;
+            self.bucket_of.extend_from_slice(bucket_of);
+            if self.waiting_rows().len() >= self.run_rows {
+                self.sort_run();
             }
         }
-        self.bucket_of.extend_from_slice(bucket_of);
     }
 
-    /// Sorts what waits and hands it to `write`, piece by piece, as the bytes of the exchange file.
-    /// Then the splitter is empty.
+    fn waiting_rows(&self) -> Range<usize> {
+        self.runs.last().map_or(0, |run| run.rows.end)..self.bucket_of.len()
+    }
+
+    fn sort_run(&mut self) {
+        let rows = self.waiting_rows();
+        let bucket_of = &self.bucket_of[rows.clone()];
+        let run = Run::new(rows, bucket_of, self.buckets, &mut self.places);
+        for (sorted, waiting) in self.sorted.iter_mut().zip(&mut self.waiting) {
+            sorted.sort_run(waiting, &run, &self.places, bucket_of);
+            waiting.clear_run();
+        }
+        self.runs.push(run);
+    }
+
+    /// Sorts what waits and hands the block to `write`, piece by piece, as the bytes of the exchange
+    /// file. Then the splitter is empty.
     ///
     /// Errors: those of `write`, and those of Arrow for columns that travel as IPC.
     pub(super) fn drain<E: From<ArrowError>>(
         &mut self,
         mut write: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Block, E> {
-        for (sorted, waiting) in self.sorted.iter_mut().zip(&self.waiting) {
-            sorted.prepare(waiting, self.bucket_of.len());
-        }
-        for run in &mut self.runs {
-            let bucket_of = &self.bucket_of[run.rows.clone()];
-            assign_places(run, bucket_of, &mut self.places);
-            for (sorted, waiting) in self.sorted.iter_mut().zip(&self.waiting) {
-                sorted.sort_run(waiting, run, &self.places, bucket_of);
-            }
+        if !self.waiting_rows().is_empty() {
+            self.sort_run();
         }
         let others = self.others()?;
-        let layout: Vec<ColumnLayout> = self.sorted.iter().map(|sorted| sorted.layout).collect();
+        let layout: Vec<ColumnLayout> = self.sorted.iter().map(SortedColumn::layout).collect();
         let columns = columns_hash(&layout);
         let mut segments = Vec::with_capacity(self.buckets);
         let mut pending = Vec::with_capacity(2 * WRITE_PIECE);
@@ -145,8 +171,8 @@ impl Splitter {
                 continue;
             }
             let from = pending.len();
-            for column in &mut self.sorted {
-                column.append(bucket, &self.runs, &mut pending);
+            for (column, layout) in self.sorted.iter_mut().zip(&layout) {
+                column.append(layout, bucket, &self.runs, &mut pending);
             }
             if let Some(others) = &others {
                 append_ipc(&others.slice(sum, rows as usize), &mut pending)?;
@@ -180,6 +206,7 @@ impl Splitter {
 
     fn clear(&mut self) {
         self.waiting.iter_mut().for_each(WaitingColumn::clear);
+        self.sorted.iter_mut().for_each(SortedColumn::clear);
         self.bucket_of.clear();
         self.runs.clear();
         self.bytes = 0;
@@ -207,241 +234,6 @@ impl Splitter {
         let arrived = RecordBatch::try_new(Schema::new(fields).into(), columns)?;
         take_record_batch(&arrived, &UInt32Array::from(order)).map(Some)
     }
-}
-
-/// Gives every row of a run its place among the block's sorted rows.
-fn assign_places(run: &mut Run, bucket_of: &[u16], places: &mut Vec<u32>) {
-    let mut sum = run.rows.start as u32;
-    for start in &mut run.starts {
-        let count = std::mem::replace(start, sum);
-        sum += count;
-    }
-    let mut next = run.starts.clone();
-    places.clear();
-    places.extend(bucket_of.iter().map(|&bucket| {
-        let next = &mut next[bucket as usize];
-        let place = *next;
-        *next += 1;
-        place
-    }));
-}
-
-/// One column of a block in bucket order.
-#[derive(Default)]
-struct SortedColumn {
-    layout: ColumnLayout,
-    cells: Cells,
-    /// 1 for each row that is not NULL; only of a nullable column.
-    valid: Vec<u8>,
-    /// The texts of a column that travels as bytes, and how many bytes of them are sorted.
-    texts: Vec<u8>,
-    texts_sorted: usize,
-    /// Of each run: where each bucket's texts begin, and where the last one's end.
-    text_starts: Vec<usize>,
-    bucket_valid: Vec<u8>,
-}
-
-impl SortedColumn {
-    /// Chooses the layout of the block's column, and makes room.
-    fn prepare(&mut self, waiting: &WaitingColumn, rows: usize) {
-        let (minimum, width) = match waiting.bounds() {
-            None => (0, Width::W0),
-            Some((min, max)) => match Width::for_distance(max.wrapping_sub(min) as u128) {
-                Width::W16 => (0, Width::W16),
-                width => (min, width),
-            },
-        };
-        self.layout = ColumnLayout {
-            minimum,
-            width,
-            nullable: !waiting.valid.is_empty(),
-        };
-        match width {
-            Width::W0 => {}
-            Width::W1 => make_room(&mut self.cells.w1, rows),
-            Width::W2 => make_room(&mut self.cells.w2, rows),
-            Width::W4 => make_room(&mut self.cells.w4, rows),
-            Width::W8 => make_room(&mut self.cells.w8, rows),
-            Width::W16 => make_room(&mut self.cells.w16, rows),
-        }
-        if self.layout.nullable {
-            make_room(&mut self.valid, rows);
-        }
-        make_room(&mut self.texts, waiting.texts.len());
-        self.texts_sorted = 0;
-        self.text_starts.clear();
-    }
-
-    fn sort_run(&mut self, waiting: &WaitingColumn, run: &Run, places: &[u32], bucket_of: &[u16]) {
-        let (minimum, out) = (self.layout.minimum, &mut self.cells);
-        // What travels as IPC has no cells.
-        let parts = waiting.parts.get(run.parts.clone()).unwrap_or_default();
-        match self.layout.width {
-            Width::W0 => {}
-            Width::W1 => sort_cells(waiting, parts, minimum, places, &mut out.w1, |cell| cell as u8),
-            Width::W2 => sort_cells(waiting, parts, minimum, places, &mut out.w2, |cell| cell as u16),
-            Width::W4 => sort_cells(waiting, parts, minimum, places, &mut out.w4, |cell| cell as u32),
-            Width::W8 => sort_cells(waiting, parts, minimum, places, &mut out.w8, |cell| cell),
-            Width::W16 => sort_wide(waiting, parts, places, &mut out.w16),
-        }
-        if self.layout.nullable {
-            put(&waiting.valid[run.rows.clone()], places, &mut self.valid, |bit| bit);
-        }
-        if waiting.carrier == Carrier::Bytes {
-            self.sort_texts(waiting, parts, bucket_of, run.starts.len() - 1);
-        }
-    }
-
-    fn sort_texts(&mut self, waiting: &WaitingColumn, parts: &[Part], bucket_of: &[u16], buckets: usize) {
-        let mut sums = vec![0usize; buckets];
-        each_length(waiting, parts, bucket_of, |bucket, length| sums[bucket] += length);
-        let mut from = self.texts_sorted;
-        let mut next = Vec::with_capacity(buckets);
-        for sum in sums {
-            next.push(self.texts_sorted);
-            self.texts_sorted += sum;
-        }
-        self.text_starts.extend_from_slice(&next);
-        self.text_starts.push(self.texts_sorted);
-        let out = &mut self.texts;
-        each_length(waiting, parts, bucket_of, |bucket, length| {
-            let to = &mut next[bucket];
-            out[*to..*to + length].copy_from_slice(&waiting.texts[from..from + length]);
-            *to += length;
-            from += length;
-        });
-    }
-
-    /// Appends the column's part of one bucket's segment.
-    fn append(&mut self, bucket: usize, runs: &[Run], out: &mut Vec<u8>) {
-        let ranges = runs.iter().map(|run| run.of_bucket(bucket));
-        if self.layout.nullable {
-            self.bucket_valid.clear();
-            ranges
-                .clone()
-                .for_each(|range| self.bucket_valid.extend_from_slice(&self.valid[range]));
-            pack_bits(&self.bucket_valid, out);
-        }
-        let cells = &self.cells;
-        match self.layout.width {
-            Width::W0 => {}
-            Width::W1 => ranges.for_each(|range| out.extend_from_slice(&cells.w1[range])),
-            Width::W2 => ranges.for_each(|range| out.extend_from_slice(cells.w2[range].to_byte_slice())),
-            Width::W4 => ranges.for_each(|range| out.extend_from_slice(cells.w4[range].to_byte_slice())),
-            Width::W8 => ranges.for_each(|range| out.extend_from_slice(cells.w8[range].to_byte_slice())),
-            Width::W16 => ranges.for_each(|range| out.extend_from_slice(cells.w16[range].to_byte_slice())),
-        }
-        for starts in self.text_starts.chunks(runs[0].starts.len()) {
-            out.extend_from_slice(&self.texts[starts[bucket]..starts[bucket + 1]]);
-        }
-    }
-}
-
-/// Makes room for so many cells, whatever they hold: each will be written.
-fn make_room<C: Copy + Default>(cells: &mut Vec<C>, rows: usize) {
-    if cells.len() < rows {
-        cells.resize(rows, C::default());
-    }
-}
-
-/// Writes each cell, as `convert` makes it, to its place.
-#[inline(always)]
-fn put<I: Copy, O>(cells: &[I], places: &[u32], out: &mut [O], convert: impl Fn(I) -> O) {
-    for (&cell, &place) in cells.iter().zip(places) {
-        out[place as usize] = convert(cell);
-    }
-}
-
-/// Sorts the cells of a run's parts, as distances from the block's minimum.
-fn sort_cells<C: Copy>(
-    waiting: &WaitingColumn,
-    parts: &[Part],
-    minimum: i128,
-    mut places: &[u32],
-    out: &mut [C],
-    narrow: impl Fn(u64) -> C + Copy,
-) {
-    for part in parts {
-        let (these, rest) = places.split_at(part.rows);
-        let Part { start, rows, .. } = *part;
-        let cells = &waiting.cells;
-        // A part without values has no minimum: its cells are never looked at.
-        let delta = if part.minimum > part.maximum {
-            0
-        } else {
-            (part.minimum - minimum) as u64
-        };
-        let shift = |cell: u64| narrow(cell.wrapping_add(delta));
-        match part.width {
-            Width::W0 => these.iter().for_each(|&place| out[place as usize] = shift(0)),
-            Width::W1 => put(&cells.w1[start..start + rows], these, out, |cell| shift(cell.into())),
-            Width::W2 => put(&cells.w2[start..start + rows], these, out, |cell| shift(cell.into())),
-            Width::W4 => put(&cells.w4[start..start + rows], these, out, |cell| shift(cell.into())),
-            Width::W8 => put(&cells.w8[start..start + rows], these, out, shift),
-            Width::W16 => unreachable!("a block is as wide as its widest part"),
-        }
-        places = rest;
-    }
-}
-
-/// Sorts the cells of a run's parts as the values themselves.
-fn sort_wide(waiting: &WaitingColumn, parts: &[Part], mut places: &[u32], out: &mut [i128]) {
-    for part in parts {
-        let (these, rest) = places.split_at(part.rows);
-        let Part {
-            start, rows, minimum, ..
-        } = *part;
-        let cells = &waiting.cells;
-        let value = |cell: u64| minimum.wrapping_add(cell.into());
-        match part.width {
-            Width::W0 => these.iter().for_each(|&place| out[place as usize] = minimum),
-            Width::W1 => put(&cells.w1[start..start + rows], these, out, |cell| value(cell.into())),
-            Width::W2 => put(&cells.w2[start..start + rows], these, out, |cell| value(cell.into())),
-            Width::W4 => put(&cells.w4[start..start + rows], these, out, |cell| value(cell.into())),
-            Width::W8 => put(&cells.w8[start..start + rows], these, out, value),
-            Width::W16 => put(&cells.w16[start..start + rows], these, out, |cell| cell),
-        }
-        places = rest;
-    }
-}
-
-/// Calls `each` with the bucket and the length of every text, in the order of arrival.
-fn each_length(waiting: &WaitingColumn, parts: &[Part], mut bucket_of: &[u16], mut each: impl FnMut(usize, usize)) {
-    for part in parts {
-        let (these, rest) = bucket_of.split_at(part.rows);
-        let Part {
-            start, rows, minimum, ..
-        } = *part;
-        let (cells, least) = (&waiting.cells, minimum as usize);
-        let buckets = these.iter().map(|&bucket| bucket as usize);
-        match part.width {
-            Width::W0 => buckets.for_each(|bucket| each(bucket, least)),
-            Width::W1 => {
-                let cells = &cells.w1[start..start + rows];
-                buckets
-                    .zip(cells)
-                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
-            }
-            Width::W2 => {
-                let cells = &cells.w2[start..start + rows];
-                buckets
-                    .zip(cells)
-                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
-            }
-            _ => {
-                let cells = &cells.w4[start..start + rows];
-                buckets
-                    .zip(cells)
-                    .for_each(|(bucket, &cell)| each(bucket, least + cell as usize));
-            }
-        }
-        bucket_of = rest;
-    }
-}
-
-fn pack_bits(valid: &[u8], out: &mut Vec<u8>) {
-    let pack = |bits: &[u8]| bits.iter().enumerate().fold(0u8, |byte, (at, &bit)| byte | (bit << at));
-    out.extend(valid.chunks(8).map(pack));
 }
 
 fn too_large(bucket: usize, bytes: usize) -> ArrowError {

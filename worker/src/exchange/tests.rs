@@ -28,8 +28,8 @@ use gapless_common::{
 use proptest::prelude::*;
 
 use super::{
-    GatherReader, ScatterFolders, bucket::Bucketing, carrier::to_travelling, committed_files, exchange_folder, gather,
-    scatter, scattered,
+    GatherReader, ScatterFolders, bucket::Bucketing, carrier::to_travelling, committed_files, exchange_folder,
+    file::ExchangeWriter, gather, scatter, scattered, split::Splitter,
 };
 use crate::{
     attempt::{Assignment, CommittedPartition, Leader, Outcome, StepContext, Stop},
@@ -481,6 +481,48 @@ proptest! {
                 prop_assert!(before.is_none_or(|before| before == range[0]), "{row} came out of two ranges");
             }
             out.extend(batches);
+        }
+        prop_assert_eq!(rows_of(&out), rows_of(&given));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// Runs differ in bounds, widths and NULLs; blocks of one file follow each other in one splitter.
+    #[test]
+    fn runs_are_gathered_into_segments(
+        batches in prop::collection::vec((0usize..60, prop::sample::select(vec![0u64, 0, 5, 100])), 0..12),
+        seed: u64,
+        run_rows in prop::sample::select(vec![1usize, 2, 7, 40]),
+        buckets in prop::sample::select(vec![1u32, 3, 16]),
+    ) {
+        let schema = all_types(0, 0, 0).schema();
+        let plan = ExchangePlan { function: hash_on(&["n6"]), buckets };
+        let mut bucketing = Bucketing::new(&plan, &schema).expect("binds");
+        let mut splitter = Splitter::with_runs_of(run_rows, &schema, buckets);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("runs.gx");
+        let mut file = ExchangeWriter::create(path.clone(), splitter.schema().clone(), buckets).expect("creates");
+        let mut given = Vec::new();
+        for (at, &(rows, null_share)) in batches.iter().enumerate() {
+            let batch = all_types(rows, seed.wrapping_add(at as u64), null_share);
+            let columns: Vec<ArrayRef> =
+                batch.columns().iter().map(|column| to_travelling(column).expect("travels")).collect();
+            let mut bucket_of = Vec::new();
+            bucketing.assign(&columns, rows, &mut bucket_of);
+            splitter.push(&columns, &bucket_of);
+            given.push(batch);
+            if at % 3 == 2 {
+                file.write_block(&mut splitter).expect("writes");
+            }
+        }
+        file.write_block(&mut splitter).expect("writes");
+        file.finish().and_then(|finished| finished.staged.publish()).expect("publishes");
+        let mut reader = GatherReader::open(&[path], UnitRange::new(0, u64::from(buckets))).expect("opens");
+        let mut out = Vec::new();
+        while let Some(input) = reader.next_batch().expect("reads") {
+            out.push(input.batch);
         }
         prop_assert_eq!(rows_of(&out), rows_of(&given));
     }
