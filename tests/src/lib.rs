@@ -1,1 +1,349 @@
+//! What the end-to-end tests stand on: the real binary, real processes, real signals, and an answer
+//! computed apart from Gapless.
 
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Every wait ends: what takes longer than this on two busy cores hangs.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// The program under test, built beside the tests.
+pub fn gapless() -> PathBuf {
+    if let Some(path) = std::env::var_os("GAPLESS_BIN") {
+        return path.into();
+    }
+    let test = std::env::current_exe().expect("the test knows where it is");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in a target folder");
+    let program = folder.join("gapless");
+    assert!(
+        program.is_file(),
+        "{} is missing: test the whole workspace, or build it first",
+        program.display()
+    );
+    program
+}
+
+/// Waits until `look` gives something. Panics with `what` when patience ends.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited in vain for: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// A folder with input, a job and everything that a run leaves.
+pub struct World {
+    folder: TempDir,
+}
+
+/// Sales by shop, as the input has them: shop → (rows, sum of cents).
+pub type Sales = BTreeMap<String, (u64, i64)>;
+
+impl World {
+    /// Writes `rows` sales over two CSV files of `data/`, some of them of a shop with most of the rows, and
+    /// gives the answer to the job of [`World::sales_job`].
+    pub fn with_sales(rows: u64) -> (World, Sales) {
+        let world = World {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        };
+        let mut sales = Sales::new();
+        fs::create_dir(world.path("data")).expect("made");
+        let mut texts = ["id,shop,cents,note\n".to_string(), "id,shop,cents,note\n".to_string()];
+        for id in 0..rows {
+            let hash = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
+            let shop = if hash % 3 == 0 {
+                "shop-0".to_string()
+            } else {
+                format!("shop-{}", hash % 97)
+            };
+            let cents = (hash % 20_011) as i64 - 500;
+            let entry = sales.entry(shop.clone()).or_default();
+            entry.0 += 1;
+            entry.1 += cents;
+            let text = &mut texts[usize::from(id * 3 > rows * 2)];
+            text.push_str(&format!("{id},{shop},{cents},\"a \"\"note\"\", {id}\"\n"));
+        }
+        for (number, text) in texts.iter().enumerate() {
+            fs::write(world.path(&format!("data/sales-{number}.csv")), text).expect("written");
+        }
+        (world, sales)
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    /// A step that copies every sale in `load` partitions, and one that sums them by shop.
+    pub fn sales_job(&self, load: &str, by_shop: &str) -> PathBuf {
+        self.job(&format!(
+            r#"job: sales
+parameters:
+  day: {{type: date, default: "2026-11-20"}}
+steps:
+  - name: load
+    source:
+      csv: {{path: "data/sales-*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}
+    partition: {load}
+    sink: {{csv: {{path: "out/load"}}}}
+  - name: by-shop
+    source:
+      csv: {{path: "data/sales-*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}
+    partition: {by_shop}
+    transform: {{sql: "SELECT shop, count(*) AS n, sum(cents) AS cents FROM input GROUP BY shop"}}
+    sink: {{csv: {{path: "out/by-shop", files: 1}}}}
+"#
+        ))
+    }
+
+    pub fn job(&self, text: &str) -> PathBuf {
+        let path = self.path("job.yaml");
+        fs::write(&path, text).expect("written");
+        path
+    }
+
+    /// Runs the program to its end in this folder.
+    pub fn gapless(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the program starts")
+    }
+
+    pub fn start(&self, arguments: &[&str]) -> Process {
+        let log = fs::File::create(self.path(&format!("{}.log", arguments.join("-").replace('/', "_")))).expect("made");
+        let child = self
+            .command(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn();
+        Process {
+            child: child.expect("the program starts"),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(gapless());
+        command.args(arguments).current_dir(self.folder.path());
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GAPLESS_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// All lines of the files that a step published, without headers, sorted.
+    pub fn rows(&self, output: &str) -> Vec<String> {
+        let mut rows = Vec::new();
+        for path in self.files(output) {
+            let text = fs::read_to_string(&path).expect("readable");
+            rows.extend(text.lines().skip(1).map(str::to_string));
+        }
+        rows.sort_unstable();
+        rows
+    }
+
+    /// The data files of a published output.
+    pub fn files(&self, output: &str) -> Vec<PathBuf> {
+        let folder = fs::read_dir(self.path(output)).expect("the output is there");
+        let paths = folder.map(|entry| entry.expect("listed").path());
+        paths.filter(|path| path.is_file()).collect()
+    }
+
+    /// Committed or offered chunks of a step so far, by their manifests.
+    pub fn manifests(&self, output: &str) -> usize {
+        let control = self.path(&format!("out/.{output}.gapless/run"));
+        let runs = fs::read_dir(control).into_iter().flatten().flatten();
+        let folders = runs.map(|run| run.path().join("manifest"));
+        let manifests = folders.flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+        manifests
+            .filter(|entry| entry.file_name().to_string_lossy().ends_with(".json"))
+            .count()
+    }
+}
+
+/// The rows of `out/by-shop` that are right.
+pub fn expected(sales: &Sales) -> Vec<String> {
+    let mut rows: Vec<String> = sales
+        .iter()
+        .map(|(shop, (n, cents))| format!("{shop},{n},{cents}"))
+        .collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// A process of the program that is ended with the test.
+pub struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// The first line it prints.
+    pub fn line(&mut self) -> String {
+        let mut line = String::new();
+        let stdout = self.child.stdout.as_mut().expect("piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it prints a line");
+        line.trim().to_string()
+    }
+
+    /// Kills it with SIGKILL; false if it had ended before.
+    pub fn kill(&mut self) -> bool {
+        let alive = self.child.try_wait().expect("waitable").is_none();
+        self.child.kill().expect("killable");
+        let status = self.child.wait().expect("waitable");
+        alive && std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("waitable").is_none()
+    }
+
+    /// Waits for its end and gives the exit code.
+    pub fn code(&mut self) -> i32 {
+        wait_for("a process to end", || self.child.try_wait().expect("waitable"))
+            .code()
+            .unwrap_or(-1)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended; either way it must not outlive the test.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A coordinator and workers as processes of their own.
+pub struct Cluster<'a> {
+    world: &'a World,
+    pub coordinator: Process,
+    pub workers: Vec<Process>,
+    pub endpoint: String,
+}
+
+impl<'a> Cluster<'a> {
+    pub fn start(world: &'a World, workers: usize) -> Cluster<'a> {
+        let (coordinator, endpoint) = Self::coordinator(world, "127.0.0.1:0");
+        let mut cluster = Cluster {
+            world,
+            coordinator,
+            workers: Vec::new(),
+            endpoint,
+        };
+        for _ in 0..workers {
+            cluster.add_worker();
+        }
+        let all = || {
+            cluster
+                .ask(&["workers", "-o", "json"])
+                .as_array()
+                .is_some_and(|list| list.len() == workers)
+        };
+        wait_for("the workers to register", || all().then_some(()));
+        cluster
+    }
+
+    fn coordinator(world: &World, listen: &str) -> (Process, String) {
+        let mut process = world.start(&[
+            "coordinator",
+            "--listen",
+            listen,
+            "--state",
+            "state",
+            "--scratch",
+            "scratch",
+            "--lease-ms",
+            "2000",
+            "--heartbeat-ms",
+            "200",
+        ]);
+        let endpoint = process.line();
+        assert!(
+            endpoint.starts_with("http://"),
+            "the coordinator says where it is: {endpoint:?}"
+        );
+        (process, endpoint)
+    }
+
+    /// Starts the coordinator again on its state and its port.
+    pub fn restart_coordinator(&mut self) {
+        let listen = self.endpoint.trim_start_matches("http://").to_string();
+        self.coordinator = Self::coordinator(self.world, &listen).0;
+    }
+
+    pub fn add_worker(&mut self) {
+        let name = format!("worker-{}", self.workers.len());
+        let worker = self
+            .world
+            .start(&["worker", "--endpoint", &self.endpoint, "--slots", "1", "--name", &name]);
+        self.workers.push(worker);
+    }
+
+    /// What the program prints as JSON.
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let all: Vec<&str> = arguments
+            .iter()
+            .copied()
+            .chain(["--endpoint", &self.endpoint])
+            .collect();
+        let output = self.world.gapless(&all);
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    pub fn submit(&self, job: &str) -> String {
+        let output = self
+            .world
+            .gapless(&["submit", job, "-o", "name", "--endpoint", &self.endpoint]);
+        let name = String::from_utf8_lossy(&output.stdout).trim().to_string();
+        assert!(
+            output.status.success(),
+            "submitted: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        name
+    }
+
+    pub fn run(&self, run: &str) -> Value {
+        self.ask(&["get", run, "-o", "json"])
+    }
+
+    /// Waits until the run has ended and gives it.
+    pub fn ended(&self, run: &str) -> Value {
+        wait_for("the run to end", || {
+            let run = self.run(run);
+            matches!(
+                run["state"].as_str(),
+                Some("completed" | "failed" | "cancelled" | "stopped")
+            )
+            .then_some(run)
+        })
+    }
+
+    /// The number of a worker that holds a task of the run now.
+    pub fn busy_worker(&self) -> Option<usize> {
+        let workers = self.ask(&["workers", "-o", "json"]);
+        let busy = workers
+            .as_array()?
+            .iter()
+            .find(|worker| worker["busy"].as_u64() > Some(0))?;
+        let name = busy["worker"].as_str().or(busy["name"].as_str())?;
+        name.strip_prefix("worker-")?.parse().ok()
+    }
+}

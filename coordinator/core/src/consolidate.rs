@@ -112,8 +112,7 @@ pub(crate) fn begin_steps(draft: &mut Draft, id: RunId, published: Option<StepNo
     if published.is_none() && run.row.state != RunState::Running {
         return;
     }
-    let mut begun = 0;
-    for number in run.startable(published) {
+    for (begun, number) in run.startable(published).enumerate() {
         if begun == MAX_STEPS {
             draft.effect(Effect::Continue(Continuation::Begin { run: id }));
             return;
@@ -123,7 +122,6 @@ pub(crate) fn begin_steps(draft: &mut Draft, id: RunId, published: Option<StepNo
             row.phase = Phase::Survey;
             row.started = Some(now);
         });
-        begun += 1;
     }
 }
 

@@ -308,6 +308,27 @@ fn a_lost_worker_with_many_tasks_is_cleared_up_in_decisions_of_bounded_size() {
 }
 
 #[test]
+fn what_a_leader_left_of_a_lost_worker_its_successor_clears_up() {
+    let mut leader = executing(200);
+    // It dies after the first decision of several.
+    leader.decide(Event::Lost { session: SESSION }).unwrap();
+    leader.state = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
+    assert!(leader.state.run(RUN).unwrap().leases > 100);
+    leader.now = leader.now.plus_millis(10_001);
+    for event in gapless_core::decide::due(&leader.state, leader.now) {
+        leader.send(event).unwrap();
+    }
+    assert_eq!(leader.state.run(RUN).unwrap().leases, 0);
+    assert!(leader.state.sessions.is_empty());
+}
+
+#[test]
 fn a_worker_that_holds_many_tasks_reconnects_in_decisions_of_bounded_size() {
     let mut leader = executing(200);
     let held: Vec<Held> = leader

@@ -29,9 +29,10 @@ use crate::{
 pub const CHUNK_INPUT_BYTES: u64 = 128 << 20;
 /// The age at which a chunk is committed however little it has read: what a crash costs at most.
 pub const CHUNK_AGE: Duration = Duration::from_secs(60);
-/// Rows that a whole program takes at a time where it may stop between buckets. Grouping 2 M rows at
-/// once costs about twice as much for each row as grouping them in pieces whose hash table stays in
-/// the processor's cache; much smaller pieces pay for the run itself (40 µs).
+/// Rows that a whole program takes at a time, at least, where it may stop between buckets. The smaller
+/// the hash table, the more of it stays in the processor's cache: grouping by two integers with two
+/// decimal sums takes 97 ns a row for 2 M rows at once, 62 for 500 k, 45 for 125 k, 36 for 32 k and 33
+/// for 8 k (7.5 rows a group). A run itself costs 13 µs.
 pub const RUN_ROWS: u64 = 32 << 10;
 /// Rejected records that a chunk holds until it is committed.
 pub const CHUNK_REJECT_BYTES: usize = 32 << 20;

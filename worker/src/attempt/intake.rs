@@ -226,3 +226,123 @@ fn show(place: &Place) -> String {
         (None, None) => place.file.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, sync::Arc, sync::OnceLock};
+
+    use arrow::{
+        array::Int64Array,
+        datatypes::{DataType, Field, Schema, SchemaRef},
+    };
+    use gapless_common::{attempt::Commit, ids::Stage};
+
+    use super::*;
+    use crate::{
+        attempt::CommittedPartition,
+        source::{Intake, Origin},
+    };
+
+    thread_local! {
+        static SECONDS: Cell<u64> = const { Cell::new(0) };
+    }
+
+    /// A clock that goes on by ten seconds with each batch.
+    fn now() -> Instant {
+        static START: OnceLock<Instant> = OnceLock::new();
+        *START.get_or_init(Instant::now) + Duration::from_secs(SECONDS.get())
+    }
+
+    struct Slow {
+        at: u64,
+        resumable: u64,
+    }
+
+    struct Nowhere;
+
+    impl Origin for Nowhere {
+        fn locate(&self, row: usize) -> Place {
+            Place {
+                file: "slow".to_string(),
+                line: None,
+                row: Some(row as u64),
+                raw: String::new(),
+            }
+        }
+    }
+
+    impl SourceReader for Slow {
+        fn schema(&self) -> SchemaRef {
+            Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]))
+        }
+
+        fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
+            self.at += 1;
+            SECONDS.set(SECONDS.get() + 10);
+            let column = Arc::new(Int64Array::from(vec![self.at as i64]));
+            Ok((self.at <= 20).then(|| InputBatch {
+                batch: RecordBatch::try_new(self.schema(), vec![column]).expect("one column"),
+                origin: Arc::new(Nowhere),
+            }))
+        }
+
+        fn position(&self) -> u64 {
+            self.at
+        }
+
+        fn may_stop(&self) -> bool {
+            self.at.is_multiple_of(self.resumable)
+        }
+
+        fn take_intake(&mut self) -> Intake {
+            Intake {
+                read: 1,
+                ..Intake::default()
+            }
+        }
+    }
+
+    struct Quiet;
+
+    impl Leader for Quiet {
+        fn commit(&self, _: Commit) -> Result<(), TaskError> {
+            Ok(())
+        }
+
+        fn progress(&self, _: u64, _: u64) -> Stop {
+            Stop::No
+        }
+
+        fn committed(&self, _: Stage) -> Result<Vec<CommittedPartition>, TaskError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_chunk_grows_no_older_than_its_limit_where_it_may_stop() {
+        // (batches between places to stop, batches of the chunks): six make a minute.
+        for (resumable, expected) in [(1, vec![6, 6, 6, 2]), (4, vec![8, 8, 4]), (100, vec![20])] {
+            let mut reader = Slow { at: 0, resumable };
+            let checks = Checks::none();
+            let limits = Limits {
+                bytes: u64::MAX,
+                age: Duration::from_secs(60),
+                run_rows: 0,
+                reject_bytes: usize::MAX,
+                rejects: None,
+                now,
+            };
+            let mut records = CheckedReader::new(&mut reader, &checks, &Quiet, limits, Runs::ByChunk);
+            let mut chunks = Vec::new();
+            while !records.is_ended() {
+                records.begin_chunk();
+                let mut batches = 0;
+                while records.next_batch().expect("reads").is_some() {
+                    batches += 1;
+                }
+                chunks.push(batches);
+            }
+            assert_eq!(chunks, expected, "may stop after {resumable}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ use datafusion::{
         ExecutionPlan,
         coalesce_partitions::CoalescePartitionsExec,
         coop::CooperativeExec,
+        displayable,
         execution_plan::reset_plan_states,
         filter::FilterExec,
         joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec},
@@ -140,6 +141,12 @@ impl Program {
 
     pub fn mode(&self) -> &TransformMode {
         &self.mode
+    }
+
+    /// The operators, one a line, as the engine shows them; empty without SQL.
+    pub fn explain(&self) -> String {
+        let plan = self.compiled.as_ref().map(|compiled| compiled.plan.as_ref());
+        plan.map_or(String::new(), |plan| displayable(plan).indent(false).to_string())
     }
 
     /// Whether records may be run through in chunks.

@@ -416,6 +416,21 @@ fn a_program_runs_over_chunks() {
 }
 
 #[test]
+fn a_plan_has_no_operator_that_only_serves_parallelism() {
+    let (_folder, mut slot) = slot();
+    let grouped = compile(&mut slot, "SELECT k, sum(v) AS s FROM input GROUP BY k", &[]).explain();
+    assert!(grouped.contains("AggregateExec: mode=Single"), "{grouped}");
+    let joined = compile(&mut slot, "SELECT i.k FROM input i LEFT JOIN lut l ON i.k = l.key", &[]).explain();
+    assert!(
+        joined.contains("HashJoinExec: mode=CollectLeft, join_type=Right"),
+        "{joined}"
+    );
+    for plan in [grouped, joined] {
+        assert!(!plan.contains("Repartition") && !plan.contains("Coalesce"), "{plan}");
+    }
+}
+
+#[test]
 fn counts_hold_over_more_runs_than_a_plan_is_kept() {
     let (_folder, mut slot) = slot();
     let mut program = compile(

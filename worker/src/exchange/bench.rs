@@ -13,12 +13,11 @@ use gapless_common::{
 };
 use parquet::arrow::{ProjectionMask, arrow_reader::ParquetRecordBatchReaderBuilder};
 
-use super::{GatherReader, block_rows, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
+use super::{BLOCK_ROWS, GatherReader, bucket::Bucketing, file::ExchangeWriter, scattered, split::Splitter};
 use crate::source::SourceReader;
 
 const THREADS: usize = 2;
 const BUCKETS: u32 = 256;
-const CHUNK_ROWS: usize = 1_000_000;
 const COLUMNS: [&str; 6] = [
     "l_partkey",
     "l_suppkey",
@@ -81,9 +80,6 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
     let mut splitter = Splitter::new(&schema, BUCKETS);
     let mut buckets = Vec::new();
     let mut paths = Vec::new();
-    let block_rows = block_rows(BUCKETS);
-    let mut file = None;
-    let mut rows_in_file = 0;
     loop {
         let batch = timed(&mut phases.decode, || reader.next())
             .transpose()
@@ -96,36 +92,25 @@ fn scatter_row_groups(path: &str, thread: usize, folder: PathBuf) -> (Phases, Ve
             timed(&mut phases.push, || splitter.push(batch.columns(), &buckets));
         }
         let ended = batch.is_none();
-        if splitter.rows() >= block_rows || ended && splitter.rows() > 0 {
-            if file.is_none() {
-                let path = folder.join(format!("{thread}-{}.gx", paths.len()));
-                paths.push(path.clone());
-                file = Some(ExchangeWriter::create(path, schema.clone(), BUCKETS).expect("creates"));
-                rows_in_file = 0;
-            }
-            let writer = file.as_mut().expect("just made");
-            rows_in_file += splitter.rows();
-            let writing = Cell::new(0);
-            let mut both = 0;
-            timed(&mut both, || {
-                writer.write_block_timed(&mut splitter, |write| {
+        if splitter.rows() >= BLOCK_ROWS || ended && splitter.rows() > 0 {
+            let path = folder.join(format!("{thread}-{}.gx", paths.len()));
+            let mut file = ExchangeWriter::create(path.clone(), schema.clone(), BUCKETS).expect("creates");
+            let (mut both, writing) = (0, Cell::new(0));
+            let write_block = || {
+                file.write_block_timed(&mut splitter, |write| {
                     let mut nanos = 0;
                     let result = timed(&mut nanos, write);
                     writing.set(writing.get() + nanos);
                     result
                 })
-            })
-            .expect("writes");
+            };
+            timed(&mut both, write_block).expect("writes");
             phases.write += writing.get();
             phases.split += both - writing.get();
-        }
-        if ended || rows_in_file >= CHUNK_ROWS {
-            if let Some(file) = file.take() {
-                let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
-                phases.bytes += finished.bytes;
-                timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
-                rows_in_file = 0;
-            }
+            let finished = timed(&mut phases.write, || file.finish()).expect("finishes");
+            phases.bytes += finished.bytes;
+            timed(&mut phases.sync, || finished.staged.publish()).expect("publishes");
+            paths.push(path);
         }
         if ended {
             return (phases, paths);

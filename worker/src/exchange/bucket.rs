@@ -14,7 +14,7 @@ use gapless_common::{
 };
 
 use super::{
-    carrier::{Carrier, Native, cells, nulls_of, travelling_type, with_bytes, with_native},
+    carrier::{Carrier, Native, bytes_of, cells, nulls_of, travelling_type, with_bytes, with_native},
     key_ranges::KeyRanges,
     narrow::{Loop, vectorised},
 };
@@ -204,7 +204,7 @@ fn hash_column(column: &ArrayRef, hashes: &mut [u64], first: bool) {
                 Err(_) => hash::hash_i128(value.widen()),
             }
         }), Bool => unreachable!("matched above"), Bytes => with_bytes!(column, texts => {
-            let values = (0..texts.len()).map(|row| hash::hash_bytes(texts.value(row).as_ref()));
+            let values = (0..texts.len()).map(|row| hash::hash_bytes(bytes_of(texts.value(row))));
             fill(hashes, first, nulls_of(column), values);
         }), Other => unreachable!("refused when the function was bound")),
     }

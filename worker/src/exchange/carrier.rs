@@ -227,6 +227,11 @@ macro_rules! with_bytes {
 }
 pub(super) use with_bytes;
 
+/// The bytes of a text or of bytes.
+pub(super) fn bytes_of<T: AsRef<[u8]> + ?Sized>(value: &T) -> &[u8] {
+    value.as_ref()
+}
+
 /// The type in which a column travels: dictionaries and runs travel as their values.
 pub(super) fn travelling_type(ty: &DataType) -> &DataType {
     match ty {

@@ -23,17 +23,18 @@ pub(super) struct StagedFile {
 }
 
 impl StagedFile {
-    /// Creates the file under a temporary name beside `path`, and its folder where missing.
+    /// Creates the file under a temporary name beside `path`. Its folder must be there: prepare made
+    /// it, and an attempt that comes too late must not make it again.
     pub(super) fn create(path: PathBuf) -> Result<Self, TaskError> {
         let mut temporary = path.clone().into_os_string();
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|error| io_error("create folder", folder, error))?;
-        }
         // An attempt's names are its own, so a file left under the temporary one is from a chunk
         // that the same attempt gave up.
-        let file = File::create(&temporary).map_err(|error| io_error("create", &temporary, error))?;
+        let file = File::create(&temporary).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => gone(&path),
+            _ => io_error("create", &temporary, error),
+        })?;
         Ok(Self {
             file,
             temporary,
@@ -74,6 +75,15 @@ impl Drop for StagedFile {
         // Of no consequence when it fails: the scratch folder is swept with its run.
         let _ = fs::remove_file(&self.temporary);
     }
+}
+
+fn gone(path: &Path) -> TaskError {
+    let message = format!(
+        "cannot create {}: its folder is not there; either the step is settled already, or this worker does not see \
+         the scratch folder: share it between the machines",
+        path.display()
+    );
+    TaskError::new(ErrorClass::Transient, message)
 }
 
 /// A full disk is a resource that ran out; other failures may pass.

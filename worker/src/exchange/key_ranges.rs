@@ -10,7 +10,7 @@ use gapless_common::key::{Key, KeyType};
 
 use super::{
     bucket::half_to_f64,
-    carrier::{Carrier, Native, cells, with_bytes, with_native},
+    carrier::{Carrier, Native, bytes_of, cells, with_bytes, with_native},
 };
 
 /// Up to so many bounds are counted rather than searched: no branch to guess, and it vectorises.
@@ -61,7 +61,7 @@ impl KeyRanges {
         match self {
             KeyRanges::Texts(bounds) => with_bytes!(column, texts => {
                 out.extend((0..texts.len()).map(|row| {
-                    let text: &[u8] = texts.value(row).as_ref();
+                    let text = bytes_of(texts.value(row));
                     bounds.partition_point(|bound| bound.as_slice() <= text) as u16
                 }));
             }),

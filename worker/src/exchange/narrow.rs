@@ -8,7 +8,7 @@ use arrow::{
 };
 
 use super::{
-    carrier::{Carrier, Native, cells, nulls_of, with_bytes, with_native},
+    carrier::{Carrier, Native, bytes_of, cells, nulls_of, with_bytes, with_native},
     layout::Width,
 };
 
@@ -98,7 +98,7 @@ impl WaitingColumn {
         with_bytes!(column, texts => for row in 0..texts.len() {
             let from = self.texts.len();
             if nulls.is_none_or(|nulls| nulls.is_valid(row)) {
-                self.texts.extend_from_slice(texts.value(row).as_ref());
+                self.texts.extend_from_slice(bytes_of(texts.value(row)));
             }
             lengths.push((self.texts.len() - from) as u32);
         });

@@ -17,7 +17,7 @@ use gapless_common::{
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::{
-    BLOCK_BYTES, block_rows, bucket::Bucketing, carrier::to_travelling, chunk_name, durable::StagedFile,
+    BLOCK_BYTES, BLOCK_ROWS, bucket::Bucketing, carrier::to_travelling, chunk_name, durable::StagedFile,
     exchange_folder, file::ExchangeWriter, scratch_folder, split::Splitter,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Rows of a chunk, which is a file and a commit: what a lost worker costs, a second or so.
-const CHUNK_ROWS: u64 = 1_000_000;
+const CHUNK_ROWS: u64 = BLOCK_ROWS as u64;
 /// Bytes of a chunk, for wide rows.
 const CHUNK_BYTES: u64 = 128 * 1024 * 1024;
 /// A slow source commits at least so often.
@@ -123,7 +123,6 @@ struct Scatter<'a> {
     projection: Vec<usize>,
     splitter: Splitter,
     buckets: u32,
-    block_rows: usize,
     chunks: SyncSender<SealedChunk>,
     seq: u32,
     previous: u64,
@@ -177,7 +176,6 @@ impl<'a> Scatter<'a> {
             bucketing: Bucketing::new(plan, &schema)?,
             splitter: Splitter::new(&scattered, plan.buckets),
             buckets: plan.buckets,
-            block_rows: block_rows(plan.buckets),
             projection,
             folders,
             chunks,
@@ -219,7 +217,7 @@ impl<'a> Scatter<'a> {
                 self.seal(end, true)?;
                 return Ok(Outcome::Committed);
             }
-            if self.splitter.rows() >= self.block_rows || self.splitter.bytes() >= BLOCK_BYTES {
+            if self.splitter.rows() >= BLOCK_ROWS || self.splitter.bytes() >= BLOCK_BYTES {
                 self.write_block()?;
             }
             let chunk_full = self.chunk.counters.read >= CHUNK_ROWS

@@ -1,11 +1,14 @@
 //! The split: waiting rows, sorted by bucket with one pass over each column.
 //!
-//! A counting sort gives every row its place; then each column is written to its places once. No row
-//! is moved twice, and no bucket is gathered by itself.
+//! A counting sort gives every row its place; then each column is written to its places once. That is
+//! done run by run, since a run's cells and places fit a core's cache and a block's do not (sorting a
+//! block at once takes twice as long). A segment is then gathered from its stretches in the runs.
+
+use std::ops::Range;
 
 use arrow::{
     array::{Array, ArrayRef, RecordBatch, UInt32Array},
-    compute::{concat, take},
+    compute::{concat, take_record_batch},
     datatypes::{Field, Schema, SchemaRef, ToByteSlice},
     error::ArrowError,
     ipc::writer::StreamWriter,
@@ -18,16 +21,35 @@ use super::{
     narrow::{Cells, Part, WaitingColumn},
 };
 
+/// Rows of a run. Larger ones leave the cache, smaller ones make the stretches too short to copy.
+const RUN_ROWS: usize = 64 * 1024;
+
 /// Rows with their buckets, waiting to be sorted.
 pub(super) struct Splitter {
     schema: SchemaRef,
     buckets: usize,
     waiting: Vec<WaitingColumn>,
     bucket_of: Vec<u16>,
-    counts: Vec<u32>,
+    runs: Vec<Run>,
     bytes: usize,
     sorted: Vec<SortedColumn>,
+    /// Of the rows of one run.
     places: Vec<u32>,
+}
+
+/// Rows that are sorted together: whole batches.
+struct Run {
+    rows: Range<usize>,
+    parts: Range<usize>,
+    /// Rows of each bucket; once it is sorted, where each bucket begins among the block's sorted rows,
+    /// and where the last one ends.
+    starts: Vec<u32>,
+}
+
+impl Run {
+    fn of_bucket(&self, bucket: usize) -> Range<usize> {
+        self.starts[bucket] as usize..self.starts[bucket + 1] as usize
+    }
 }
 
 impl Splitter {
@@ -39,7 +61,7 @@ impl Splitter {
         Self {
             sorted: waiting.iter().map(|_| SortedColumn::default()).collect(),
             waiting,
-            counts: vec![0; buckets as usize],
+            runs: Vec::new(),
             buckets: buckets as usize,
             schema,
             bucket_of: Vec::new(),
@@ -64,11 +86,30 @@ impl Splitter {
 
     /// Takes the columns of one batch, in their travelling types, and the bucket of each row.
     pub(super) fn push(&mut self, columns: &[ArrayRef], bucket_of: &[u16]) {
-        for (waiting, column) in self.waiting.iter_mut().zip(columns) {
-            self.bytes += waiting.push(column);
+        for (at, bucket_of) in bucket_of.chunks(RUN_ROWS).enumerate() {
+            let from = at * RUN_ROWS;
+            for (waiting, column) in self.waiting.iter_mut().zip(columns) {
+                self.bytes += waiting.push(&column.slice(from, bucket_of.len()));
+            }
+            self.push_buckets(bucket_of);
         }
-        for &bucket in bucket_of {
-            self.counts[bucket as usize] += 1;
+    }
+
+    fn push_buckets(&mut self, bucket_of: &[u16]) {
+        let (rows, parts) = (self.bucket_of.len(), self.runs.last().map_or(0, |run| run.parts.end));
+        if self.runs.last().is_none_or(|run| run.rows.len() >= RUN_ROWS) {
+            self.runs.push(Run {
+                rows: rows..rows,
+                parts: parts..parts,
+                starts: vec![0; self.buckets + 1],
+            });
+        }
+        if let Some(run) = self.runs.last_mut() {
+            run.rows.end += bucket_of.len();
+            run.parts.end += 1;
+            for &bucket in bucket_of {
+                run.starts[bucket as usize] += 1;
+            }
         }
         self.bucket_of.extend_from_slice(bucket_of);
     }
@@ -81,31 +122,36 @@ impl Splitter {
         &mut self,
         mut write: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<Block, E> {
-        let starts = self.assign_places();
         for (sorted, waiting) in self.sorted.iter_mut().zip(&self.waiting) {
-            sorted.sort(waiting, &self.places, &self.bucket_of, starts.len());
+            sorted.prepare(waiting, self.bucket_of.len());
         }
-        let others = self.sort_others()?;
-        let layout: Vec<ColumnLayout> = self.sorted.iter().map(SortedColumn::layout).collect();
-
+        for run in &mut self.runs {
+            let bucket_of = &self.bucket_of[run.rows.clone()];
+            assign_places(run, bucket_of, &mut self.places);
+            for (sorted, waiting) in self.sorted.iter_mut().zip(&self.waiting) {
+                sorted.sort_run(waiting, run, &self.places, bucket_of);
+            }
+        }
+        let others = self.others()?;
+        let layout: Vec<ColumnLayout> = self.sorted.iter().map(|sorted| sorted.layout).collect();
         let columns = columns_hash(&layout);
         let mut segments = Vec::with_capacity(self.buckets);
         let mut pending = Vec::with_capacity(2 * WRITE_PIECE);
+        let mut sum = 0;
         for bucket in 0..self.buckets {
-            let rows = self.counts[bucket] as usize;
+            let rows = self.runs.iter().map(|run| run.of_bucket(bucket).len()).sum::<usize>() as u32;
             if rows == 0 {
                 segments.push(Segment::EMPTY);
                 continue;
             }
             let from = pending.len();
-            let first = starts[bucket] as usize;
-            for column in &self.sorted {
-                column.append(bucket, first, rows, &mut pending);
+            for column in &mut self.sorted {
+                column.append(bucket, &self.runs, &mut pending);
             }
             if let Some(others) = &others {
-                append_ipc(&others.slice(first, rows), &mut pending)?;
+                append_ipc(&others.slice(sum, rows as usize), &mut pending)?;
             }
-            let rows = rows as u32;
+            sum += rows as usize;
             let stored = &pending[from..];
             let key = SegmentKey {
                 bucket: bucket as u32,
@@ -135,57 +181,49 @@ impl Splitter {
     fn clear(&mut self) {
         self.waiting.iter_mut().for_each(WaitingColumn::clear);
         self.bucket_of.clear();
-        self.counts.fill(0);
+        self.runs.clear();
         self.bytes = 0;
     }
 
-    /// Gives every row its place in bucket order; answers where each bucket starts.
-    fn assign_places(&mut self) -> Vec<u32> {
-        let mut starts = Vec::with_capacity(self.buckets);
-        let mut sum = 0;
-        for &count in &self.counts {
-            starts.push(sum);
-            sum += count;
-        }
-        let mut next = starts.clone();
-        self.places.clear();
-        self.places.extend(self.bucket_of.iter().map(|&bucket| {
-            let next = &mut next[bucket as usize];
-            let place = *next;
-            *next += 1;
-            place
-        }));
-        starts
-    }
-
-    /// The columns that travel as IPC, in bucket order.
-    fn sort_others(&self) -> Result<Option<RecordBatch>, ArrowError> {
-        let others = self
-            .waiting
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.carrier == Carrier::Other);
-        let others: Vec<(usize, &WaitingColumn)> = others.collect();
-        if others.is_empty() {
-            return Ok(None);
-        }
-        let mut source = vec![0u32; self.places.len()];
-        for (row, &place) in self.places.iter().enumerate() {
-            source[place as usize] = row as u32;
-        }
-        let source = UInt32Array::from(source);
+    /// The columns that travel as IPC, in the order of all others.
+    fn others(&self) -> Result<Option<RecordBatch>, ArrowError> {
         let mut columns = Vec::new();
         let mut fields = Vec::<Field>::new();
-        for (index, column) in others {
-            fields.push(self.schema.field(index).clone().with_nullable(true));
-            let parts: Vec<&dyn Array> = column.others.iter().map(|part| part.as_ref()).collect();
-            columns.push(match parts.as_slice() {
-                [] => arrow::array::new_empty_array(self.schema.field(index).data_type()),
-                parts => take(&concat(parts)?, &source, None)?,
-            });
+        for (column, field) in self.waiting.iter().zip(self.schema.fields()) {
+            if column.carrier == Carrier::Other {
+                fields.push(field.as_ref().clone().with_nullable(true));
+                let parts: Vec<&dyn Array> = column.others.iter().map(|part| part.as_ref()).collect();
+                columns.push(match parts.as_slice() {
+                    [] => arrow::array::new_empty_array(field.data_type()),
+                    parts => concat(parts)?,
+                });
+            }
         }
-        RecordBatch::try_new(Schema::new(fields).into(), columns).map(Some)
+        if columns.is_empty() {
+            return Ok(None);
+        }
+        let mut order: Vec<u32> = (0..self.bucket_of.len() as u32).collect();
+        order.sort_by_key(|&row| self.bucket_of[row as usize]);
+        let arrived = RecordBatch::try_new(Schema::new(fields).into(), columns)?;
+        take_record_batch(&arrived, &UInt32Array::from(order)).map(Some)
     }
+}
+
+/// Gives every row of a run its place among the block's sorted rows.
+fn assign_places(run: &mut Run, bucket_of: &[u16], places: &mut Vec<u32>) {
+    let mut sum = run.rows.start as u32;
+    for start in &mut run.starts {
+        let count = std::mem::replace(start, sum);
+        sum += count;
+    }
+    let mut next = run.starts.clone();
+    places.clear();
+    places.extend(bucket_of.iter().map(|&bucket| {
+        let next = &mut next[bucket as usize];
+        let place = *next;
+        *next += 1;
+        place
+    }));
 }
 
 /// One column of a block in bucket order.
@@ -195,17 +233,17 @@ struct SortedColumn {
     cells: Cells,
     /// 1 for each row that is not NULL; only of a nullable column.
     valid: Vec<u8>,
-    /// The texts of a column that travels as bytes, and where each bucket's begin.
+    /// The texts of a column that travels as bytes, and how many bytes of them are sorted.
     texts: Vec<u8>,
+    texts_sorted: usize,
+    /// Of each run: where each bucket's texts begin, and where the last one's end.
     text_starts: Vec<usize>,
+    bucket_valid: Vec<u8>,
 }
 
 impl SortedColumn {
-    fn layout(&self) -> ColumnLayout {
-        self.layout
-    }
-
-    fn sort(&mut self, waiting: &WaitingColumn, places: &[u32], bucket_of: &[u16], buckets: usize) {
+    /// Chooses the layout of the block's column, and makes room.
+    fn prepare(&mut self, waiting: &WaitingColumn, rows: usize) {
         let (minimum, width) = match waiting.bounds() {
             None => (0, Width::W0),
             Some((min, max)) => match Width::for_distance(max.wrapping_sub(min) as u128) {
@@ -218,71 +256,92 @@ impl SortedColumn {
             width,
             nullable: !waiting.valid.is_empty(),
         };
-        if self.layout.nullable {
-            self.valid.resize(places.len(), 0);
-            put(&waiting.valid, places, &mut self.valid, |bit| bit);
-        }
-        let (rows, out) = (places.len(), &mut self.cells);
         match width {
             Width::W0 => {}
-            Width::W1 => sort_cells(waiting, minimum, places, room(&mut out.w1, rows), |cell| cell as u8),
-            Width::W2 => sort_cells(waiting, minimum, places, room(&mut out.w2, rows), |cell| cell as u16),
-            Width::W4 => sort_cells(waiting, minimum, places, room(&mut out.w4, rows), |cell| cell as u32),
-            Width::W8 => sort_cells(waiting, minimum, places, room(&mut out.w8, rows), |cell| cell),
-            Width::W16 => sort_wide(waiting, places, room(&mut out.w16, rows)),
+            Width::W1 => make_room(&mut self.cells.w1, rows),
+            Width::W2 => make_room(&mut self.cells.w2, rows),
+            Width::W4 => make_room(&mut self.cells.w4, rows),
+            Width::W8 => make_room(&mut self.cells.w8, rows),
+            Width::W16 => make_room(&mut self.cells.w16, rows),
+        }
+        if self.layout.nullable {
+            make_room(&mut self.valid, rows);
+        }
+        make_room(&mut self.texts, waiting.texts.len());
+        self.texts_sorted = 0;
+        self.text_starts.clear();
+    }
+
+    fn sort_run(&mut self, waiting: &WaitingColumn, run: &Run, places: &[u32], bucket_of: &[u16]) {
+        let (minimum, out) = (self.layout.minimum, &mut self.cells);
+        // What travels as IPC has no cells.
+        let parts = waiting.parts.get(run.parts.clone()).unwrap_or_default();
+        match self.layout.width {
+            Width::W0 => {}
+            Width::W1 => sort_cells(waiting, parts, minimum, places, &mut out.w1, |cell| cell as u8),
+            Width::W2 => sort_cells(waiting, parts, minimum, places, &mut out.w2, |cell| cell as u16),
+            Width::W4 => sort_cells(waiting, parts, minimum, places, &mut out.w4, |cell| cell as u32),
+            Width::W8 => sort_cells(waiting, parts, minimum, places, &mut out.w8, |cell| cell),
+            Width::W16 => sort_wide(waiting, parts, places, &mut out.w16),
+        }
+        if self.layout.nullable {
+            put(&waiting.valid[run.rows.clone()], places, &mut self.valid, |bit| bit);
         }
         if waiting.carrier == Carrier::Bytes {
-            self.sort_texts(waiting, bucket_of, buckets);
+            self.sort_texts(waiting, parts, bucket_of, run.starts.len() - 1);
         }
     }
 
-    fn sort_texts(&mut self, waiting: &WaitingColumn, bucket_of: &[u16], buckets: usize) {
+    fn sort_texts(&mut self, waiting: &WaitingColumn, parts: &[Part], bucket_of: &[u16], buckets: usize) {
         let mut sums = vec![0usize; buckets];
-        each_length(waiting, bucket_of, |bucket, length| sums[bucket] += length);
-        self.text_starts.clear();
-        let mut total = 0;
+        each_length(waiting, parts, bucket_of, |bucket, length| sums[bucket] += length);
+        let mut from = self.texts_sorted;
+        let mut next = Vec::with_capacity(buckets);
         for sum in sums {
-            self.text_starts.push(total);
-            total += sum;
+            next.push(self.texts_sorted);
+            self.texts_sorted += sum;
         }
-        let mut next = self.text_starts.clone();
-        self.text_starts.push(total);
-        let out = room(&mut self.texts, total);
-        let mut from = 0;
-        each_length(waiting, bucket_of, |bucket, length| {
-            let to = next[bucket];
-            copy_text(&waiting.texts, from, out, to, length);
-            next[bucket] += length;
+        self.text_starts.extend_from_slice(&next);
+        self.text_starts.push(self.texts_sorted);
+        let out = &mut self.texts;
+        each_length(waiting, parts, bucket_of, |bucket, length| {
+            let to = &mut next[bucket];
+            out[*to..*to + length].copy_from_slice(&waiting.texts[from..from + length]);
+            *to += length;
             from += length;
         });
     }
 
     /// Appends the column's part of one bucket's segment.
-    fn append(&self, bucket: usize, first: usize, rows: usize, out: &mut Vec<u8>) {
-        let range = first..first + rows;
+    fn append(&mut self, bucket: usize, runs: &[Run], out: &mut Vec<u8>) {
+        let ranges = runs.iter().map(|run| run.of_bucket(bucket));
         if self.layout.nullable {
-            pack_bits(&self.valid[range.clone()], out);
+            self.bucket_valid.clear();
+            ranges
+                .clone()
+                .for_each(|range| self.bucket_valid.extend_from_slice(&self.valid[range]));
+            pack_bits(&self.bucket_valid, out);
         }
+        let cells = &self.cells;
         match self.layout.width {
             Width::W0 => {}
-            Width::W1 => out.extend_from_slice(&self.cells.w1[range]),
-            Width::W2 => out.extend_from_slice(self.cells.w2[range].to_byte_slice()),
-            Width::W4 => out.extend_from_slice(self.cells.w4[range].to_byte_slice()),
-            Width::W8 => out.extend_from_slice(self.cells.w8[range].to_byte_slice()),
-            Width::W16 => out.extend_from_slice(self.cells.w16[range].to_byte_slice()),
+            Width::W1 => ranges.for_each(|range| out.extend_from_slice(&cells.w1[range])),
+            Width::W2 => ranges.for_each(|range| out.extend_from_slice(cells.w2[range].to_byte_slice())),
+            Width::W4 => ranges.for_each(|range| out.extend_from_slice(cells.w4[range].to_byte_slice())),
+            Width::W8 => ranges.for_each(|range| out.extend_from_slice(cells.w8[range].to_byte_slice())),
+            Width::W16 => ranges.for_each(|range| out.extend_from_slice(cells.w16[range].to_byte_slice())),
         }
-        if let [start, end, ..] = self.text_starts.get(bucket..).unwrap_or_default() {
-            out.extend_from_slice(&self.texts[*start..*end]);
+        for starts in self.text_starts.chunks(runs[0].starts.len()) {
+            out.extend_from_slice(&self.texts[starts[bucket]..starts[bucket + 1]]);
         }
     }
 }
 
-/// Room for so many cells, whatever they hold: each will be written.
-fn room<C: Copy + Default>(cells: &mut Vec<C>, rows: usize) -> &mut [C] {
+/// Makes room for so many cells, whatever they hold: each will be written.
+fn make_room<C: Copy + Default>(cells: &mut Vec<C>, rows: usize) {
     if cells.len() < rows {
         cells.resize(rows, C::default());
     }
-    &mut cells[..rows]
 }
 
 /// Writes each cell, as `convert` makes it, to its place.
@@ -293,15 +352,16 @@ fn put<I: Copy, O>(cells: &[I], places: &[u32], out: &mut [O], convert: impl Fn(
     }
 }
 
-/// Sorts the cells of all parts, as distances from the block's minimum.
+/// Sorts the cells of a run's parts, as distances from the block's minimum.
 fn sort_cells<C: Copy>(
     waiting: &WaitingColumn,
+    parts: &[Part],
     minimum: i128,
     mut places: &[u32],
     out: &mut [C],
     narrow: impl Fn(u64) -> C + Copy,
 ) {
-    for part in &waiting.parts {
+    for part in parts {
         let (these, rest) = places.split_at(part.rows);
         let Part { start, rows, .. } = *part;
         let cells = &waiting.cells;
@@ -324,9 +384,9 @@ fn sort_cells<C: Copy>(
     }
 }
 
-/// Sorts the cells of all parts as the values themselves.
-fn sort_wide(waiting: &WaitingColumn, mut places: &[u32], out: &mut [i128]) {
-    for part in &waiting.parts {
+/// Sorts the cells of a run's parts as the values themselves.
+fn sort_wide(waiting: &WaitingColumn, parts: &[Part], mut places: &[u32], out: &mut [i128]) {
+    for part in parts {
         let (these, rest) = places.split_at(part.rows);
         let Part {
             start, rows, minimum, ..
@@ -346,8 +406,8 @@ fn sort_wide(waiting: &WaitingColumn, mut places: &[u32], out: &mut [i128]) {
 }
 
 /// Calls `each` with the bucket and the length of every text, in the order of arrival.
-fn each_length(waiting: &WaitingColumn, mut bucket_of: &[u16], mut each: impl FnMut(usize, usize)) {
-    for part in &waiting.parts {
+fn each_length(waiting: &WaitingColumn, parts: &[Part], mut bucket_of: &[u16], mut each: impl FnMut(usize, usize)) {
+    for part in parts {
         let (these, rest) = bucket_of.split_at(part.rows);
         let Part {
             start, rows, minimum, ..
@@ -377,12 +437,6 @@ fn each_length(waiting: &WaitingColumn, mut bucket_of: &[u16], mut each: impl Fn
         }
         bucket_of = rest;
     }
-}
-
-/// Copies one text. Most are short, where a call to `memcpy` costs more than the copy.
-#[inline(always)]
-fn copy_text(texts: &[u8], from: usize, out: &mut [u8], to: usize, length: usize) {
-    out[to..to + length].copy_from_slice(&texts[from..from + length]);
 }
 
 fn pack_bits(valid: &[u8], out: &mut Vec<u8>) {

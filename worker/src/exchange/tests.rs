@@ -176,11 +176,13 @@ impl Stage1 {
             preparation: None,
             seal: None,
         };
-        Self {
+        let stage = Self {
             folder,
             context: Arc::new(context),
             committed: vec![],
-        }
+        };
+        make(&stage.folders());
+        stage
     }
 
     fn assignment(&self, partition: u32, units: UnitRange) -> Assignment {
@@ -259,6 +261,13 @@ impl Stage1 {
 
     fn files(&self) -> Vec<PathBuf> {
         committed_files(&exchange_folder(&self.context), &self.committed)
+    }
+}
+
+/// Makes the folders, as prepare does.
+fn make(folders: &ScatterFolders) {
+    for folder in [&folders.exchange, &folders.manifests, &folders.rejects] {
+        fs::create_dir_all(folder).expect("a folder in a temporary one");
     }
 }
 
@@ -898,6 +907,7 @@ fn a_scatter_attempt_stops_as_it_is_told() {
             manifests: folder.path().join("m"),
             rejects: folder.path().join("r"),
         };
+        make(&folders);
         let outcome = scatter(
             &stage.assignment(0, UnitRange::new(0, 25)),
             &leader,
@@ -935,6 +945,30 @@ fn a_scatter_attempt_stops_as_it_is_told() {
         Ok(Outcome::Committed),
         &[(0, 10, false), (10, 20, false), (20, 25, true)],
     );
+}
+
+#[test]
+fn an_attempt_that_comes_too_late_makes_no_folder() {
+    let mut stage = Stage1::new(hash_on(&["k"]), 8);
+    stage.scatter(&numbers(0, 1).schema(), vec![numbers(0, 10)], true);
+    fs::remove_dir_all(&stage.context.scratch).unwrap();
+    let batches = vec![numbers(0, 10)];
+    let mut reader = Batches {
+        schema: batches[0].schema(),
+        batches,
+        next: 0,
+        low: 0,
+        taken: 0,
+        rejects: vec![],
+        resumable: true,
+    };
+    let mut check = |input: InputBatch| Ok((input.batch, vec![]));
+    let assignment = stage.assignment(1, UnitRange::new(0, 1));
+    let leader = Recorder::default();
+    let error = scatter(&assignment, &leader, &mut reader, &mut check, None, &stage.folders()).expect_err("too late");
+    assert_eq!(error.class, ErrorClass::Transient);
+    assert!(error.message.contains("its folder is not there"), "{error}");
+    assert!(!stage.context.scratch.exists());
 }
 
 #[test]

@@ -238,14 +238,32 @@ impl World {
         if fault < 8 {
             // It dies not knowing; the transaction arrives later, under its successor perhaps.
             self.count("a batch of a former term arrives");
-            let delay = self.rng.between(100, 2_000_000);
-            self.after(delay, Happening::Stray(batch));
+            match self.rng.per_mille(500) {
+                true => self.lurking.push(batch),
+                false => {
+                    let delay = self.rng.between(100, 2_000_000);
+                    self.after(delay, Happening::Stray(batch));
+                }
+            }
             self.fell("with a batch under way");
             return Ok(());
         }
+        // The worst moment: under the next term, just when its number is next.
+        while let Some(at) = self.lurking.iter().position(|late| late.seq == batch.seq) {
+            self.count("a batch of a former term comes in its turn");
+            let late = self.lurking.swap_remove(at);
+            if self.store.write(&late).is_ok() {
+                return Err(format!(
+                    "a batch of term {} was written in term {}",
+                    late.term, batch.term
+                ));
+            }
+        }
+        let mut asked = false;
         if fault < 30 {
             // The first answer is lost: applied or not, the same batch is sent again.
             self.count("unknown outcome");
+            asked = true;
             if self.rng.per_mille(500) {
                 self.store
                     .write(&batch)
@@ -254,7 +272,7 @@ impl World {
         }
         match self.store.write(&batch) {
             Ok(()) => {}
-            Err(Refused::Sequence { stored }) if stored == batch.seq => {}
+            Err(Refused::Sequence { stored }) if stored == batch.seq && asked => {}
             Err(refused) => return Err(format!("the batch is refused: {refused:?}")),
         }
         if self.faults && self.rng.per_mille(20) {
@@ -270,7 +288,7 @@ impl World {
             leader.seq += 1;
         }
         self.compare()?;
-        if fault < 40 && fault >= 34 {
+        if (34..40).contains(&fault) {
             self.count("crash between write and effects");
             self.fell("after its write");
             return Ok(());
@@ -304,7 +322,7 @@ impl World {
             }
         }
         for (session, commands) in messages {
-            self.to_worker(session, commands);
+            self.tell_worker(session, commands);
         }
         for session in closed {
             let Some(leader) = &mut self.leader else { break };

@@ -106,13 +106,15 @@ fn every_seed_keeps_every_promise() {
     );
 }
 
-const FAULTS: [&str; 17] = [
+const FAULTS: [&str; 19] = [
     "a batch arrives again",
     "a batch of a former term arrives",
+    "a batch of a former term comes in its turn",
     "a task fails",
     "a task kills its worker",
     "broken link",
     "cancel",
+    "commit out of order",
     "crash before the write",
     "crash between write and effects",
     "doubled message",

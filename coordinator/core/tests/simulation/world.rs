@@ -86,6 +86,8 @@ pub struct World {
     pub leader: Option<Leader>,
     pub workers: Vec<Worker>,
     pub watch: Watch,
+    /// Transactions of fallen leaders that may arrive at any time.
+    pub lurking: Vec<Batch>,
     specs: Vec<Spec>,
     /// Which job each run is of.
     runs: BTreeMap<RunId, usize>,
@@ -133,6 +135,7 @@ impl World {
             leader: None,
             workers: Vec::new(),
             watch: Watch::default(),
+            lurking: Vec::new(),
             specs,
             runs: BTreeMap::new(),
             queue: BTreeMap::new(),
@@ -249,7 +252,8 @@ impl World {
     fn is_settled(&self) -> bool {
         let strays = self.queue.values().any(|it| matches!(it, Happening::Stray(_)));
         let live = |state: &gapless_core::State| state.runs.values().any(|run| run.row.state.is_live());
-        !strays && self.state().is_some_and(|state| !live(state))
+        let asked = self.leader.as_ref().is_some_and(|leader| !leader.inbox.is_empty());
+        !strays && !asked && self.state().is_some_and(|state| !live(state))
     }
 
     fn summary(&self) -> String {
@@ -425,9 +429,8 @@ impl World {
                 self.after(BEAT_MICROS, Happening::Beat { worker: at, session });
             }
             Happening::Advance { attempt, .. } => {
-                if attempt::advance(self, at, attempt)? {
-                    self.after_work(at, attempt);
-                }
+                let goes_on = attempt::advance(self, at, attempt)?;
+                goes_on.then(|| self.after_work(at, attempt));
             }
             _ => {}
         }
@@ -451,10 +454,29 @@ impl World {
             self.after_work(at, attempt);
         }
         let Some(session) = self.workers[at].link else { return };
-        let events = self.workers[at].take_out(session);
+        let mut events = self.workers[at].take_out(session);
+        self.confuse(&mut events);
         if !events.is_empty() {
             self.send(|delay, world| world.after(delay, Happening::ToLeader(events.clone())));
         }
+    }
+
+    /// A worker that has lost count: it holds the lease, so only the order of commits stops it.
+    fn confuse(&mut self, events: &mut Vec<Event>) {
+        let Some(Event::Commit { commit, .. }) = events.last() else {
+            return;
+        };
+        if commit.next == commit.previous || !self.trouble(self.rough) {
+            return;
+        }
+        self.count("commit out of order");
+        let mut wrong = events.last().cloned();
+        if let Some(Event::Commit { commit, .. }) = &mut wrong {
+            // The same range under the next number, or a number that is far ahead.
+            commit.seq += *self.rng.pick(&[1, 1000]);
+            commit.digest ^= 1;
+        }
+        events.extend(wrong);
     }
 
     /// The network: late, lost, doubled.
@@ -476,7 +498,7 @@ impl World {
         }
     }
 
-    pub fn to_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
+    pub fn tell_worker(&mut self, session: SessionId, commands: Vec<Effect>) {
         let Some(leader) = &self.leader else { return };
         let Some(&worker) = leader.links.get(&session) else {
             return;

@@ -275,7 +275,7 @@ impl Leader for Fake {
 }
 
 fn assignment(case: &Case) -> Assignment {
-    let run = RunId(Uuid::from_u128(1));
+    let run = RunId(Uuid::new_v4());
     let step = Step {
         name: "step".to_string(),
         after: Vec::new(),
@@ -647,4 +647,32 @@ fn too_many_rejects_fail_the_attempt_with_the_place_of_the_last() {
         ..case
     });
     assert_eq!(seen.result, Ok(Outcome::Committed));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn a_tiny_partition_costs_microseconds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut slot = Slot::new(SlotLimits::new(folder.path().to_path_buf()));
+    for sql in [
+        None,
+        Some("SELECT n + 1 AS m FROM input"),
+        Some("SELECT count(*) AS c FROM input"),
+    ] {
+        let case = Case {
+            sql,
+            units: UnitRange::new(0, 1),
+            ..Case::default()
+        };
+        let assignment = assignment(&case);
+        let fake = Fake {
+            case,
+            world: Arc::default(),
+        };
+        let start = Instant::now();
+        for _ in 0..10_000 {
+            execute(&assignment, &fake, &mut slot, &fake).expect("runs");
+        }
+        println!("{sql:?}: {:?} an attempt of one row", start.elapsed() / 10_000);
+    }
 }

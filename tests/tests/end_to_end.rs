@@ -1,0 +1,266 @@
+//! Whole jobs on real processes: the answer is the same whatever the cut and whatever dies.
+
+use std::{fs, thread};
+
+use gapless_tests::{Cluster, World, expected};
+use serde_json::Value;
+
+const ROWS: u64 = 60_000;
+const MANY: &str = "{key_range: {column: id}, count: 24}";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Every sale exactly once, and the right sums.
+fn check_output(world: &World, sales: &gapless_tests::Sales) {
+    let rows = world.rows("out/load");
+    let mut ids: Vec<u64> = rows
+        .iter()
+        .map(|row| row.split(',').next().unwrap_or_default().parse().expect("an id"))
+        .collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..ROWS).collect::<Vec<_>>(), "each sale is published once");
+    assert_eq!(world.rows("out/by-shop"), expected(sales));
+}
+
+#[test]
+fn the_answer_does_not_depend_on_the_cut_or_the_workers() {
+    let cuts = [
+        ("bytes", "{hash: {columns: [shop]}, count: 1}", "1"),
+        (
+            "{key_range: {column: id}, count: 3}",
+            "{hash: {columns: [shop]}, count: 3}",
+            "2",
+        ),
+        (
+            "{hash: {columns: [id]}, count: 8}",
+            "{key_range: {column: shop}, count: 5}",
+            "5",
+        ),
+        ("files", "{hash: {columns: [shop]}, count: 64}", "2"),
+        ("auto", "auto", "1"),
+    ];
+    for (load, by_shop, workers) in cuts {
+        let (world, sales) = World::with_sales(ROWS);
+        world.sales_job(load, by_shop);
+        let output = world.gapless(&["run", "job.yaml", "--workers", workers, "--slots", "1"]);
+        assert!(output.status.success(), "{load}, {by_shop}: {}", text(&output.stderr));
+        check_output(&world, &sales);
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_goes_on_where_it_was() {
+    // Killed once this many chunks of the first step are durable.
+    for chunks in [0, 1, 5, 11, 17, 23] {
+        let (world, sales) = World::with_sales(ROWS);
+        world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+        let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+        gapless_tests::wait_for("the chunks to kill at", || {
+            (world.manifests("load") >= chunks && world.path(".gapless/store").is_dir() || !first.is_running())
+                .then_some(())
+        });
+        assert!(first.kill(), "the kill at {chunks} chunks came before the end");
+        let committed = world.manifests("load");
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert!(
+            output.status.success(),
+            "after a kill at {chunks}: {}",
+            text(&output.stderr)
+        );
+        check_output(&world, &sales);
+        // Files carry the attempt that wrote them: those of the first start were kept. One chunk may
+        // have been durable without its commit.
+        let of_first = world
+            .files("out/load")
+            .iter()
+            .filter(|path| path.to_string_lossy().contains("-1-"))
+            .count();
+        assert!(of_first + 1 >= committed, "{of_first} of {committed} chunks were kept");
+    }
+}
+
+#[test]
+fn a_worker_that_is_killed_costs_its_open_chunk_alone() {
+    let (world, sales) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let mut cluster = Cluster::start(&world, 3);
+    let run = cluster.submit("job.yaml");
+    let victim = gapless_tests::wait_for("a worker at work", || cluster.busy_worker());
+    assert!(cluster.workers[victim].kill(), "the worker was alive");
+    assert_eq!(cluster.run(&run)["state"], "running", "the kill came before the end");
+    let ended = cluster.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    check_output(&world, &sales);
+}
+
+#[test]
+fn a_coordinator_that_is_killed_and_started_again_loses_nothing() {
+    let (world, sales) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let mut cluster = Cluster::start(&world, 2);
+    let run = cluster.submit("job.yaml");
+    gapless_tests::wait_for("some chunks", || (world.manifests("load") >= 3).then_some(()));
+    assert!(cluster.coordinator.kill(), "the coordinator was alive");
+    cluster.restart_coordinator();
+    let ended = cluster.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    check_output(&world, &sales);
+}
+
+#[test]
+fn fifty_submits_make_one_run_and_a_complete_one_is_not_done_again() {
+    let (world, sales) = World::with_sales(ROWS);
+    world.sales_job("bytes", "auto");
+    let cluster = Cluster::start(&world, 1);
+    let codes: Vec<i32> = thread::scope(|scope| {
+        let submit = || {
+            world
+                .gapless(&["submit", "job.yaml", "--endpoint", &cluster.endpoint])
+                .status
+                .code()
+        };
+        let threads: Vec<_> = (0..50).map(|_| scope.spawn(submit)).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic").expect("an exit code"))
+            .collect()
+    });
+    assert_eq!(
+        codes.iter().filter(|code| **code == 0).count(),
+        1,
+        "one submit wins: {codes:?}"
+    );
+    assert!(
+        codes.iter().all(|code| matches!(code, 0 | 7)),
+        "the others conflict: {codes:?}"
+    );
+    let runs = cluster.ask(&["list", "-o", "json"]);
+    assert_eq!(runs.as_array().map(Vec::len), Some(1), "{runs:#}");
+    let run = runs[0]["run"].as_str().expect("an id").to_string();
+    assert_eq!(cluster.ended(&run)["state"], "completed");
+    check_output(&world, &sales);
+    let again = world.gapless(&["submit", "job.yaml", "--endpoint", &cluster.endpoint]);
+    assert_eq!(again.status.code(), Some(7), "{}", text(&again.stderr));
+}
+
+#[test]
+fn a_cancelled_run_publishes_nothing_and_leaves_nothing_staged() {
+    let (world, _) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let cluster = Cluster::start(&world, 1);
+    let run = cluster.submit("job.yaml");
+    gapless_tests::wait_for("a chunk", || (world.manifests("load") >= 1).then_some(()));
+    let cancelled = world.gapless(&["cancel", &run, "--endpoint", &cluster.endpoint]);
+    assert!(cancelled.status.success(), "{}", text(&cancelled.stderr));
+    let ended = cluster.ended(&run);
+    assert_eq!(ended["state"], "cancelled", "{ended:#}");
+    for (step, name) in [("load", "load"), ("by-shop", "by-shop")] {
+        let published = ended["steps"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|it| it["step"] == step && it["state"] == "published");
+        assert_eq!(
+            world.path(&format!("out/{name}")).is_dir(),
+            published,
+            "{step} is visible only if it was published"
+        );
+        assert_eq!(world.manifests(name), 0, "nothing of {step} stays staged");
+    }
+}
+
+#[test]
+fn a_changed_source_is_told_with_its_partition() {
+    let (world, _) = World::with_sales(1000);
+    world.sales_job("{key_range: {column: id}, count: 2}", "auto");
+    assert!(world.gapless(&["run", "job.yaml"]).status.success());
+    let holds = world.gapless(&["verify", "sales", "--state", ".gapless"]);
+    assert!(holds.status.success(), "{}", text(&holds.stderr));
+    let path = world.path("data/sales-1.csv");
+    let changed = fs::read_to_string(&path)
+        .expect("readable")
+        .replacen("shop-", "ship-", 1);
+    fs::write(&path, changed).expect("written");
+    let broken = world.gapless(&["verify", "sales", "--state", ".gapless"]);
+    assert_eq!(broken.status.code(), Some(1));
+    assert!(text(&broken.stderr).contains("partition"), "{}", text(&broken.stderr));
+}
+
+#[test]
+fn a_plan_with_a_hole_is_refused_before_any_worker_starts() {
+    let holes = [
+        ("[{through: 4}, {from: 6}]", "5"),
+        ("[{through: 6}, {from: 5}]", "overlap"),
+        ("[{from: 2}]", "2"),
+    ];
+    for (ranges, told) in holes {
+        let (world, _) = World::with_sales(20);
+        world.sales_job(&format!("{{key_range: {{column: id, ranges: {ranges}}}}}"), "auto");
+        let plan = world.gapless(&["plan", "job.yaml"]);
+        assert_ne!(plan.status.code(), Some(0), "{ranges} is refused");
+        let run = world.gapless(&["run", "job.yaml"]);
+        assert_ne!(run.status.code(), Some(0));
+        let said = text(&run.stderr) + &text(&run.stdout);
+        assert!(said.contains(told), "{ranges}: {said}");
+        assert!(!world.path("out/load").exists(), "nothing is published");
+    }
+}
+
+#[test]
+fn records_that_break_a_rule_are_quarantined_up_to_the_limit() {
+    let (world, _) = World::with_sales(2000);
+    let job = |limit: u32| {
+        format!(
+            r#"job: checked
+parameters: {{limit: {{type: int64}}}}
+steps:
+  - name: load
+    source:
+      csv: {{path: "data/sales-*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}
+    partition: {{hash: {{columns: [shop]}}, count: 4}}
+    check: [{{name: no refund, that: "cents >= 0"}}]
+    sink: {{csv: {{path: "out/load"}}}}
+    on_error: {{reject: {{limit: {limit}}}}}
+"#
+        )
+    };
+    let input = fs::read_to_string(world.path("data/sales-0.csv")).expect("readable")
+        + &fs::read_to_string(world.path("data/sales-1.csv")).expect("readable");
+    let refunds = input
+        .lines()
+        .filter(|line| line.split(',').nth(2).is_some_and(|cents| cents.starts_with('-')))
+        .count();
+    assert!(refunds > 10, "the input has refunds");
+    world.job(&job(refunds as u32 - 1));
+    let over = world.gapless(&["run", "job.yaml", "-p", "limit=1"]);
+    assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
+    assert!(!world.path("out/load").exists(), "over the limit nothing is published");
+    world.job(&job(refunds as u32));
+    let within = world.gapless(&["run", "job.yaml", "-p", "limit=2"]);
+    assert!(within.status.success(), "{}", text(&within.stderr));
+    assert_eq!(world.rows("out/load").len(), 2000 - refunds);
+    let rejects = fs::read_dir(world.path("out/load/_gapless/rejects")).expect("published with the output");
+    let lines: Vec<Value> = rejects
+        .flat_map(|entry| {
+            fs::read_to_string(entry.expect("listed").path())
+                .expect("readable")
+                .lines()
+                .map(str::to_string)
+                .collect::<Vec<_>>()
+        })
+        .map(|line| serde_json::from_str(&line).expect("JSON"))
+        .collect();
+    assert_eq!(lines.len(), refunds);
+    for reject in &lines {
+        let (file, line) = (
+            reject["file"].as_str().expect("a file"),
+            reject["line"].as_u64().expect("a line"),
+        );
+        let source = fs::read_to_string(world.path(file)).expect("readable");
+        let raw = source.lines().nth(line as usize - 1).expect("that line");
+        assert_eq!(reject["raw"].as_str(), Some(raw), "the raw text is that of the line");
+        assert_eq!(reject["rule"], "no refund");
+    }
+}
