@@ -50,11 +50,8 @@ struct Finding {
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let certificates = match (&arguments.certificate, &arguments.run) {
-        (Some(path), _) => vec![if path.is_dir() {
-            path.join("_gapless/certificate.json")
-        } else {
-            path.clone()
-        }],
+        (Some(path), _) if path.is_dir() => of_output(path)?,
+        (Some(path), _) => vec![path.clone()],
         (None, Some(run)) => published(run, &arguments.target, app).await?,
         (None, None) => return Err(Failure::usage("name a run, or a certificate with --certificate")),
     };
@@ -72,6 +69,33 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     }
     output::print(&show(&findings, arguments.output)?)?;
     verdict(&findings)
+}
+
+/// The certificates that lie in an output folder, in the order of their names.
+fn of_output(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let certificates = folder.join("_gapless");
+    let listed = fs::read_dir(&certificates).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+    let listed = listed.map_err(|error| {
+        let message = format!(
+            "cannot list {}: {error}; is {} an output?",
+            certificates.display(),
+            folder.display()
+        );
+        Failure::new(Kind::NotFound, message)
+    })?;
+    let mut paths: Vec<PathBuf> = listed
+        .iter()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("certificate-"))
+        .map(fs::DirEntry::path)
+        .collect();
+    paths.sort_unstable();
+    match paths.is_empty() {
+        true => Err(Failure::new(
+            Kind::NotFound,
+            format!("no certificate in {}", certificates.display()),
+        )),
+        false => Ok(paths),
+    }
 }
 
 /// The certificates that a run has published.

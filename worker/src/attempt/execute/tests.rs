@@ -446,7 +446,8 @@ fn chunks_end_at_their_limit_and_chain_through_the_range() {
 
 #[test]
 fn every_kind_of_step_accounts_for_each_record() {
-    let cases: &[(Option<&str>, Option<&str>, &[u64], [u64; 4])] = &[
+    type Accounts<'a> = (Option<&'a str>, Option<&'a str>, &'a [u64], [u64; 4]);
+    let cases: &[Accounts] = &[
         // sql, check, unparsable records; read, written, filtered, rejected
         (None, None, &[], [20, 20, 0, 0]),
         (None, Some("n <> 7"), &[3, 9], [20, 17, 0, 3]),

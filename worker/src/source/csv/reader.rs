@@ -305,8 +305,8 @@ impl CsvReader {
     }
 }
 
-const OPEN_QUOTE: &str = "a quote is still open at the end of the line: one line is one record here; if records of this \
-                          source may span lines, set `multiline: true`, else close or double the quote";
+const OPEN_QUOTE: &str = "a quote is still open at the end of the line: one line is one record; close the quote, or double \
+                          it where it is part of the text";
 
 /// The bytes of a line, the carriage return of a CRLF taken off.
 #[inline(always)]
