@@ -15,7 +15,7 @@ use crate::{
     decide::Draft,
     event::{Effect, Event, Grant},
     fail,
-    limits::{LOSSES_BEFORE_ALONE, MAX_GRANTS, MAX_PREFETCH, PREFETCH_WINDOW_MICROS},
+    limits::{LOSSES_BEFORE_ALONE, MAX_GRANTS, MAX_PREFETCH, PREFETCH_WINDOW_MICROS, STALLS_WITHOUT_POSITION},
     row::{LeaseRow, Phase, Row, RunState},
     state::{Run, Session, State},
     time::Timestamp,
@@ -172,12 +172,16 @@ pub(crate) fn stalled(state: &State, now: Timestamp) -> Vec<Event> {
             let Some(lease) = state.task(key).and_then(|task| task.lease) else {
                 continue;
             };
-            if now.micros_since(lease.moved.max(lease.granted)) > state.stall_millis * 1000
-                && matches!(key.stage, Stage::Scatter | Stage::Execute | Stage::Merge)
-            {
+            let stall_millis = match key.stage {
+                Stage::Scatter | Stage::Execute | Stage::Merge => state.stall_millis,
+                Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => {
+                    state.stall_millis * STALLS_WITHOUT_POSITION
+                }
+            };
+            if now.micros_since(lease.moved.max(lease.granted)) > stall_millis * 1000 {
                 let message = format!(
-                    "stalled: the position of {key} has not moved for {} s; it goes to another worker",
-                    state.stall_millis / 1000
+                    "stalled: {key} has not moved for {} s; it goes to another worker",
+                    stall_millis / 1000
                 );
                 events.push(Event::Failed {
                     session: lease.row.session,

@@ -46,6 +46,10 @@ pub const RETRY_FIRST_MILLIS: u64 = 200;
 /// The longest such wait.
 pub const RETRY_LONGEST_MILLIS: u64 = 30_000;
 
+/// Stages that tell no position (a survey of many files, a publication that links many) get so many
+/// times the stall deadline: every wait ends, and none of them takes an hour and a half.
+pub const STALLS_WITHOUT_POSITION: u64 = 6;
+
 /// Notable events kept of each run for those who watch.
 pub const EVENTS_PER_RUN: usize = 64;
 

@@ -1,7 +1,11 @@
 //! The embedded store: a log-structured tree in a folder, for one machine. Opening it locks the
 //! folder, so a second coordinator on it is refused.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use gapless_common::ids::Term;
@@ -19,8 +23,16 @@ const TERM: &str = "term";
 const SEQ: &str = "seq";
 
 impl EmbeddedStore {
-    /// Opens or creates the store in `folder`.
+    /// Opens or creates the store in `folder`. A new one is made beside it and moved there when it
+    /// is whole: a process that is killed while it makes one leaves nothing that cannot be opened.
     pub fn open(folder: &Path) -> Result<EmbeddedStore, StoreError> {
+        if !folder.exists() {
+            create(folder)?;
+        }
+        Self::open_at(folder)
+    }
+
+    fn open_at(folder: &Path) -> Result<EmbeddedStore, StoreError> {
         let place: PathBuf = folder.to_path_buf();
         let refused = |error: fjall::Error| StoreError::Open {
             place: place.display().to_string(),
@@ -45,6 +57,29 @@ impl EmbeddedStore {
             .and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)))
             .unwrap_or(0))
     }
+}
+
+/// Makes an empty store at `folder`. One process at a time; whoever comes second finds it made.
+fn create(folder: &Path) -> Result<(), StoreError> {
+    let failed = |error: io::Error| StoreError::Open {
+        place: folder.display().to_string(),
+        reason: error.to_string(),
+    };
+    let lock = File::create(folder.with_extension("lock")).map_err(failed)?;
+    lock.lock().map_err(failed)?;
+    if folder.exists() {
+        return Ok(());
+    }
+    let unfinished = folder.with_extension("new");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished).map_err(failed)?;
+    }
+    let store = EmbeddedStore::open_at(&unfinished)?;
+    store.database.persist(PersistMode::SyncAll).map_err(unknown)?;
+    drop(store);
+    fs::rename(&unfinished, folder).map_err(failed)?;
+    let parent = folder.parent().unwrap_or(Path::new("."));
+    File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed)
 }
 
 fn read_failed(error: fjall::Error) -> StoreError {
