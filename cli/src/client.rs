@@ -51,7 +51,7 @@ pub struct Client {
 pub enum Submitted {
     /// A run was made, or (`resumed`) a stopped or failed one goes on.
     Accepted { run: String, resumed: bool },
-    /// A run of the same identity is running or complete.
+    /// A run of the same identity is running, being cancelled or complete.
     Exists { run: String },
 }
 
@@ -285,6 +285,8 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
             Failure::new(Kind::NotFound, message)
         }
         Code::PermissionDenied | Code::Unauthenticated => Failure::new(Kind::Denied, message),
+        // What tonic calls a connection that broke while the call was under way.
+        Code::Unknown if message.contains("transport error") => unreachable(&[format!("{endpoint}: {message}")]),
         Code::Unavailable => unreachable(&[format!("{endpoint}: {message}")]),
         Code::DeadlineExceeded | Code::Cancelled => Failure::new(
             Kind::Unreachable,

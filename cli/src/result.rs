@@ -147,7 +147,8 @@ pub fn outcome(run: &Run, again: &str) -> Result<(), Failure> {
     let message = match run.state() {
         RunState::Completed => return Ok(()),
         RunState::Failed => format!(
-            "run {id} of {} failed{because}\nMend it, then `{again}`: what is committed is not done again.",
+            "run {id} of {} failed{because}\nMend what is wrong, then `{again}`: what is committed is not done again. A changed \
+             job file is another job, which begins anew.",
             run.job
         ),
         RunState::Stopped => format!(
@@ -315,7 +316,7 @@ load: proved: 6,000 records of 1 file (1.2 MB) read once, in 2 ranges without ga
         for (state, words) in [
             (
                 RunState::Failed,
-                "run 0192f3a4-5b6c of nightly failed: disk full\nMend it, then `gapless run job.yaml`",
+                "run 0192f3a4-5b6c of nightly failed: disk full\nMend what is wrong, then `gapless run job.yaml`",
             ),
             (
                 RunState::Stopped,

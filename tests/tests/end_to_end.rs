@@ -172,6 +172,52 @@ fn a_cancelled_run_publishes_nothing_and_leaves_nothing_staged() {
 }
 
 #[test]
+fn a_cancelled_run_gives_way_to_a_new_one() {
+    let (world, sales) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+    gapless_tests::wait_for("a chunk", || (world.manifests("load") >= 1).then_some(()));
+    assert!(first.kill(), "the kill came before the end");
+    // Nobody works here: the run stays cancelling until a worker comes.
+    let cancelled = world.gapless(&["cancel", "sales", "--state", ".gapless"]);
+    assert!(cancelled.status.success(), "{}", text(&cancelled.stderr));
+    let output = world.gapless(&["run", "job.yaml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    check_output(&world, &sales);
+    let runs: Value =
+        serde_json::from_slice(&world.gapless(&["list", "--state", ".gapless", "-o", "json"]).stdout).expect("JSON");
+    let states: Vec<_> = runs
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|run| run["state"].as_str().unwrap_or(""))
+        .collect();
+    assert_eq!(states, ["completed", "cancelled"], "newest first");
+}
+
+#[test]
+fn a_kill_while_the_store_is_made_leaves_one_that_opens() {
+    // Looked at in steps of the folder's life, the first of which is its lock.
+    for sign in [
+        ".gapless",
+        ".gapless/store.lock",
+        ".gapless/store.new",
+        ".gapless/store",
+    ] {
+        let (world, sales) = World::with_sales(ROWS);
+        world.sales_job("bytes", "auto");
+        let mut first = world.start(&["run", "job.yaml"]);
+        gapless_tests::wait_for(sign, || {
+            (world.path(sign).exists() || world.path(".gapless/store").exists()).then_some(())
+        });
+        assert!(first.kill(), "the kill at {sign} came before the end");
+        let output = world.gapless(&["run", "job.yaml"]);
+        assert!(output.status.success(), "after {sign}: {}", text(&output.stderr));
+        check_output(&world, &sales);
+    }
+}
+
+#[test]
 fn a_changed_source_is_told_with_its_partition() {
     let (world, _) = World::with_sales(1000);
     world.sales_job("{key_range: {column: id}, count: 2}", "auto");
@@ -262,5 +308,6 @@ steps:
         let raw = source.lines().nth(line as usize - 1).expect("that line");
         assert_eq!(reject["raw"].as_str(), Some(raw), "the raw text is that of the line");
         assert_eq!(reject["rule"], "no refund");
+        assert!(reject["partition"].is_u64(), "{reject}");
     }
 }

@@ -1,12 +1,17 @@
 //! `gapless run`: a whole job in this process, with a coordinator, workers and a store of its own.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use gapless_platform::{
     config::{Config, Origin, Setting},
     shutdown::Shutdown,
 };
+use gapless_proto::v1::RunState;
 use tokio::task::JoinSet;
 
 use super::submit::completed;
@@ -64,13 +69,16 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let work = async {
         let mut client = Client::connect(&endpoint).await?;
         client.speak_of(&config.state_dir);
-        let run = match client.submit(&job, &parameters).await? {
-            Submitted::Accepted { run, resumed } => {
-                let goes_on = if resumed { " goes on" } else { "" };
-                talk(format_args!("run {}{goes_on}", short(&run)));
-                run
+        let run = loop {
+            match client.submit(&job, &parameters).await? {
+                Submitted::Accepted { run, resumed } => {
+                    let goes_on = if resumed { " goes on" } else { "" };
+                    talk(format_args!("run {}{goes_on}", short(&run)));
+                    break run;
+                }
+                Submitted::Exists { run } if cleared_away(&mut client, &run).await? => {}
+                Submitted::Exists { run } => break attach(&mut client, run).await?,
             }
-            Submitted::Exists { run } => attach(&mut client, run).await?,
         };
         let manner = Manner {
             format: arguments.output.output,
@@ -86,6 +94,33 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     };
     let closed = house.close().await;
     done.and(closed)
+}
+
+/// How long a cancelled run is waited for: its abort tasks remove what was staged.
+const CLEARING: Duration = Duration::from_secs(60);
+
+/// Between two looks at a run that is being cancelled.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Whether the run was being cancelled and is gone now: the workers of this process see to it.
+async fn cleared_away(client: &mut Client, run: &str) -> Result<bool, Failure> {
+    let began = Instant::now();
+    let mut waited = false;
+    while client.get(run).await?.state() == RunState::Cancelling {
+        if !waited {
+            talk(format_args!(
+                "run {} was cancelled; what it staged is removed first",
+                short(run)
+            ));
+        }
+        if began.elapsed() > CLEARING {
+            let message = format!("run {} is still being cancelled; try again in a while", short(run));
+            return Err(Failure::new(Kind::Conflict, message));
+        }
+        waited = true;
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(waited)
 }
 
 /// A run of this identity is there already: one that goes on is followed, a complete one refused.

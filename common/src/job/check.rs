@@ -167,6 +167,14 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                     .and_then(|&other| steps[other].step.as_ref())
                     .map(|other| &other.sink);
                 match sink {
+                    Some(Sink::Csv(sink) | Sink::Parquet(sink)) if !sink.partition_by.is_empty() => {
+                        let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
+                        let found = format!(
+                            "step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"
+                        );
+                        faults.add(at, found, "a step without `partition_by`");
+                        continue;
+                    }
                     Some(Sink::Csv(_)) => Format::Csv,
                     Some(Sink::Parquet(_)) => Format::Parquet,
                     Some(Sink::Discard) => {

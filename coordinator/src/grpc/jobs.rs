@@ -30,7 +30,7 @@ pub struct JobsService {
 fn refused(refusal: Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
-        Refusal::AlreadyRunning { run } | Refusal::AlreadyComplete { run } => {
+        Refusal::AlreadyRunning { run } | Refusal::AlreadyComplete { run } | Refusal::BeingCancelled { run } => {
             let mut status = Status::already_exists(message);
             if let Ok(value) = run.to_string().parse() {
                 status.metadata_mut().insert(RUN_KEY, value);

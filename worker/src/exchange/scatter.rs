@@ -11,6 +11,7 @@ use arrow::{array::RecordBatch, datatypes::Schema};
 use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
+    ids::PartitionNo,
     manifest::{ChunkManifest, DataFile},
     plan::ExchangePlan,
 };
@@ -22,6 +23,7 @@ use super::{
 };
 use crate::{
     attempt::{Assignment, Leader, Outcome, StepContext, Stop},
+    sink::records::RejectLine,
     source::{InputBatch, Reject, SourceReader},
 };
 
@@ -254,7 +256,7 @@ impl<'a> Scatter<'a> {
             Some(writer) => writer,
             none => none.insert(RejectWriter::create(&self.folders.rejects, name)?),
         };
-        writer.write(rejects)
+        writer.write(self.assignment.task.partition, rejects)
     }
 
     /// The name of what the open chunk writes.
@@ -386,9 +388,9 @@ impl RejectWriter {
         })
     }
 
-    fn write(&mut self, rejects: &[Reject]) -> Result<(), TaskError> {
+    fn write(&mut self, partition: PartitionNo, rejects: &[Reject]) -> Result<(), TaskError> {
         for reject in rejects {
-            serde_json::to_writer(&mut self.pending, reject)
+            serde_json::to_writer(&mut self.pending, &RejectLine { partition, reject })
                 .map_err(|error| TaskError::new(ErrorClass::Data, format!("a rejected record: {error}")))?;
             self.pending.push(b'\n');
             if self.pending.len() >= REJECT_PIECE {

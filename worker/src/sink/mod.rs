@@ -9,7 +9,7 @@ mod hive;
 mod open;
 mod parquet;
 mod plain;
-mod records;
+pub(crate) mod records;
 mod text;
 
 use std::{collections::BTreeSet, path::PathBuf};

@@ -20,10 +20,10 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// One line of a rejects file.
 #[derive(Serialize)]
-struct RejectLine<'a> {
-    partition: PartitionNo,
+pub(crate) struct RejectLine<'a> {
+    pub partition: PartitionNo,
     #[serde(flatten)]
-    reject: &'a Reject,
+    pub reject: &'a Reject,
 }
 
 impl ChunkTarget {

@@ -167,8 +167,8 @@ pub fn open_pinned(base_dir: &Path, pinned: &PinnedFile) -> Result<File, TaskErr
     let (file, meta) = open_regular(base_dir, &pinned.path)?;
     if meta.len() != pinned.size || etag(&meta) != pinned.etag {
         return Err(config(format!(
-            "{}: changed after planning (it had {} bytes, now {}); start a new run for the new data, or put the \
-             old file back",
+            "{}: changed after planning (it had {} bytes, now {}, or was written since); this run was planned for the \
+             old data: `gapless cancel` it, then submit the job again to plan for the new",
             pinned.path,
             pinned.size,
             meta.len()

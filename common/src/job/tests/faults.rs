@@ -350,6 +350,15 @@ fn partitioning() {
     check(
         "job: j
 steps:
+  - {name: a, source: {parquet: {path: x}}, sink: {csv: {path: y, partition_by: [z]}}}
+  - {name: b, source: {step: a}, sink: discard}",
+        &[
+            "job.yaml:4:30: step `a` keeps its `partition_by` columns in folder names, which a step does not read back; allowed: a step without `partition_by`",
+        ],
+    );
+    check(
+        "job: j
+steps:
   - {name: a, source: {parquet: {path: x}}, partition: bytes, sink: {csv: {path: y}}}
   - {name: b, source: {step: a}, partition: {row_groups: }, sink: discard}
   - {name: c, source: {step: b}, sink: discard}",

@@ -78,7 +78,6 @@ steps:
         exists: replace
         compression: zstd
         files: 3
-        partition_by: [z]
         partition_column: part
         header: false
         delimiter: ";"
@@ -92,7 +91,7 @@ steps:
   - {name: three, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
-  - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: discard}
+  - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
 "#;
 
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
@@ -191,7 +190,7 @@ fn every_key_reaches_the_model() {
             "sql": "SELECT z\nFROM input\n",
             "sink": {"csv": {
                 "path": "out/one", "exists": "replace", "compression": "zstd", "files": 3,
-                "partition_by": ["z"], "partition_column": "part", "header": false, "delimiter": b';', "null": "\\N",
+                "partition_by": [], "partition_column": "part", "header": false, "delimiter": b';', "null": "\\N",
             }},
             "on_error": {"attempts": 2, "reject_limit": null, "partition_failed": "continue"},
         }),
