@@ -83,6 +83,11 @@ impl Slot {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(|error| TaskError::new(ErrorClass::Resource, format!("no runtime for the engine: {error}")))?;
+        // Made here, where another slot's making it at the same time is no error.
+        std::fs::create_dir_all(&self.limits.spill_folder).map_err(|error| {
+            let folder = self.limits.spill_folder.display();
+            TaskError::new(ErrorClass::Resource, format!("no spill folder {folder}: {error}"))
+        })?;
         let disk = DiskManagerBuilder::default()
             .with_mode(DiskManagerMode::Directories(vec![self.limits.spill_folder.clone()]))
             .with_max_temp_directory_size(self.limits.spill);
