@@ -166,6 +166,19 @@ steps:
         paths.filter(|path| path.is_file()).collect()
     }
 
+    /// Partitions of the newest run's first step that the embedded store has on record as done. No
+    /// other process may have it open.
+    pub fn committed_partitions(&self) -> u64 {
+        let output = self.gapless(&["get", "sales", "--state", ".gapless", "-o", "json"]);
+        let run: Value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
+        let step = &run["steps"][0];
+        match step["state"].as_str() {
+            // In other states the counts are those of another stage.
+            Some("execute" | "publish" | "published") => step["partitions"]["done"].as_u64().unwrap_or(0),
+            _ => 0,
+        }
+    }
+
     /// Committed or offered chunks of a step so far, by their manifests.
     pub fn manifests(&self, output: &str) -> usize {
         let control = self.path(&format!("out/.{output}.gapless/run"));
@@ -176,6 +189,15 @@ steps:
             .filter(|entry| entry.file_name().to_string_lossy().ends_with(".json"))
             .count()
     }
+}
+
+/// The term in which a data file was written: `part-<partition>-<term>-<serial>-<seq>`.
+pub fn term(path: &Path) -> u64 {
+    let name = path.file_name().expect("a file").to_string_lossy().into_owned();
+    name.split('-')
+        .nth(2)
+        .and_then(|term| term.parse().ok())
+        .expect("a name of ours")
 }
 
 /// The rows of `out/by-shop` that are right.
