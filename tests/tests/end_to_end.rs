@@ -106,6 +106,10 @@ fn a_coordinator_that_is_killed_and_started_again_loses_nothing() {
     let run = cluster.submit("job.yaml");
     gapless_tests::wait_for("some chunks", || (world.manifests("load") >= 3).then_some(()));
     assert!(cluster.coordinator.kill(), "the coordinator was alive");
+    assert!(
+        !world.path("out/load").exists(),
+        "the kill came before the step was published"
+    );
     cluster.restart_coordinator();
     let ended = cluster.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
