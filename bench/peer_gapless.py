@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gapless as one peer of a benchmark: a coordinator and one-slot workers on loopback, everything durable.
 
-usage: peer_gapless.py w1|w2|w5|startup|memory        prints one JSON line
+usage: peer_gapless.py w1|w2|w5|commits|startup|memory        prints one JSON line
 
 Needs the Python standard library only; `duckdb` or `pyarrow` where there is one, to write the dead letters of
 w1 as Parquet. Reads nothing beside itself, so it can be copied or linked to where other peers lie.
@@ -25,6 +25,7 @@ TINY_PARTITIONS = 10_000
 CHAIN, CHAINS = 60, 5  # one-partition steps in a chain, and how many such jobs
 STARTS = 5
 NOOPS = 30
+FEW, MANY, TURNS = 8, 136, 5  # partitions of w1 for the cost of a commit, and runs of each in turn
 REST_S = 3  # until memory is read: several heartbeats
 
 # The columns of TPC-H lineitem, as the peers declare them.
@@ -81,8 +82,11 @@ steps:
     sink: {{parquet: {{path: {output}, compression: zstd}}}}
 """
 
+# An identifying parameter, for jobs that are done more than once in a cluster.
+NUMBERED = "parameters: {number: {type: int64}}"
+
 TINY = """job: bench-{name}
-parameters: {{number: {{type: int64}}}}
+{numbered}
 steps:"""
 
 TINY_STEP = """
@@ -96,7 +100,7 @@ TINY_STEP = """
 def tiny(name, steps, rows):
     """A job that does nothing: `steps` steps in a chain, each of `rows` partitions of one number."""
     chain = (TINY_STEP.format(number=n, after=f"s{n - 1}" if n else "", rows=rows) for n in range(steps))
-    return TINY.format(name=name) + "".join(chain) + "\n"
+    return TINY.format(name=name, numbered=NUMBERED) + "".join(chain) + "\n"
 
 
 def binary():
@@ -343,6 +347,24 @@ def w1():
            partitions=step["partitions"]["total"])
 
 
+def commits():
+    """What a commit costs: w1 in few and in many partitions, in turn. A further partition has a task, a chunk with its
+    files, their fsyncs and a commit of its own; what it adds to the time bounds the cost of a commit from above."""
+    times, files = {FEW: [], MANY: []}, {}
+    with Cluster() as cluster:
+        for turn in range(TURNS):
+            for count in times:
+                path = output("w1")
+                job = W1.format(input=INPUT, columns=COLUMNS, width=6_000_000 * SF // 8, output=path, count=count)
+                run, _ = cluster.do(f"{NUMBERED}\n{job}", f"number={turn * MANY + count}")
+                times[count].append(run.seconds)
+                files[count] = cluster.view["steps"][0]["output"]["files"]
+    few, many = (statistics.median(of) for of in times.values())
+    each = (many - few) / (MANY - FEW)
+    report(few, few_s=round(few, 3), many_s=round(many, 3), few_files=files[FEW], many_files=files[MANY],
+           commit_ms=round(each * 1e3, 2), share=round(each * FEW / few, 4))
+
+
 def w2():
     """Parquet, grouped by two keys through a durable hash exchange, to zstd Parquet."""
     path = output("w2")
@@ -425,7 +447,7 @@ def memory():
 
 
 if __name__ == "__main__":
-    workloads = {"w1": w1, "w2": w2, "w5": w5, "startup": startup, "memory": memory}
+    workloads = {"w1": w1, "w2": w2, "w5": w5, "commits": commits, "startup": startup, "memory": memory}
     if sys.argv[2:]:
         sys.exit(f"gapless has no variant {'.'.join(sys.argv[2:])}: commits cannot be switched off")
     if sys.argv[1:] and sys.argv[1] in workloads:

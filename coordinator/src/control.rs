@@ -65,7 +65,15 @@ pub struct NotLeading;
 #[derive(Clone)]
 pub struct Control {
     messages: mpsc::Sender<Message>,
-    changes: watch::Receiver<u64>,
+    changes: watch::Receiver<Changes>,
+}
+
+/// What watchers are woken by: how often the state may have come to look different.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub any: u64,
+    /// Ends of runs among them, which nobody should have to wait for.
+    pub ends: u64,
 }
 
 /// What the loop is told at its start.
@@ -96,7 +104,7 @@ impl Control {
         let state = State::recover(term, u64::from(config.lease_ms), stall, rows, now);
         info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
         let (messages, queue) = mpsc::channel(EVENT_QUEUE);
-        let (changed, changes) = watch::channel(0);
+        let (changed, changes) = watch::channel(Changes::default());
         let mut control_loop = Loop {
             store,
             clock,
@@ -166,7 +174,7 @@ impl Control {
     }
 
     /// Changes whenever the state may look different to a watcher.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
 }
@@ -179,7 +187,7 @@ struct Loop {
     term: Term,
     seq: u64,
     outboxes: HashMap<SessionId, mpsc::Sender<v1::LeaderMessage>>,
-    changed: watch::Sender<u64>,
+    changed: watch::Sender<Changes>,
 }
 
 type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -197,6 +205,8 @@ struct Outgoing {
     /// Events that follow from decisions of this batch.
     follow: VecDeque<Event>,
     touched: bool,
+    /// A run has come to its end.
+    ended: bool,
 }
 
 impl Loop {
@@ -367,6 +377,9 @@ impl Loop {
     fn apply(&mut self, rows: Vec<Change>, out: &mut Outgoing) {
         let now = self.now();
         for change in rows {
+            if let Change::Put(Row::Run(_, row)) = &change {
+                out.ended |= row.finished.is_some();
+            }
             out.writes.push(match &change {
                 Change::Put(row) => Write::Put(row.key().to_string(), row.encode()),
                 Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
@@ -498,7 +511,10 @@ impl Loop {
             read(&self.state);
         }
         if out.touched {
-            self.changed.send_modify(|version| *version += 1);
+            self.changed.send_modify(|changes| {
+                changes.any += 1;
+                changes.ends += u64::from(out.ended);
+            });
         }
     }
 }

@@ -199,8 +199,19 @@ fn failure_text(task: &Task) -> String {
 }
 
 /// What a worker needs to know of a step; JSON parts are the workers' and the core's own shapes.
-pub fn step_for_workers(state: &State, id: RunId, number: StepNo, scratch: &str) -> Option<v1::GetStepResponse> {
+pub fn step_for_workers(
+    state: &State,
+    id: RunId,
+    number: StepNo,
+    scratch: &str,
+    job_known: bool,
+) -> Option<v1::GetStepResponse> {
     let run = state.run(id)?;
+    let (job_text, parameters) = if job_known {
+        Default::default()
+    } else {
+        (run.job.text.clone(), run.job.parameters.clone().into_iter().collect())
+    };
     let step = run.step(number)?;
     let frame = match (&step.facts, &step.row.plan) {
         (Some(facts), Some(plan)) => {
@@ -217,8 +228,8 @@ pub fn step_for_workers(state: &State, id: RunId, number: StepNo, scratch: &str)
         _ => Vec::new(),
     };
     Some(v1::GetStepResponse {
-        job_text: run.job.text.clone(),
-        parameters: run.job.parameters.clone().into_iter().collect(),
+        job_text,
+        parameters,
         base_dir: run.job.base_dir.clone(),
         started_micros: run.row.submitted.0,
         scratch: scratch.to_string(),

@@ -318,7 +318,7 @@ impl<'a> Planner<'a> {
         let bytes = self.facts.bytes;
         let by_size = bytes.div_ceil(EXECUTE_BYTES).max(1);
         let by_slots = (self.slots * EXECUTE_PER_SLOT).min(bytes / EXECUTE_LEAST_BYTES);
-        let count = by_size.max(by_slots).min(u64::from(MAX_PARTITIONS)) as u32;
+        let count = self.full_rounds(by_size).max(by_slots).min(u64::from(MAX_PARTITIONS)) as u32;
         let why = match by_slots > by_size {
             _ if count == 1 => "the input is small".to_string(),
             true if by_slots == self.slots * EXECUTE_PER_SLOT => {
@@ -368,6 +368,15 @@ impl<'a> Planner<'a> {
         Ok((self.rows_of_source(self.source.cut(cut)), why))
     }
 
+    /// A count at which no slot is idle while others work off the last partitions: a multiple of the
+    /// slots, where there is more than one partition for each.
+    fn full_rounds(&self, count: u64) -> u64 {
+        match count > self.slots {
+            true => count.next_multiple_of(self.slots),
+            false => count,
+        }
+    }
+
     fn rows_of_source(&self, ranges: Vec<UnitRange>) -> Vec<Partition> {
         let row = |(number, units)| Partition {
             number,
@@ -383,7 +392,7 @@ impl<'a> Planner<'a> {
         let by_size = bytes.div_ceil(SCATTER_BYTES);
         let by_slots = (self.slots * SCATTER_PER_SLOT).min(bytes / SCATTER_LEAST_BYTES);
         let most = self.facts.domain.len().clamp(1, u64::from(MAX_PARTITIONS));
-        let count = by_size.max(by_slots).clamp(1, most) as u32;
+        let count = self.full_rounds(by_size).max(by_slots).clamp(1, most) as u32;
         self.rows_of_source(self.source.cut(count))
     }
 }

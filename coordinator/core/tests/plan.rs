@@ -240,7 +240,7 @@ fn method_and_count_follow_from_source_and_sql() {
             auto(),
             Method::Hash,
             8,
-            5,
+            6,
         ),
         (
             "small group by",
@@ -288,7 +288,7 @@ fn method_and_count_follow_from_source_and_sql() {
             step(hash_of(&["id", "Name"]), Count::Fixed(64)),
             Method::Hash,
             64,
-            5,
+            6,
         ),
     ];
     for (name, facts, step, method, execute, scatter) in cases {
@@ -683,7 +683,7 @@ fn the_verdict_is_one_line() {
         validate(&step, &source, &plan).map(|coverage| coverage.verdict()),
         Ok(
             "complete: 4 partitions tile the keys of column 'id', (-inf, +inf) and NULL; \
-            5 scatter partitions tile the bytes of 2 files [0, 420478976); no gap, no overlap"
+            6 scatter partitions tile the bytes of 2 files [0, 420478976); no gap, no overlap"
                 .to_string()
         )
     );

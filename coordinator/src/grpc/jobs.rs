@@ -9,10 +9,15 @@ use gapless_common::{
 };
 use gapless_core::{Answer, Event, Refusal, State, event::Submit, row::JobRow};
 use gapless_proto::v1::{self, jobs_server::Jobs};
+use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::{control::Control, limits::WATCH_INTERVAL, view};
+use crate::{
+    control::{Changes, Control},
+    limits::WATCH_INTERVAL,
+    view,
+};
 
 /// The metadata key that names the run a submit conflicts with.
 const RUN_KEY: &str = "gapless-run";
@@ -134,35 +139,19 @@ impl Jobs for JobsService {
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
         let id = self.find(request.into_inner().run).await?;
-        let (control, changes) = (self.control.clone(), self.control.changes());
-        let service = JobsService { control };
-        let watched = futures::stream::unfold((false, None::<v1::Run>, changes), move |(ended, last, mut changes)| {
-            let service = JobsService {
-                control: service.control.clone(),
-            };
-            async move {
-                if ended {
-                    return None;
-                }
-                loop {
-                    if last.is_some() {
-                        if changes.changed().await.is_err() {
-                            let lost = Status::unavailable("this coordinator leads no more");
-                            return Some((Err(lost), (true, None, changes)));
-                        }
-                        tokio::time::sleep(WATCH_INTERVAL).await;
-                        changes.mark_unchanged();
-                    }
-                    match service.status(id).await {
-                        Ok(run) if last.as_ref() != Some(&run) => {
-                            let over = run.finished_micros != 0;
-                            return Some((Ok(run.clone()), (over, Some(run), changes)));
-                        }
-                        Ok(_) => {}
-                        Err(status) => return Some((Err(status), (true, None, changes))),
-                    }
-                }
-            }
+        let watch = Watch {
+            service: JobsService {
+                control: self.control.clone(),
+            },
+            run: id,
+            changes: self.control.changes(),
+            ends: 0,
+            last: None,
+            over: false,
+        };
+        let watched = futures::stream::unfold(watch, |mut watch| async move {
+            let next = watch.next().await?;
+            Some((next, watch))
         });
         Ok(Response::new(Box::pin(watched)))
     }
@@ -207,5 +196,48 @@ impl Jobs for JobsService {
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
         self.act(request.into_inner().run, |run| Event::Cancel { run }).await
+    }
+}
+
+/// What one watcher of a run has been told.
+struct Watch {
+    service: JobsService,
+    run: RunId,
+    changes: watch::Receiver<Changes>,
+    /// Ends of runs that were known when it was last told.
+    ends: u64,
+    last: Option<v1::Run>,
+    over: bool,
+}
+
+impl Watch {
+    /// The run, at once at first and then whenever it looks different: at most once in
+    /// [`WATCH_INTERVAL`], but its end without delay.
+    async fn next(&mut self) -> Option<Result<v1::Run, Status>> {
+        while !self.over {
+            if self.last.is_some() {
+                if self.changes.changed().await.is_err() {
+                    self.over = true;
+                    return Some(Err(Status::unavailable("this coordinator leads no more")));
+                }
+                let end = self.changes.wait_for(|changes| changes.ends != self.ends);
+                // Whatever ended the pause, the run is looked at.
+                let _ = tokio::time::timeout(WATCH_INTERVAL, end).await;
+            }
+            self.ends = self.changes.borrow_and_update().ends;
+            match self.service.status(self.run).await {
+                Ok(run) if self.last.as_ref() != Some(&run) => {
+                    self.over = run.finished_micros != 0;
+                    self.last = Some(run.clone());
+                    return Some(Ok(run));
+                }
+                Ok(_) => {}
+                Err(status) => {
+                    self.over = true;
+                    return Some(Err(status));
+                }
+            }
+        }
+        None
     }
 }

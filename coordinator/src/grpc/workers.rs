@@ -91,9 +91,10 @@ impl Workers for WorkersService {
         let run = RunId(wire::uuid(&request.run, "run").map_err(invalid)?);
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let scratch = self.scratch.clone();
+        let job_known = request.job_known;
         let found = self
             .control
-            .read(move |state| view::step_for_workers(state, run, step, &scratch))
+            .read(move |state| view::step_for_workers(state, run, step, &scratch, job_known))
             .await?;
         found
             .map(Response::new)

@@ -18,7 +18,7 @@ use gapless_common::{
 /// What an attempt knows of its step besides its partition. One for each (run, step), shared.
 #[derive(Debug)]
 pub struct StepContext {
-    pub job: Job,
+    pub job: Arc<Job>,
     pub step_no: u16,
     pub run: RunId,
     /// Folder against which relative paths are resolved.

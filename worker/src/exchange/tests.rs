@@ -162,11 +162,11 @@ impl Stage1 {
             merge: None,
         };
         let context = StepContext {
-            job: Job {
+            job: Arc::new(Job {
                 name: "job".into(),
                 parameters: BTreeMap::new(),
                 steps: vec![],
-            },
+            }),
             step_no: 0,
             run: RunId(uuid::Uuid::nil()),
             base_dir: folder.path().into(),

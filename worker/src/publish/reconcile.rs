@@ -414,7 +414,7 @@ fn certificate(
         step_name: context.step().name.clone(),
         strength: Strength::Proved,
         reading: Reading {
-            job: context.job.clone(),
+            job: (*context.job).clone(),
             base_dir: context.base_dir.display().to_string(),
             unit: frame.facts.unit,
             columns: frame.facts.columns.clone(),

@@ -51,10 +51,11 @@ impl Calls {
         block_on(tokio::task::unconstrained(future))
     }
 
-    pub fn get_step(&self, held: &Held) -> Result<v1::GetStepResponse, TaskError> {
+    pub fn get_step(&self, held: &Held, job_known: bool) -> Result<v1::GetStepResponse, TaskError> {
         let request = v1::GetStepRequest {
             run: wire::bytes(held.task.run.0),
             step: u32::from(held.task.step),
+            job_known,
         };
         self.call(held, "GetStep", |mut client| {
             let request = request.clone();

@@ -2,7 +2,7 @@
 //! what was not there yet.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -10,11 +10,15 @@ use std::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, StepNo},
-    job,
+    job::{self, Job},
 };
 use gapless_proto::v1;
 
-use super::{calls::Calls, held::Held, limits::MAX_CONTEXTS};
+use super::{
+    calls::Calls,
+    held::Held,
+    limits::{MAX_CONTEXTS, MAX_JOBS},
+};
 use crate::attempt::StepContext;
 
 /// The contexts of the steps worked on lately.
@@ -23,6 +27,8 @@ pub struct Contexts(Mutex<Cache>);
 
 #[derive(Debug, Default)]
 struct Cache {
+    /// The job files of the runs served lately, the latest last: a run's steps share one.
+    jobs: VecDeque<(RunId, Arc<Job>)>,
     uses: u64,
     places: HashMap<(RunId, StepNo), (u64, Arc<Place>)>,
 }
@@ -64,7 +70,7 @@ impl Contexts {
         if let Some(known) = known.as_ref().filter(|known| known.is_enough_for(task.stage)) {
             return Ok(known.context.clone());
         }
-        let context = Arc::new(read(held, calls.get_step(held)?)?);
+        let context = Arc::new(self.ask(held, calls)?);
         *known = Some(Known {
             context: context.clone(),
             stage: task.stage,
@@ -74,6 +80,36 @@ impl Contexts {
             return Err(TaskError::new(ErrorClass::Transient, message));
         }
         Ok(context)
+    }
+
+    fn ask(&self, held: &Held, calls: &Calls) -> Result<StepContext, TaskError> {
+        let run = held.task.run;
+        let known = self.job(run);
+        let answer = calls.get_step(held, known.is_some())?;
+        let job = match known {
+            Some(job) => job,
+            None => {
+                let job = Arc::new(read_job(held, &answer)?);
+                self.keep_job(run, job.clone());
+                job
+            }
+        };
+        read(held, job, answer)
+    }
+
+    fn job(&self, run: RunId) -> Option<Arc<Job>> {
+        let cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = cache.jobs.iter().find(|(of, _)| *of == run);
+        found.map(|(_, job)| job.clone())
+    }
+
+    fn keep_job(&self, run: RunId, job: Arc<Job>) {
+        let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.jobs.retain(|(of, _)| *of != run);
+        if cache.jobs.len() >= MAX_JOBS {
+            cache.jobs.pop_front();
+        }
+        cache.jobs.push_back((run, job));
     }
 
     fn place(&self, key: (RunId, StepNo)) -> Arc<Place> {
@@ -99,19 +135,26 @@ impl Contexts {
     }
 }
 
-fn read(held: &Held, step: v1::GetStepResponse) -> Result<StepContext, TaskError> {
-    let task = held.task;
-    let bad = |reason: &dyn std::fmt::Display| TaskError::new(ErrorClass::Config, format!("{task}: {reason}"));
-    let parameters: BTreeMap<String, String> = step.parameters.into_iter().collect();
+fn bad(held: &Held, reason: &dyn std::fmt::Display) -> TaskError {
+    TaskError::new(ErrorClass::Config, format!("{}: {reason}", held.task))
+}
+
+fn read_job(held: &Held, step: &v1::GetStepResponse) -> Result<Job, TaskError> {
+    let parameters: BTreeMap<String, String> = step.parameters.clone().into_iter().collect();
     let (job, _) = job::parse(&step.job_text, "the job file")
         .and_then(|parsed| parsed.bind(&parameters))
-        .map_err(|errors| bad(&errors))?;
+        .map_err(|errors| bad(held, &errors))?;
+    Ok(job)
+}
+
+fn read(held: &Held, job: Arc<Job>, step: v1::GetStepResponse) -> Result<StepContext, TaskError> {
+    let task = held.task;
     if usize::from(task.step) >= job.steps.len() {
-        return Err(bad(&format!("the job file has {} steps", job.steps.len())));
+        return Err(bad(held, &format!("the job file has {} steps", job.steps.len())));
     }
     let frame = match step.frame.as_ref() {
         [] => None,
-        json => Some(serde_json::from_slice(json).map_err(|reason| bad(&format!("the step's frame: {reason}")))?),
+        json => Some(serde_json::from_slice(json).map_err(|reason| bad(held, &format!("the step's frame: {reason}")))?),
     };
     Ok(StepContext {
         job,

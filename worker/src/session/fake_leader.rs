@@ -175,10 +175,15 @@ impl Workers for Service {
         Ok(Response::new(ReceiverStream::new(messages)))
     }
 
-    async fn get_step(&self, _: Request<v1::GetStepRequest>) -> Result<Response<v1::GetStepResponse>, Status> {
+    async fn get_step(&self, request: Request<v1::GetStepRequest>) -> Result<Response<v1::GetStepResponse>, Status> {
         let mut state = self.lock();
         state.steps_asked += 1;
-        Ok(Response::new(state.step.clone()))
+        let mut step = state.step.clone();
+        if request.get_ref().job_known {
+            step.job_text.clear();
+            step.parameters.clear();
+        }
+        Ok(Response::new(step))
     }
 
     async fn list_committed(

@@ -48,6 +48,9 @@ pub const MAX_REPORTS: usize = 256;
 /// Steps whose context is kept: those of the runs that a worker serves at one time.
 pub const MAX_CONTEXTS: usize = 64;
 
+/// Runs whose parsed job file is kept: as many as there can be contexts of.
+pub const MAX_JOBS: usize = MAX_CONTEXTS;
+
 /// Time from the wish to leave until the worker leaves, whatever is still open.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
 

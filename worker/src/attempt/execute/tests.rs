@@ -318,11 +318,11 @@ fn assignment(case: &Case) -> Assignment {
         position: case.position,
         seq: case.seq,
         context: Arc::new(StepContext {
-            job: Job {
+            job: Arc::new(Job {
                 name: "job".to_string(),
                 parameters: BTreeMap::new(),
                 steps: vec![step],
-            },
+            }),
             step_no: 0,
             run,
             base_dir: ".".into(),

@@ -97,11 +97,11 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         Sink::Discard => None,
     };
     StepContext {
-        job: Job {
+        job: Arc::new(Job {
             name: "nightly".into(),
             parameters: BTreeMap::new(),
             steps: vec![step],
-        },
+        }),
         step_no: 0,
         run: RunId(Uuid::from_u128(run)),
         base_dir: folder.to_path_buf(),
