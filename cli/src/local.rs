@@ -14,6 +14,7 @@ use gapless_coordinator::{
     validate::validate,
 };
 use gapless_platform::clock::Clock;
+pub use gapless_worker::verify::{Difference, Unread};
 use gapless_worker::{reread, verify, work::survey_step};
 use uuid::Uuid;
 
@@ -82,7 +83,9 @@ pub struct Verification {
     /// Records read again.
     pub records: u64,
     /// What differs, each with its file or partition; empty where the certificate holds.
-    pub differences: Vec<String>,
+    pub differences: Vec<Difference>,
+    /// What the job's paths match by now that the run did not read.
+    pub unread: Vec<Unread>,
 }
 
 /// Reads the source of a certificate again.
@@ -94,10 +97,11 @@ pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
         );
         Failure::failed(message)
     })?;
-    let differences = verify::verify(certificate, &mut source);
-    let breaking = differences.iter().filter(|difference| difference.breaks());
+    let mut differences = verify::verify(certificate, &mut source);
+    differences.retain(Difference::breaks);
     Ok(Verification {
-        differences: breaking.map(ToString::to_string).collect(),
+        differences,
+        unread: source.unread(),
         records: source.records,
     })
 }

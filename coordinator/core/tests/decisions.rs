@@ -209,6 +209,7 @@ fn facts(units: u64) -> Facts {
         bytes: units,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     }
 }
 

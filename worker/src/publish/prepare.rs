@@ -17,7 +17,10 @@ use super::{
 use crate::{
     attempt::StepContext,
     sink::Format,
-    storage::{Created, StepFolders, create_once, exchange_folders, io_error, list_folder, remove_tree, sync_folder},
+    storage::{
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, io_error, list_folder,
+        remove_tree, sync_folder,
+    },
 };
 
 /// Below this a file system is as good as full: no chunk fits.
@@ -127,6 +130,9 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
             }
         }
     }
+    if exists == Exists::Replace {
+        check_replaceable(folders)?;
+    }
     if exists == Exists::Fail
         && let Some(last) = generations(folders)?.last()
         && let Some(verdict) = verdicts_from(folders, *last)?.pop()
@@ -143,6 +149,38 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
         ));
     }
     Ok(())
+}
+
+/// Whether the folder at the output may be removed: it is missing, empty, or an output of Gapless. That is told
+/// by a certificate in it, or by a file in it that a verdict lists. The control folder beside it tells
+/// nothing: a run that failed leaves one too.
+///
+/// Errors: `Config` where it is somebody else's.
+pub(super) fn check_replaceable(folders: &StepFolders) -> Result<(), TaskError> {
+    let output = folders.output();
+    if list_folder(output)?.is_empty() {
+        return Ok(());
+    }
+    let records = list_folder(&output.join(CONTROL_SUBFOLDER))?;
+    if records.iter().any(|name| name.starts_with(CERTIFICATE_PREFIX)) {
+        return Ok(());
+    }
+    let listed = verdicts_from(folders, 0)?
+        .into_iter()
+        .filter(|verdict| verdict.verdict == VerdictKind::Committed)
+        .flat_map(|verdict| verdict.files)
+        .any(|file| output.join(&file.path).exists());
+    if listed {
+        return Ok(());
+    }
+    Err(TaskError::new(
+        ErrorClass::Config,
+        format!(
+            "{} is not empty, and nothing in it tells that Gapless has written it: `exists: replace` would remove it for \
+             good; move it away or delete it, or choose another path, then submit the job again",
+            output.display()
+        ),
+    ))
 }
 
 fn make_all(path: &Path) -> Result<(), TaskError> {
