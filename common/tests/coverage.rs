@@ -314,7 +314,11 @@ fn null_has_the_last_bucket_of_a_key_range_or_that_of_the_plan() {
         (Some(3), units(2, 3), keys(Some(9), None, false)),
     ];
     for (placed, units, expected) in cases {
-        assert_eq!(keys_of_buckets(&bounds, placed, units), expected, "{units}, NULL at {placed:?}");
+        assert_eq!(
+            keys_of_buckets(&bounds, placed, units),
+            expected,
+            "{units}, NULL at {placed:?}"
+        );
     }
 }
 

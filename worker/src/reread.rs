@@ -90,7 +90,9 @@ impl<'a> Source<'a> {
             // A pattern that matches nothing any more: the missing files are told of as such.
             let found = expand(&self.base_dir, std::slice::from_ref(pattern)).unwrap_or_default();
             let before = unread.files.len();
-            unread.files.extend(found.into_iter().filter(|path| known.insert(path.clone())));
+            unread
+                .files
+                .extend(found.into_iter().filter(|path| known.insert(path.clone())));
             if unread.files.len() > before {
                 unread.patterns.push(pattern.clone());
             }

@@ -175,7 +175,11 @@ impl fmt::Display for Unread {
         if let Some(lookup) = &self.lookup {
             write!(f, "look-up {lookup}: ")?;
         }
-        let matches = if self.files.len() == 1 { "file matches" } else { "files match" };
+        let matches = if self.files.len() == 1 {
+            "file matches"
+        } else {
+            "files match"
+        };
         let listed: Vec<&str> = self.files.iter().take(LISTED).map(String::as_str).collect();
         write!(
             f,

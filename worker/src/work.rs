@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -414,6 +414,12 @@ impl StepIo for Io<'_> {
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {
         let written = Self::target(assignment, seq)?.write_rejects(rejects)?;
         written.ok_or_else(|| TaskError::new(ErrorClass::Data, "no rejects to write"))
+    }
+
+    fn keep_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<PathBuf, TaskError> {
+        let target = Self::target(assignment, seq)?;
+        target.write_rejects(rejects)?;
+        Ok(target.folders().rejects())
     }
 
     fn write_manifest(&self, assignment: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError> {

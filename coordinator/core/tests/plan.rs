@@ -497,7 +497,9 @@ fn written_ranges_are_proved_before_they_are_planned() {
             "id",
             Partition,
             &["..=3+", "8..=9"],
-            &["[0, 2) (-inf, 4) and NULL rows 4; [2, 3) [4, 8) rows 4; [3, 4) [8, 10) rows 2; [4, 5) [10, +inf) rows 1"],
+            &[
+                "[0, 2) (-inf, 4) and NULL rows 4; [2, 3) [4, 8) rows 4; [3, 4) [8, 10) rows 2; [4, 5) [10, +inf) rows 1",
+            ],
         ),
         // In any order; numbers follow the keys.
         (

@@ -18,8 +18,8 @@ use crate::{
     attempt::StepContext,
     sink::Format,
     storage::{
-        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, io_error, list_folder,
-        remove_tree, sync_folder,
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, io_error,
+        list_folder, remove_tree, sync_folder,
     },
 };
 
@@ -33,6 +33,7 @@ const LEAST_FREE_BYTES: u64 = 64 << 20;
 pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskError> {
     let folders = StepFolders::of(context)?;
     let output = folders.output().display().to_string();
+    let rejects = folders.rejects().display().to_string();
     let known = generations(&folders)?;
     // Its own record: the step is settled, and nothing of it may be staged again.
     if let Some(own) = verdicts_from(&folders, 0)?
@@ -42,6 +43,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         return Ok(Preparation {
             generation: own.generation,
             output,
+            rejects,
         });
     }
     if let Sink::Csv(file) | Sink::Parquet(file) = &context.step().sink {
@@ -73,6 +75,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     Ok(Preparation {
         generation: known.last().copied().unwrap_or(0) + 1,
         output,
+        rejects,
     })
 }
 

@@ -458,9 +458,18 @@ fn a_look_up_is_read_again_only_as_it_was_pinned() {
 
     type Change<'a> = (&'a dyn Fn(), &'a str);
     let changes: [Change; 3] = [
-        (&|| write("b.csv", "k,t\n2,x\n"), "b.csv changed since this run was planned: 8 bytes as before, but not the same ones"),
-        (&|| write("b.csv", "k,t\n2,bb\n"), "b.csv changed since this run was planned: it had 8 bytes, now 9"),
-        (&|| fs::remove_file(dir.path().join("b.csv")).unwrap(), "b.csv is missing; it had 8 bytes"),
+        (
+            &|| write("b.csv", "k,t\n2,x\n"),
+            "b.csv changed since this run was planned: 8 bytes as before, but not the same ones",
+        ),
+        (
+            &|| write("b.csv", "k,t\n2,bb\n"),
+            "b.csv changed since this run was planned: it had 8 bytes, now 9",
+        ),
+        (
+            &|| fs::remove_file(dir.path().join("b.csv")).unwrap(),
+            "b.csv is missing; it had 8 bytes",
+        ),
     ];
     for (change, words) in changes {
         change();
@@ -478,5 +487,8 @@ fn a_look_up_is_read_again_only_as_it_was_pinned() {
         write(&format!("{number}.csv"), "");
     }
     let error = read_table("names", &lookup, dir.path()).unwrap_err();
-    assert!(error.message.contains("look-up names: 1004 files are too many"), "{error}");
+    assert!(
+        error.message.contains("look-up names: 1004 files are too many"),
+        "{error}"
+    );
 }

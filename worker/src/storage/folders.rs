@@ -165,7 +165,10 @@ impl StepFolders {
 
     /// The certificate, relative to the output.
     pub fn certificate_name(&self) -> String {
-        format!("{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{}-{}.json", self.step, self.run)
+        format!(
+            "{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{}-{}.json",
+            self.step, self.run
+        )
     }
 
     pub fn certificate(&self) -> PathBuf {
