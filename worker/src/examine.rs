@@ -225,7 +225,8 @@ impl<'a> Examiner<'a> {
     fn key_columns(&mut self, step: &Step, input: &mut Table) {
         for (field, name) in key_columns(step) {
             let place = (field, 0);
-            match input.columns.field_with_name(name) {
+            let columns = input.columns.clone();
+            match columns.field_with_name(name) {
                 Ok(field) if key_type(field.data_type()).is_some() => {}
                 Ok(field) => {
                     let message = format!(
@@ -236,7 +237,7 @@ impl<'a> Examiner<'a> {
                 }
                 Err(_) if input.assume(name) => self.assumed(step, place, name, &input.columns),
                 Err(_) => {
-                    let offer = engine::offer(name, &names(&input.columns), "columns");
+                    let offer = engine::offer(name, &names(&columns), "columns");
                     let message = format!("partition: the source has no column «{name}»{offer}");
                     self.fault(step, place, Some(name), message);
                 }
@@ -457,4 +458,207 @@ fn key_columns(step: &Step) -> Vec<(&'static str, &str)> {
 
 fn names(columns: &Schema) -> Vec<&str> {
     columns.fields().iter().map(|field| field.name().as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use gapless_common::job::parse;
+
+    use super::*;
+
+    /// Faults, then what stays open: `field|word|message`.
+    fn check(steps: &str, faults: &[&str], open: &[&str]) {
+        let text = format!("job: j\nsteps:\n{steps}");
+        let parsed = parse(&text, "job.yaml").unwrap_or_else(|errors| panic!("{errors}"));
+        let (job, _) = parsed
+            .bind(&Default::default())
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let found = examine_job(&job, 0);
+        let said = |remarks: &[Remark]| -> Vec<String> {
+            let word = |remark: &Remark| remark.word.clone().unwrap_or_default();
+            remarks
+                .iter()
+                .map(|it| format!("{}|{}|{}", it.path(), word(it), it.message))
+                .collect()
+        };
+        for (said, expected) in [(said(&found.faults), faults), (said(&found.open), open)] {
+            assert_eq!(said.len(), expected.len(), "{steps}: {said:#?}");
+            for (said, expected) in said.iter().zip(expected) {
+                assert!(
+                    expected.split('…').all(|part| said.contains(part)),
+                    "{steps}: {said}\nlacks: {expected}"
+                );
+            }
+        }
+    }
+
+    /// A step over a CSV source with the columns `id` and `amount`.
+    fn step(name: &str, header: bool, rest: &str) -> String {
+        format!(
+            "  - name: {name}\n    source: {{csv: {{path: \"none-{name}.csv\", header: {header}, columns: {{id: int64, amount: \"decimal(9,2)\"}}}}}}\n    \
+             sink: {{csv: {{path: out-{name}}}}}\n{rest}"
+        )
+    }
+
+    #[test]
+    fn what_all_declared_columns_tell_is_a_fault() {
+        let closed = |rest: &str| step("a", false, rest);
+        let cases = [
+            (
+                "    transform: {sql: \"SELECT id, sum(amount) AS s FROM input GROUP BY id\"}\n",
+                None,
+            ),
+            (
+                "    transform: {sql: \"SELECT amonut FROM input\"}\n",
+                Some("transform.sql|amonut|step a: the SQL: there is no column «amonut»; did you mean «amount»?"),
+            ),
+            (
+                "    transform: {sql: \"SELECT uper(id) FROM input\"}\n",
+                Some("transform.sql|uper|step a: the SQL: there is no function «uper»…upper"),
+            ),
+            (
+                "    transform: {sql: \"SELECT id FROM inptu\"}\n",
+                Some("transform.sql|inptu|step a: the SQL: there is no table «inptu»"),
+            ),
+            (
+                "    transform: {sql: \"SELEC id FROM input\"}\n",
+                Some("transform.sql||step a: the SQL: "),
+            ),
+            (
+                "    check: [{name: one, that: \"id > 0\"}, {name: two, that: \"amout > 0\"}]\n",
+                Some("check.1.that|amout|step a: check «two»: there is no column «amout»; did you mean «amount»?"),
+            ),
+            (
+                "    check: [{name: one, that: \"id + 1\"}]\n",
+                Some("check.0.that||step a: check «one»: «id + 1» is Int64"),
+            ),
+            (
+                "    partition: {key_range: {column: ID}}\n",
+                Some(
+                    "partition.key_range.column|ID|step a: partition: the source has no column «ID»; did you mean «id»?",
+                ),
+            ),
+            (
+                "    partition: {hash: {columns: [id, shop]}}\n",
+                Some("partition.hash.columns|shop|step a: partition: the source has no column «shop»"),
+            ),
+            (
+                "    lookups: {l: {csv: {path: l.csv, header: false, columns: {id: int64, name: string}}}}\n    transform: {sql: \"SELECT l.nam FROM input JOIN l ON l.id = input.id\"}\n",
+                Some("transform.sql|nam|step a: the SQL: there is no column «l.nam»…did you mean «name»?"),
+            ),
+        ];
+        for (rest, fault) in cases {
+            check(&closed(rest), fault.as_slice(), &[]);
+        }
+    }
+
+    #[test]
+    fn what_a_header_may_name_stays_open() {
+        let open = |rest: &str| step("a", true, rest);
+        check(
+            &open("    transform: {sql: \"SELECT amonut, upper(shop) AS s FROM input WHERE id > 0\"}\n"),
+            &[],
+            &[
+                "transform.sql|amonut|step a: column «amonut» is not declared: it is text if the header of the files has it; did you mean «amount»?",
+                "transform.sql|shop|step a: column «shop» is not declared",
+            ],
+        );
+        check(
+            &open("    check: [{name: one, that: \"shop <> ''\"}]\n    partition: {hash: {columns: [shop]}}\n"),
+            &[],
+            &["check.0.that|shop|"],
+        );
+        // Told all the same: no header makes a function, or text of a number.
+        check(
+            &open("    transform: {sql: \"SELECT uper(shop) FROM input\"}\n"),
+            &["there is no function «uper»"],
+            &["«shop» is not declared"],
+        );
+        check(
+            &open("    check: [{name: one, that: \"id\"}]\n"),
+            &["«id» is Int64"],
+            &[],
+        );
+        // How many columns `*` stands for is not known.
+        check(
+            &open("    transform: {sql: \"SELECT * FROM input UNION ALL SELECT 1, 2, 3\"}\n"),
+            &[],
+            &["the files may have others"],
+        );
+    }
+
+    #[test]
+    fn what_a_step_gives_is_known_to_the_steps_that_read_it() {
+        let reads = |sql: &str| {
+            format!(
+                "  - name: b\n    source: {{step: a}}\n    transform: {{sql: \"{sql}\"}}\n    sink: {{parquet: {{path: out-b}}}}\n  \
+                 - name: c\n    source: {{step: b}}\n    check: [{{name: one, that: \"s > 0\"}}]\n    sink: discard\n"
+            )
+        };
+        // The select list says it all, whatever the header of the source has.
+        let a = step(
+            "a",
+            true,
+            "    transform: {sql: \"SELECT id AS k, amount FROM input\"}\n",
+        );
+        check(
+            &(reads("SELECT k, sum(amount) AS s FROM input GROUP BY k") + &a),
+            &[],
+            &[],
+        );
+        check(
+            &(a.clone() + &reads("SELECT id AS s FROM input")),
+            &["step b: the SQL: there is no column «id»"],
+            &["step c: checks not checked without data: step b has faults"],
+        );
+        check(
+            &(a + &reads("SELECT k FROM input")),
+            &["check.0.that|s|step c: check «one»: there is no column «s»"],
+            &[],
+        );
+        // Here it passes them on.
+        let a = step("a", true, "    transform: {sql: \"SELECT *, 1 AS one FROM input\"}\n");
+        check(
+            &(a + &reads("SELECT shop, id AS s FROM input")),
+            &[],
+            &["step b: column «shop» is not declared"],
+        );
+        let a = step("a", false, "    transform: {sql: \"SELECT *, 1 AS one FROM input\"}\n");
+        check(
+            &(a + &reads("SELECT shop, one AS s FROM input")),
+            &["step b: the SQL: there is no column «shop»"],
+            &["step c"],
+        );
+    }
+
+    #[test]
+    fn parquet_files_alone_tell_their_columns() {
+        let parquet = |rest: &str| {
+            format!("  - name: p\n    source: {{parquet: {{path: none.parquet}}}}\n    sink: discard\n{rest}")
+        };
+        check(&parquet(""), &[], &[]);
+        check(
+            &parquet(
+                "    transform: {sql: \"SELECT uper(x) FROM input\"}\n    check: [{name: one, that: \"x > 0\"}]\n",
+            ),
+            &[],
+            &["source||step p: SQL, checks not checked without data: the columns of Parquet files"],
+        );
+        check(
+            &parquet("    transform: {sql: \"SELECT FROM FROM input\"}\n"),
+            &["transform.sql||step p: the SQL: "],
+            &["step p: SQL not checked"],
+        );
+        check(
+            &step(
+                "a",
+                false,
+                "    lookups: {l: {parquet: {path: l.parquet}}}\n    transform: {sql: \"SELECT nam FROM input JOIN l ON l.id = input.id\"}\n    check: [{name: one, that: \"amout > 0\"}]\n",
+            ),
+            &["check.0.that|amout|"],
+            &["transform.sql||step a: SQL not checked without data: look-up l is of Parquet files"],
+        );
+        let sequence = "  - name: s\n    source: {sequence: {from: 0, to: 9}}\n    sink: discard\n    transform: {sql: \"SELECT m FROM input\"}\n";
+        check(sequence, &["there is no column «m»; the columns are n"], &[]);
+    }
 }

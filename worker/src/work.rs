@@ -15,7 +15,7 @@ use arrow::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, StepNo},
-    job::{Job, Partition, Sink, Source, Step},
+    job::{Job, Lookup, Partition, Sink, Source, Step},
     manifest::{ChunkManifest, DataFile},
     plan::{Facts, PinnedLookup},
 };
@@ -192,7 +192,7 @@ fn survey_lookups(step: &Step, base_dir: &Path) -> Result<(Vec<(String, SchemaRe
 /// The look-ups of a step as its survey read them. A plan of a release that did not pin them takes them as
 /// they are.
 fn pinned_lookups(step: &Step, base_dir: &Path, pins: &[PinnedLookup]) -> Result<Vec<LookupTable>, TaskError> {
-    let read = |(name, lookup)| {
+    let read = |(name, lookup): (&String, &Lookup)| {
         let table = match pins.iter().find(|pin| pin.name == *name) {
             Some(pin) => lookup::read_pinned(name, lookup, base_dir, &pin.files)?,
             None => lookup::read_table(name, lookup, base_dir)?,

@@ -152,6 +152,7 @@ impl Stage1 {
             bytes: 0,
             sample: None,
             warnings: vec![],
+            lookups: Vec::new(),
         };
         let frame = StepFrame {
             facts,

@@ -357,6 +357,7 @@ fn frame(column: &str) -> StepFrame {
             bytes: 20,
             sample: None,
             warnings: Vec::new(),
+            lookups: Vec::new(),
         },
         method: Method::Hash,
         exchange: Some(ExchangePlan {
