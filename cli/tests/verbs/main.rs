@@ -119,7 +119,6 @@ job: words
 steps:
   - name: load
     source: {csv: {path: none.csv, header: false, columns: {id: int64, amount: int64}}}
-    partition: {hash: {columns: [shop]}}
     check: [{name: positive, that: \"amuont > 0\"}]
     transform:
       sql: |
@@ -131,9 +130,8 @@ steps:
     assert_eq!(wrong.code, 3, "{}", wrong.stderr);
     assert_eq!(wrong.stdout, "");
     for words in [
-        "job.yaml:5:34: step load: partition: the source has no column «shop»",
-        "job.yaml:6:37: step load: check «positive»: there is no column «amuont»; did you mean «amount»?",
-        "job.yaml:10:16: step load: the SQL: there is no function «uper»",
+        "job.yaml:5:37: step load: check «positive»: there is no column «amuont»; did you mean «amount»?",
+        "job.yaml:9:16: step load: the SQL: there is no function «uper»",
     ] {
         assert!(wrong.stderr.contains(words), "{}\nlacks: {words}", wrong.stderr);
     }
@@ -147,7 +145,7 @@ steps:
         open.stderr.contains("note: ")
             && open
                 .stderr
-                .contains("job.yaml:6:37: step load: column «amuont» is not declared"),
+                .contains("job.yaml:5:37: step load: column «amuont» is not declared"),
         "{}",
         open.stderr
     );
