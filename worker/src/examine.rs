@@ -95,6 +95,8 @@ struct Tables {
 }
 
 struct Table {
+    declared: SchemaRef,
+    /// With those that were assumed.
     columns: SchemaRef,
     open: bool,
     /// Named somewhere and not declared.
@@ -109,6 +111,7 @@ impl Table {
             Known::Nothing(_) => return None,
         };
         Some(Table {
+            declared: columns.clone(),
             columns: columns.clone(),
             open,
             assumed: BTreeSet::new(),
@@ -212,7 +215,9 @@ impl<'a> Examiner<'a> {
             let place = ("check.#.that", index);
             while let Err(fault) = Checks::examine(std::slice::from_ref(check), &input.columns, self.now_micros) {
                 match &fault.cause {
-                    Cause::Column { name, .. } if input.assume(name) => self.assumed(step, place, name, &input.columns),
+                    Cause::Column { name, .. } if input.assume(name) => {
+                        self.assumed(step, place, name, &input.declared)
+                    }
                     _ => {
                         self.planning(step, place, fault);
                         break;
@@ -235,7 +240,7 @@ impl<'a> Examiner<'a> {
                     );
                     self.fault(step, place, Some(name), message);
                 }
-                Err(_) if input.assume(name) => self.assumed(step, place, name, &input.columns),
+                Err(_) if input.assume(name) => self.assumed(step, place, name, &input.declared),
                 Err(_) => {
                     let offer = engine::offer(name, &names(&columns), "columns");
                     let message = format!("partition: the source has no column «{name}»{offer}");
@@ -293,9 +298,8 @@ impl<'a> Examiner<'a> {
         }
     }
 
-    fn assumed(&mut self, step: &Step, place: (&'static str, usize), name: &str, columns: &Schema) {
-        let declared: Vec<&str> = names(columns).into_iter().filter(|known| *known != name).collect();
-        let near = engine::near(name, &declared);
+    fn assumed(&mut self, step: &Step, place: (&'static str, usize), name: &str, declared: &Schema) {
+        let near = engine::near(name, &names(declared));
         let near = if near.is_empty() { near } else { format!("; {near}") };
         let message = format!("column «{name}» is not declared: it is text if the header of the files has it{near}");
         self.open(step, place, Some(name), message);
@@ -335,7 +339,7 @@ impl Tables {
     }
 
     /// Takes a column for text of an open table: the one that is written before it, else the only one that there is,
-    /// else the input. Gives that table's columns.
+    /// else the input. Gives that table's declared columns.
     fn assume(&mut self, table: Option<&str>, name: &str) -> Option<SchemaRef> {
         let mut all: Vec<(&str, &mut Table)> = self
             .lookups
@@ -348,7 +352,7 @@ impl Tables {
             None => all.iter().position(|(_, table)| table.open)?,
         };
         let table = &mut *all[at].1;
-        table.assume(name).then(|| table.columns.clone())
+        table.assume(name).then(|| table.declared.clone())
     }
 }
 
