@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use gapless_common::{
     certificate::Certificate,
     ids::RunId,
-    job::{self, BoundParameters, Job, Source, Step},
+    job::{self, BoundParameters, Job, JobError, Source, Step},
     plan::Facts,
 };
 use gapless_coordinator::{
@@ -14,7 +14,12 @@ use gapless_coordinator::{
     validate::validate,
 };
 use gapless_platform::clock::Clock;
-use gapless_worker::{reread, verify, work::survey_step};
+pub use gapless_worker::verify::{Difference, Unread};
+use gapless_worker::{
+    examine::{Remark, examine_job},
+    reread, verify,
+    work::survey_step,
+};
 use uuid::Uuid;
 
 use crate::{
@@ -31,6 +36,46 @@ pub fn bind(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<(Jo
     let parsed = job::parse(&file.text, &file.name);
     let bound = parsed.and_then(|parsed| parsed.bind(parameters));
     bound.map_err(|errors| Failure::new(Kind::Invalid, errors.to_string()))
+}
+
+/// A job that may work, as far as that can be told without data.
+#[derive(Clone, Debug)]
+pub struct Sound {
+    pub job: Job,
+    pub bound: BoundParameters,
+    /// What only data can tell, each with its place in the file.
+    pub open: Vec<String>,
+}
+
+/// Reads a job, puts its parameters in, and plans its SQL, checks and key columns over the columns that it
+/// declares.
+///
+/// Errors: [`Kind::Invalid`] with one line for each fault.
+pub fn check(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<Sound, Failure> {
+    let (job, bound) = bind(file, parameters)?;
+    let parsed = job::parse(&file.text, &file.name);
+    let parsed = parsed.map_err(|errors| Failure::new(Kind::Invalid, errors.to_string()))?;
+    let found = examine_job(&job, Clock::system().now_micros());
+    let place = |remark: &Remark| {
+        let (step, field) = (&remark.step, remark.path());
+        match &remark.word {
+            Some(word) => parsed.error_at(&file.text, step, &field, word, &remark.message),
+            None => parsed.error(step, &field, &remark.message),
+        }
+    };
+    let lines = |remarks: &[Remark]| {
+        let mut errors: Vec<JobError> = remarks.iter().map(place).collect();
+        errors.sort_by_key(|error| error.at);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    match found.faults.is_empty() {
+        true => Ok(Sound {
+            job,
+            bound,
+            open: lines(&found.open),
+        }),
+        false => Err(Failure::new(Kind::Invalid, lines(&found.faults).join("\n"))),
+    }
 }
 
 /// Surveys, cuts and proves each step whose source is there, for so many slots.
@@ -82,7 +127,9 @@ pub struct Verification {
     /// Records read again.
     pub records: u64,
     /// What differs, each with its file or partition; empty where the certificate holds.
-    pub differences: Vec<String>,
+    pub differences: Vec<Difference>,
+    /// What the job's paths match by now that the run did not read.
+    pub unread: Vec<Unread>,
 }
 
 /// Reads the source of a certificate again.
@@ -94,10 +141,11 @@ pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
         );
         Failure::failed(message)
     })?;
-    let differences = verify::verify(certificate, &mut source);
-    let breaking = differences.iter().filter(|difference| difference.breaks());
+    let mut differences = verify::verify(certificate, &mut source);
+    differences.retain(Difference::breaks);
     Ok(Verification {
-        differences: breaking.map(ToString::to_string).collect(),
+        differences,
+        unread: source.unread(),
         records: source.records,
     })
 }

@@ -454,6 +454,7 @@ mod tests {
                 complete: false,
             }),
             warnings: vec!["1 file is empty".into()],
+            lookups: vec![],
         }
     }
 

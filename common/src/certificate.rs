@@ -6,7 +6,7 @@ use crate::{
     attempt::{Counters, RecordHash},
     ids::{PartitionNo, RunId, StepNo},
     job::Job,
-    plan::{Column, PinnedFile, Unit},
+    plan::{Column, PinnedFile, PinnedLookup, Unit},
     range::UnitRange,
 };
 
@@ -65,6 +65,10 @@ pub struct Certificate {
     pub reading: Reading,
     /// The pinned source, in unit order.
     pub files: Vec<PinnedFile>,
+    /// The look-ups that the records were joined with. Empty also in certificates of releases that did
+    /// not pin them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<PinnedLookup>,
     /// The whole source domain; `ranges` tile it.
     pub domain: UnitRange,
     pub ranges: Vec<RangeProof>,

@@ -504,18 +504,25 @@ pub fn refuse(universe: Universe, written: bool, faults: Vec<Fault>) -> Result<(
     }
 }
 
+/// The bucket of NULL in [`crate::plan::BucketFn::KeyRange`] with so many bounds: the last, unless the plan says
+/// otherwise.
+pub fn null_bucket(bounds: usize, placed: Option<u32>) -> u64 {
+    placed.map_or(bounds as u64 + 1, u64::from)
+}
+
 /// The keys in the buckets `units` of [`crate::plan::BucketFn::KeyRange`] with these bounds.
-pub fn keys_of_buckets(bounds: &[Key], units: UnitRange) -> KeyRange {
-    // Buckets 0..=bounds.len() hold keys, the one after them NULL.
-    let null_bucket = bounds.len() as u64 + 1;
+pub fn keys_of_buckets(bounds: &[Key], placed: Option<u32>, units: UnitRange) -> KeyRange {
+    let null = null_bucket(bounds.len(), placed);
+    // Buckets of keys below a bucket, all of them but that of NULL.
+    let below = |bucket: u64| bucket - u64::from(bucket > null);
+    let (low, high) = (below(units.low), below(units.high).min(bounds.len() as u64 + 1));
     let bound = |bucket: u64| (bucket > 0).then(|| bounds.get(bucket as usize - 1).cloned()).flatten();
-    let last = units.high.min(null_bucket);
     KeyRange {
-        interval: (units.low < last).then(|| KeyInterval {
-            low: bound(units.low),
-            high: bound(last),
+        interval: (low < high).then(|| KeyInterval {
+            low: bound(low),
+            high: bound(high),
         }),
-        null: units.low <= null_bucket && null_bucket < units.high,
+        null: units.low <= null && null < units.high,
     }
 }
 

@@ -40,6 +40,25 @@ pub struct PinnedFile {
     pub rows: Option<u64>,
 }
 
+/// One file of a look-up table as the survey read it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LookupFile {
+    pub path: String,
+    pub size: u64,
+    /// As that of a [`PinnedFile`]. It tells people when the file was written; the digest decides.
+    pub etag: String,
+    /// XXH3-128 of the content, 32 hex digits.
+    pub digest: String,
+}
+
+/// A look-up table as the survey read it: every attempt of the step joins the same content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedLookup {
+    pub name: String,
+    /// In the order in which they are read.
+    pub files: Vec<LookupFile>,
+}
+
 /// Whether a step's SQL works on any slice of its input, or needs a partition as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -113,6 +132,9 @@ pub struct Facts {
     pub sample: Option<KeySample>,
     /// Things the user should know that stop nothing.
     pub warnings: Vec<String>,
+    /// The step's look-ups. Empty also in facts of releases that did not pin them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lookups: Vec<PinnedLookup>,
 }
 
 /// The function that assigns a record to a bucket. Frozen with the plan: a restart may group
@@ -122,11 +144,15 @@ pub struct Facts {
 pub enum BucketFn {
     /// The top bits of [`crate::hash`] over the columns: bucket = hash * buckets / 2^64.
     Hash { columns: Vec<String> },
-    /// Bucket i holds keys in `[bounds[i-1], bounds[i])`; the last bucket holds NULL alone.
+    /// NULL has a bucket alone; the others hold, in order, the keys below `bounds[0]`, in
+    /// `[bounds[i-1], bounds[i])`, and from the last bound on.
     KeyRange {
         column: String,
         key_type: KeyType,
         bounds: Vec<Key>,
+        /// The bucket of NULL; `None` for the last. It lies beside the keys that share a partition with NULL.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        null_bucket: Option<u32>,
     },
 }
 

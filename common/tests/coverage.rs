@@ -292,30 +292,33 @@ fn empty_unit_ranges_are_legal_where_the_domain_reaches() {
 }
 
 #[test]
-fn the_last_bucket_of_a_key_range_is_null() {
+fn null_has_the_last_bucket_of_a_key_range_or_that_of_the_plan() {
     let bounds = [Key::Int(5), Key::Int(9)];
+    let alone = |null| KeyRange { interval: None, null };
     let cases = [
-        (units(0, 4), keys(None, None, true)),
-        (units(0, 1), keys(None, Some(5), false)),
-        (units(1, 2), keys(Some(5), Some(9), false)),
-        (units(1, 4), keys(Some(5), None, true)),
-        (
-            units(3, 4),
-            KeyRange {
-                interval: None,
-                null: true,
-            },
-        ),
-        (
-            units(2, 2),
-            KeyRange {
-                interval: None,
-                null: false,
-            },
-        ),
+        (None, units(0, 4), keys(None, None, true)),
+        (None, units(0, 1), keys(None, Some(5), false)),
+        (None, units(1, 2), keys(Some(5), Some(9), false)),
+        (None, units(1, 4), keys(Some(5), None, true)),
+        (None, units(3, 4), alone(true)),
+        (None, units(2, 2), alone(false)),
+        (Some(1), units(0, 4), keys(None, None, true)),
+        (Some(1), units(0, 1), keys(None, Some(5), false)),
+        (Some(1), units(0, 2), keys(None, Some(5), true)),
+        (Some(1), units(1, 2), alone(true)),
+        (Some(1), units(1, 3), keys(Some(5), Some(9), true)),
+        (Some(1), units(2, 3), keys(Some(5), Some(9), false)),
+        (Some(1), units(3, 4), keys(Some(9), None, false)),
+        (Some(0), units(0, 1), alone(true)),
+        (Some(0), units(1, 2), keys(None, Some(5), false)),
+        (Some(3), units(2, 3), keys(Some(9), None, false)),
     ];
-    for (units, expected) in cases {
-        assert_eq!(keys_of_buckets(&bounds, units), expected, "{units}");
+    for (placed, units, expected) in cases {
+        assert_eq!(
+            keys_of_buckets(&bounds, placed, units),
+            expected,
+            "{units}, NULL at {placed:?}"
+        );
     }
 }
 

@@ -242,6 +242,156 @@ fn a_changed_source_is_told_with_its_partition() {
 }
 
 #[test]
+fn a_look_up_that_changes_under_a_run_is_refused_until_its_content_is_back() {
+    let (world, _) = World::with_sales(ROWS);
+    let kinds = |text: &str| fs::write(world.path("kind.csv"), text).expect("written");
+    kinds("shop,kind\nshop-0,big\n");
+    world.job(
+        r#"job: sales
+steps:
+  - name: load
+    source:
+      csv: {path: "data/sales-*.csv", columns: {id: int64, shop: string, cents: int64, note: string}}
+    lookups: {kind: {csv: {path: "kin?.csv"}}}
+    partition: {key_range: {column: id}, count: 24}
+    transform: {sql: "SELECT input.id, input.shop, k.kind FROM input LEFT JOIN kind k ON k.shop = input.shop"}
+    sink: {csv: {path: "out/load"}}
+"#,
+    );
+    let run = || world.gapless(&["run", "job.yaml", "--slots", "1"]);
+    let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+    gapless_tests::wait_for("a chunk", || (world.manifests("load") >= 1).then_some(()));
+    assert!(first.kill(), "the kill came before the end");
+    kinds("shop,kind\nshop-0,BIG\n");
+    let refused = run();
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    for words in [
+        "look-up kind: kind.csv changed since this run was planned",
+        "gapless cancel",
+    ] {
+        assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    }
+    assert!(!world.path("out/load").exists(), "nothing is published");
+    kinds("shop,kind\nshop-0,big\n");
+    let goes_on = run();
+    assert!(goes_on.status.success(), "{}", text(&goes_on.stderr));
+    let rows = world.rows("out/load");
+    assert_eq!(rows.len() as u64, ROWS);
+    for row in rows {
+        assert_eq!(row.contains(",shop-0,"), row.ends_with(",big"), "{row}");
+    }
+
+    let verify = || world.gapless(&["verify", "sales", "--state", ".gapless", "-o", "json"]);
+    let holds = verify();
+    assert!(holds.status.success(), "{}", text(&holds.stderr));
+    kinds("shop,kind\nshop-0,small\n");
+    let broken = verify();
+    assert_eq!(broken.status.code(), Some(1), "{}", text(&broken.stderr));
+    assert!(
+        text(&broken.stderr).contains("look-up kind: kind.csv changed"),
+        "{}",
+        text(&broken.stderr)
+    );
+    let found: Value = serde_json::from_slice(&broken.stdout).expect("JSON");
+    assert_eq!(found[0]["details"][0]["kind"], "lookup", "{found:#}");
+}
+
+#[test]
+fn verify_tells_of_files_that_came_later_and_of_the_partitions_that_read_a_changed_one() {
+    let (world, _) = World::with_sales(1000);
+    world.sales_job("bytes", "{hash: {columns: [shop]}, count: 2}");
+    assert!(world.gapless(&["run", "job.yaml"]).status.success());
+    let verify = || world.gapless(&["verify", "sales", "--state", ".gapless", "-o", "json"]);
+    fs::copy(world.path("data/sales-1.csv"), world.path("data/sales-2.csv")).expect("copied");
+    let later = verify();
+    assert!(later.status.success(), "the certificate holds: {}", text(&later.stderr));
+    let notice = "load: 1 file matches data/sales-*.csv now that the run did not read: data/sales-2.csv";
+    assert!(text(&later.stderr).contains(notice), "{}", text(&later.stderr));
+    let found: Value = serde_json::from_slice(&later.stdout).expect("JSON");
+    assert_eq!(found[0]["unread"][0]["files"][0], "data/sales-2.csv", "{found:#}");
+
+    let path = world.path("data/sales-1.csv");
+    let longer = fs::read_to_string(&path).expect("readable") + "5000,shop-0,1,x\n";
+    fs::write(&path, longer).expect("written");
+    let broken = verify();
+    assert_eq!(broken.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&broken.stdout).expect("JSON");
+    for (step, stage) in [(0, "execute"), (1, "scatter")] {
+        let change = &found[step]["details"][0];
+        assert_eq!(change["kind"], "resized", "{found:#}");
+        assert_eq!(change["path"], "data/sales-1.csv");
+        let reader = &change["partitions"][0];
+        assert_eq!(
+            (&reader["stage"], &reader["partition"]),
+            (&Value::from(stage), &Value::from(0))
+        );
+        assert!(reader["low"].is_u64() && reader["high"].is_u64(), "{reader}");
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_spilled_is_swept_by_the_next() {
+    let (world, sales) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let spilled = || {
+        let folder = fs::read_dir(world.path(".gapless/scratch/spill"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        folder.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+    gapless_tests::wait_for("a chunk", || (world.manifests("load") >= 1).then_some(()));
+    assert!(first.kill(), "the kill came before the end");
+    let left = spilled();
+    let lock = left.iter().find(|path| path.extension().is_some_and(|it| it == "lock"));
+    // What a sort that was under way would have left.
+    let folder = lock.expect("its lock is left").with_extension("");
+    fs::create_dir_all(folder.join("datafusion-x")).expect("made");
+    fs::write(folder.join("datafusion-x/0"), "spilled").expect("written");
+    let output = world.gapless(&["run", "job.yaml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    check_output(&world, &sales);
+    assert_eq!(
+        spilled(),
+        Vec::<std::path::PathBuf>::new(),
+        "nothing stays of either run"
+    );
+}
+
+#[test]
+fn a_folder_that_is_not_ours_is_not_replaced() {
+    let (world, _) = World::with_sales(100);
+    fs::create_dir_all(world.path("out/load")).expect("made");
+    fs::write(world.path("out/load/thesis.txt"), "years of work").expect("written");
+    world.job(
+        r#"job: replacing
+parameters: {n: {type: int64}}
+steps:
+  - name: load
+    source: {csv: {path: "data/sales-*.csv"}}
+    sink: {csv: {path: out/load, exists: replace}}
+"#,
+    );
+    let run = |n: &str| world.gapless(&["run", "job.yaml", "-p", n]);
+    let refused = run("n=1");
+    assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("would remove it for good"),
+        "{}",
+        text(&refused.stderr)
+    );
+    assert!(world.path("out/load/thesis.txt").exists());
+    fs::rename(world.path("out/load"), world.path("mine")).expect("moved");
+    // The first run goes on; another replaces its output.
+    for n in ["n=1", "n=2"] {
+        let output = run(n);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert_eq!(world.rows("out/load").len(), 100);
+    }
+}
+
+#[test]
 fn a_plan_with_a_hole_is_refused_before_any_worker_starts() {
     let holes = [
         ("[{through: 4}, {from: 6}]", "5"),
@@ -259,6 +409,47 @@ fn a_plan_with_a_hole_is_refused_before_any_worker_starts() {
         assert!(said.contains(told), "{ranges}: {said}");
         assert!(!world.path("out/load").exists(), "nothing is published");
     }
+}
+
+/// A failed run says where its rejected records are, and there they are: so many.
+fn check_kept_rejects(stderr: &[u8], expected: usize) {
+    let told = text(stderr);
+    let folder = told
+        .split("the rejected records are in ")
+        .nth(1)
+        .expect("it is said where");
+    let folder = folder.split([' ', '\n', ';']).next().expect("a path");
+    let files = fs::read_dir(folder).unwrap_or_else(|error| panic!("{folder}: {error}: {told}"));
+    let lines = files.map(|entry| {
+        let path = entry.expect("listed").path();
+        fs::read_to_string(path).expect("readable").lines().count()
+    });
+    assert_eq!(lines.sum::<usize>(), expected, "{told}");
+}
+
+#[test]
+fn records_that_are_too_many_for_one_partition_are_kept_where_it_says() {
+    let (world, _) = World::with_sales(200);
+    fs::write(
+        world.path("data/sales-1.csv"),
+        "id,shop,cents,note\nx,a,1,n\n2,a,y,n\nz,a,1,n\n4,a,1,n\n",
+    )
+    .expect("written");
+    world.job(
+        r#"job: strict
+steps:
+  - name: load
+    source:
+      csv: {path: "data/sales-1.csv", columns: {id: int64, shop: string, cents: int64, note: string}}
+    partition: bytes
+    sink: {csv: {path: out/load}}
+    on_error: {reject: {limit: 1}}
+"#,
+    );
+    let over = world.gapless(&["run", "job.yaml"]);
+    assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
+    // The limit and one more: there reading ended.
+    check_kept_rejects(&over.stderr, 2);
 }
 
 #[test]
@@ -290,6 +481,7 @@ steps:
     let over = world.gapless(&["run", "job.yaml", "-p", "limit=1"]);
     assert_eq!(over.status.code(), Some(1), "{}", text(&over.stderr));
     assert!(!world.path("out/load").exists(), "over the limit nothing is published");
+    check_kept_rejects(&over.stderr, refunds);
     world.job(&job(refunds as u32));
     let within = world.gapless(&["run", "job.yaml", "-p", "limit=2"]);
     assert!(within.status.success(), "{}", text(&within.stderr));

@@ -3,6 +3,7 @@
 
 pub mod attempt;
 pub mod engine;
+pub mod examine;
 pub mod exchange;
 pub mod publish;
 pub mod reread;

@@ -1,18 +1,22 @@
 //! Reading a certificate's source again: the other half of `verify`.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use gapless_common::{
     attempt::RecordHash,
     certificate::{Certificate, RangeProof},
     error::TaskError,
-    job::Step,
-    plan::{Facts, PinnedFile, TransformFacts, TransformMode},
+    job::{Source as JobSource, Step},
+    plan::{Facts, LookupFile, PinnedFile, TransformFacts, TransformMode},
 };
 
 use crate::{
-    source::{open, pins::look},
-    verify::Reopen,
+    source::{
+        lookup::{look_again, paths_of},
+        open,
+        pins::{expand, look},
+    },
+    verify::{Reopen, Unread},
 };
 
 /// The source of a certificate on this machine.
@@ -45,6 +49,7 @@ impl<'a> Source<'a> {
             bytes: 0,
             sample: None,
             warnings: Vec::new(),
+            lookups: certificate.lookups.clone(),
         };
         Some(Source {
             certificate,
@@ -53,6 +58,46 @@ impl<'a> Source<'a> {
             facts,
             records: 0,
         })
+    }
+
+    /// Files that the job's paths match now and the run did not read.
+    pub fn unread(&self) -> Vec<Unread> {
+        let none: &[String] = &[];
+        let patterns = match &self.step.source {
+            JobSource::Csv(csv) => &csv.paths,
+            JobSource::Parquet(parquet) => &parquet.paths,
+            // What a run has published to itself does not grow.
+            JobSource::Step(_) | JobSource::Sequence { .. } => none,
+        };
+        let read = self.certificate.files.iter().map(|file| file.path.clone()).collect();
+        let source = self.beside(None, patterns, read);
+        let lookups = self.certificate.lookups.iter().filter_map(|pinned| {
+            let patterns = paths_of(self.step.lookups.get(&pinned.name)?);
+            let read = pinned.files.iter().map(|file| file.path.clone()).collect();
+            self.beside(Some(&pinned.name), patterns, read)
+        });
+        source.into_iter().chain(lookups).collect()
+    }
+
+    /// What `patterns` match beside `known`.
+    fn beside(&self, lookup: Option<&str>, patterns: &[String], mut known: HashSet<String>) -> Option<Unread> {
+        let mut unread = Unread {
+            lookup: lookup.map(str::to_string),
+            patterns: Vec::new(),
+            files: Vec::new(),
+        };
+        for pattern in patterns {
+            // A pattern that matches nothing any more: the missing files are told of as such.
+            let found = expand(&self.base_dir, std::slice::from_ref(pattern)).unwrap_or_default();
+            let before = unread.files.len();
+            unread
+                .files
+                .extend(found.into_iter().filter(|path| known.insert(path.clone())));
+            if unread.files.len() > before {
+                unread.patterns.push(pattern.clone());
+            }
+        }
+        (!unread.files.is_empty()).then_some(unread)
     }
 }
 
@@ -67,6 +112,10 @@ impl Reopen for Source<'_> {
             pinned.etag = found.etag.clone();
         }
         Ok(found)
+    }
+
+    fn look_up(&mut self, file: &LookupFile) -> Result<Option<LookupFile>, TaskError> {
+        look_again(&self.base_dir, file)
     }
 
     fn read(&mut self, range: &RangeProof) -> Result<(u64, RecordHash), TaskError> {

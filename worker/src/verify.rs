@@ -2,27 +2,57 @@
 //!
 //! How a source is opened again is given by the caller; nothing of the output is touched.
 
+use std::fmt;
+
 use gapless_common::{
     attempt::RecordHash,
     certificate::{Certificate, RangeProof},
     error::TaskError,
-    ids::PartitionNo,
-    plan::PinnedFile,
+    ids::{PartitionNo, Stage},
+    plan::{LookupFile, PinnedFile},
     range::UnitRange,
 };
-use std::fmt;
+use serde::Serialize;
+
+use crate::source::lookup::changed;
+
+/// So many names stand in a message; the rest is a count.
+const LISTED: usize = 12;
 
 /// The source of a certificate, opened anew.
 pub trait Reopen {
     /// A pinned file as it is now; `None` where it is gone.
     fn look(&mut self, file: &PinnedFile) -> Result<Option<PinnedFile>, TaskError>;
 
+    /// A file of a look-up as it is now, with the digest of its content where its size is the same; `None`
+    /// where it is gone.
+    fn look_up(&mut self, file: &LookupFile) -> Result<Option<LookupFile>, TaskError>;
+
     /// Reads one range of the source as the run did: the number of records and their fingerprint.
     fn read(&mut self, range: &RangeProof) -> Result<(u64, RecordHash), TaskError>;
 }
 
+/// A partition that read a range of the source. With an exchange that is one of the scatter stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Reader {
+    pub stage: Stage,
+    pub partition: PartitionNo,
+    #[serde(flatten)]
+    pub units: UnitRange,
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stage {
+            Stage::Scatter => write!(f, "scatter partition {} {}", self.partition, self.units),
+            _ => write!(f, "partition {} {}", self.partition, self.units),
+        }
+    }
+}
+
 /// A way in which the certificate does not hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Difference {
     /// The certificate contradicts itself: it was damaged or edited.
     Certificate {
@@ -30,41 +60,50 @@ pub enum Difference {
     },
     Missing {
         path: String,
+        partitions: Vec<Reader>,
     },
     /// Another size: ranges that touch it are still compared.
     Resized {
         path: String,
         pinned: u64,
         now: u64,
+        partitions: Vec<Reader>,
     },
     /// The same size, yet written since. Its content may be the same: the ranges tell.
     Touched {
         path: String,
+        partitions: Vec<Reader>,
     },
     Count {
-        partition: PartitionNo,
-        units: UnitRange,
+        #[serde(flatten)]
+        reader: Reader,
         certified: u64,
         found: u64,
     },
     /// As many records, but not the same ones.
     Records {
-        partition: PartitionNo,
-        units: UnitRange,
+        #[serde(flatten)]
+        reader: Reader,
         certified: RecordHash,
         found: RecordHash,
     },
     /// The range could not be read.
     Unreadable {
-        partition: PartitionNo,
-        units: UnitRange,
+        #[serde(flatten)]
+        reader: Reader,
         reason: String,
+    },
+    /// A look-up is not what the records were joined with.
+    Lookup {
+        lookup: String,
+        path: String,
+        what: String,
     },
 }
 
 impl Difference {
-    /// Whether the source's records differ from what the run read, or may; a file that was only
-    /// touched is worth a word, no more.
+    /// Whether the records differ from what the run read, or may; a file that was only touched is
+    /// worth a word, no more.
     pub fn breaks(&self) -> bool {
         !matches!(self, Difference::Touched { .. })
     }
@@ -74,44 +113,89 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Difference::Certificate { what } => write!(f, "the certificate contradicts itself: {what}"),
-            Difference::Missing { path } => write!(f, "{path} is missing"),
-            Difference::Resized { path, pinned, now } => {
-                write!(f, "{path} has changed: {pinned} bytes when it was read, {now} now")
+            Difference::Missing { path, partitions } => write!(f, "{path} is missing{}", read_by(partitions)),
+            Difference::Resized {
+                path,
+                pinned,
+                now,
+                partitions,
+            } => {
+                let by = read_by(partitions);
+                write!(f, "{path} has changed: {pinned} bytes when it was read, {now} now{by}")
             }
-            Difference::Touched { path } => write!(f, "{path} was written again since it was read"),
+            Difference::Touched { path, partitions } => {
+                write!(f, "{path} was written again since it was read{}", read_by(partitions))
+            }
             Difference::Count {
-                partition,
-                units,
+                reader,
                 certified,
                 found,
             } => {
-                write!(
-                    f,
-                    "partition {partition} {units}: {certified} records were read, there are {found} now"
-                )
+                write!(f, "{reader}: {certified} records were read, there are {found} now")
             }
             Difference::Records {
-                partition,
-                units,
+                reader,
                 certified,
                 found,
             } => write!(
                 f,
-                "partition {partition} {units}: as many records as were read, but not the same ones (fingerprint \
-                 {certified}, now {found})"
+                "{reader}: as many records as were read, but not the same ones (fingerprint {certified}, now {found})"
             ),
-            Difference::Unreadable {
-                partition,
-                units,
-                reason,
-            } => {
-                write!(f, "partition {partition} {units} cannot be read: {reason}")
+            Difference::Unreadable { reader, reason } => {
+                write!(f, "{reader} cannot be read: {reason}")
             }
+            Difference::Lookup { lookup, what, .. } => write!(f, "look-up {lookup}: {what}"),
         }
     }
 }
 
-/// Compares a certificate with itself and with its source as it is now. Empty: it holds.
+/// Which partitions read a file, for the end of a sentence.
+fn read_by(partitions: &[Reader]) -> String {
+    let listed: Vec<String> = partitions.iter().take(LISTED).map(ToString::to_string).collect();
+    match (listed.is_empty(), partitions.len() - listed.len()) {
+        (true, _) => String::new(),
+        (false, 0) => format!("; read by {}", listed.join(", ")),
+        (false, more) => format!("; read by {} and {more} more", listed.join(", ")),
+    }
+}
+
+/// Files that the job's paths match by now, beside those that the run read. The certificate holds all the
+/// same: it speaks of what was read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// `None` for the source.
+    pub lookup: Option<String>,
+    /// The paths and globs, as the job file has them.
+    pub patterns: Vec<String>,
+    pub files: Vec<String>,
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(lookup) = &self.lookup {
+            write!(f, "look-up {lookup}: ")?;
+        }
+        let matches = if self.files.len() == 1 {
+            "file matches"
+        } else {
+            "files match"
+        };
+        let listed: Vec<&str> = self.files.iter().take(LISTED).map(String::as_str).collect();
+        write!(
+            f,
+            "{} {matches} {} now that the run did not read: {}",
+            self.files.len(),
+            self.patterns.join(", "),
+            listed.join(", ")
+        )?;
+        match self.files.len() - listed.len() {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+/// Compares a certificate with itself and with its source and look-ups as they are now. Empty: it holds.
 pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Difference> {
     let mut differences = contradictions(certificate);
     let mut gone = Vec::new();
@@ -119,23 +203,28 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
     for file in &certificate.files {
         let units = UnitRange::new(low, low + file.units);
         low = units.high;
+        let path = || file.path.clone();
+        let partitions = || readers(certificate, units);
         match source.look(file) {
             Ok(None) => {
                 gone.push(units);
                 differences.push(Difference::Missing {
-                    path: file.path.clone(),
+                    path: path(),
+                    partitions: partitions(),
                 });
             }
             Ok(Some(now)) if now.size != file.size => {
                 differences.push(Difference::Resized {
-                    path: file.path.clone(),
+                    path: path(),
                     pinned: file.size,
                     now: now.size,
+                    partitions: partitions(),
                 });
             }
             Ok(Some(now)) if now.etag != file.etag => {
                 differences.push(Difference::Touched {
-                    path: file.path.clone(),
+                    path: path(),
+                    partitions: partitions(),
                 });
             }
             Ok(Some(_)) => {}
@@ -145,40 +234,71 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
     }
     for range in &certificate.ranges {
         // A missing file explains the ranges that touch it.
-        if gone
-            .iter()
-            .any(|file| file.low < range.units.high && range.units.low < file.high)
-        {
+        if gone.iter().any(|file| overlap(*file, range.units)) {
             continue;
         }
-        differences.extend(compare(range, source.read(range)));
+        differences.extend(compare(reader(certificate, range), range, source.read(range)));
+    }
+    for lookup in &certificate.lookups {
+        let files = lookup.files.iter();
+        differences.extend(files.filter_map(|file| compare_lookup(&lookup.name, file, source.look_up(file))));
     }
     differences
 }
 
-fn compare(range: &RangeProof, found: Result<(u64, RecordHash), TaskError>) -> Option<Difference> {
-    let &RangeProof {
-        partition,
-        units,
-        read,
-        records,
-    } = range;
+fn overlap(one: UnitRange, other: UnitRange) -> bool {
+    one.low < other.high && other.low < one.high
+}
+
+/// The ranges of a certificate are those of whoever read the source.
+fn reader(certificate: &Certificate, range: &RangeProof) -> Reader {
+    Reader {
+        stage: match certificate.exchange.is_empty() {
+            true => Stage::Execute,
+            false => Stage::Scatter,
+        },
+        partition: range.partition,
+        units: range.units,
+    }
+}
+
+/// Who read these units.
+fn readers(certificate: &Certificate, units: UnitRange) -> Vec<Reader> {
+    let touching = certificate.ranges.iter().filter(|range| overlap(units, range.units));
+    touching.map(|range| reader(certificate, range)).collect()
+}
+
+fn compare_lookup(
+    lookup: &str,
+    pinned: &LookupFile,
+    found: Result<Option<LookupFile>, TaskError>,
+) -> Option<Difference> {
+    let what = match found {
+        Ok(Some(now)) => changed(pinned, &now)?,
+        Ok(None) => format!("{} is missing", pinned.path),
+        Err(error) => error.message,
+    };
+    Some(Difference::Lookup {
+        lookup: lookup.to_string(),
+        path: pinned.path.clone(),
+        what,
+    })
+}
+
+fn compare(reader: Reader, range: &RangeProof, found: Result<(u64, RecordHash), TaskError>) -> Option<Difference> {
     match found {
         Err(error) => Some(Difference::Unreadable {
-            partition,
-            units,
+            reader,
             reason: error.message,
         }),
-        Ok((found, _)) if found != read => Some(Difference::Count {
-            partition,
-            units,
-            certified: read,
+        Ok((found, _)) if found != range.read => Some(Difference::Count {
+            reader,
+            certified: range.read,
             found,
         }),
-        Ok((_, found)) if found != records => Some(Difference::Records {
-            partition,
-            units,
-            certified: records,
+        Ok((_, found)) if found != range.records => Some(Difference::Records {
+            reader,
+            certified: range.records,
             found,
         }),
         Ok(_) => None,
@@ -242,11 +362,11 @@ mod tests {
     use super::*;
     use gapless_common::{
         attempt::Counters,
-        certificate::{Reading, Strength},
+        certificate::{ExchangeProof, Reading, Strength},
         error::ErrorClass,
         ids::RunId,
         job::Job,
-        plan::Unit,
+        plan::{PinnedLookup, Unit},
     };
     use uuid::Uuid;
 
@@ -284,6 +404,10 @@ mod tests {
                 read_columns: None,
             },
             files: vec![file("a", 60), file("b", 40)],
+            lookups: vec![PinnedLookup {
+                name: "names".into(),
+                files: vec![lookup_file("n", 7, "d1")],
+            }],
             domain: UnitRange::new(0, 100),
             ranges: vec![range(0, 0, 50), range(1, 50, 70), range(2, 70, 100)],
             exchange: vec![],
@@ -297,14 +421,28 @@ mod tests {
         }
     }
 
+    fn lookup_file(path: &str, size: u64, digest: &str) -> LookupFile {
+        LookupFile {
+            path: path.into(),
+            size,
+            etag: String::new(),
+            digest: digest.into(),
+        }
+    }
+
     /// Files as (path, size, etag), and what each range gives now beyond what it gave.
     struct Now {
         files: Vec<(&'static str, u64, &'static str)>,
         more: [(u64, u128); 3],
         broken: Option<PartitionNo>,
+        lookup: Option<LookupFile>,
     }
 
     impl Reopen for Now {
+        fn look_up(&mut self, _: &LookupFile) -> Result<Option<LookupFile>, TaskError> {
+            Ok(self.lookup.clone())
+        }
+
         fn look(&mut self, file: &PinnedFile) -> Result<Option<PinnedFile>, TaskError> {
             let now = self.files.iter().find(|(path, ..)| *path == file.path);
             Ok(now.map(|&(_, size, etag)| PinnedFile {
@@ -333,19 +471,24 @@ mod tests {
 
     const SAME: [(&str, u64, &str); 2] = [("a", 60, "1"), ("b", 40, "1")];
 
-    #[test]
-    fn what_differs_is_told_by_partition_and_file() {
-        let same = || Now {
+    fn same() -> Now {
+        Now {
             files: SAME.to_vec(),
             more: [(0, 0); 3],
             broken: None,
-        };
+            lookup: Some(lookup_file("n", 7, "d1")),
+        }
+    }
+
+    #[test]
+    fn what_differs_is_told_by_partition_and_file() {
         let files = |files: &[(&'static str, u64, &'static str)]| Now {
             files: files.to_vec(),
             ..same()
         };
         let more = |more| Now { more, ..same() };
-        let cases: [(Now, &[&str]); 7] = [
+        let lookup = |lookup| Now { lookup, ..same() };
+        let cases: [(Now, &[&str]); 10] = [
             (same(), &[]),
             (
                 more([(0, 0), (1, 5), (0, 0)]),
@@ -355,10 +498,24 @@ mod tests {
                 more([(0, 0), (0, 0), (0, 5)]),
                 &["partition 2 [70, 100): as many records"],
             ),
-            (files(&[("a", 60, "1")]), &["b is missing"]),
+            (
+                files(&[("a", 60, "1")]),
+                &["b is missing; read by partition 1 [50, 70), partition 2 [70, 100)"],
+            ),
             (
                 files(&[("a", 61, "2"), ("b", 40, "1")]),
-                &["a has changed: 60 bytes when it was read, 61 now"],
+                &[
+                    "a has changed: 60 bytes when it was read, 61 now; read by partition 0 [0, 50), partition 1 [50, 70)",
+                ],
+            ),
+            (lookup(None), &["look-up names: n is missing"]),
+            (
+                lookup(Some(lookup_file("n", 8, ""))),
+                &["look-up names: n changed since this run was planned: it had 7 bytes, now 8"],
+            ),
+            (
+                lookup(Some(lookup_file("n", 7, "d2"))),
+                &["7 bytes as before, but not the same ones (digest d1, now d2)"],
             ),
             (files(&[("a", 60, "2"), ("b", 40, "1")]), &["a was written again"]),
             (
@@ -375,6 +532,41 @@ mod tests {
     }
 
     #[test]
+    fn with_an_exchange_the_scatter_partitions_are_named() {
+        let mut certificate = certificate();
+        certificate.exchange = vec![ExchangeProof {
+            partition: 0,
+            units: UnitRange::new(0, 8),
+            scattered_rows: 100,
+            read_rows: 100,
+            scattered: certificate.records,
+            read: certificate.records,
+        }];
+        let now = Now {
+            files: vec![("a", 60, "1"), ("b", 41, "2")],
+            more: [(0, 0), (0, 0), (1, 100)],
+            ..same()
+        };
+        check(
+            &certificate,
+            now,
+            &[
+                "b has changed: 40 bytes when it was read, 41 now; read by scatter partition 1 [50, 70), scatter partition 2",
+                "scatter partition 2 [70, 100): 30 records were read, there are 31 now",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_a_release_without_pinned_look_ups_is_read() {
+        let mut certificate = certificate();
+        certificate.lookups.clear();
+        let text = serde_json::to_string(&certificate).unwrap();
+        assert!(!text.contains("lookups\":["), "{text}");
+        assert_eq!(serde_json::from_str::<Certificate>(&text).unwrap(), certificate);
+    }
+
+    #[test]
     fn an_edited_certificate_contradicts_itself() {
         type Edit = fn(&mut Certificate);
         let cases: [(Edit, &str); 5] = [
@@ -387,15 +579,7 @@ mod tests {
         for (edit, expected) in cases {
             let mut certificate = certificate();
             edit(&mut certificate);
-            check(
-                &certificate,
-                Now {
-                    files: SAME.to_vec(),
-                    more: [(0, 0); 3],
-                    broken: None,
-                },
-                &[expected],
-            );
+            check(&certificate, same(), &[expected]);
         }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::{
     collections::VecDeque,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use arrow::{
@@ -15,9 +15,9 @@ use arrow::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, StepNo},
-    job::{Job, Partition, Sink, Source, Step},
+    job::{Job, Lookup, Partition, Sink, Source, Step},
     manifest::{ChunkManifest, DataFile},
-    plan::Facts,
+    plan::{Facts, PinnedLookup},
 };
 
 use crate::{
@@ -31,13 +31,13 @@ use crate::{
     publish::{run_abort, run_merge, run_prepare, run_publish},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
-    source::{InputBatch, Reject, SourceReader, open, schema_of},
-    storage::StepFolders,
+    source::{InputBatch, Reject, SourceReader, lookup, open, schema_of},
+    storage::{SpillFolder, StepFolders, sweep_spill},
     survey::{sample_keys, survey_source},
 };
 
 /// Steps whose look-ups and scatter lists are kept. A worker serves few steps at a time; look-ups
-/// may hold [`crate::source::open::MAX_TABLE`] each.
+/// may hold [`crate::source::lookup::MAX_TABLE`] each.
 const KEPT_STEPS: usize = 4;
 
 /// What the slots of a worker share of a step.
@@ -52,10 +52,17 @@ struct Shared {
 #[derive(Default)]
 pub struct Stages {
     shared: Mutex<VecDeque<Shared>>,
+    /// This worker's place for spilled data; made with the first task, which tells the scratch folder.
+    spill: OnceLock<SpillFolder>,
 }
 
 impl Work for Stages {
     fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
+        let scratch = &assignment.context.scratch;
+        let spill = self.spill(scratch)?;
+        if matches!(assignment.task.stage, Stage::Publish | Stage::Abort) {
+            sweep(scratch);
+        }
         match assignment.task.stage {
             Stage::Survey => run_survey(&assignment.context),
             Stage::Prepare => {
@@ -65,11 +72,10 @@ impl Work for Stages {
             Stage::Scatter => self.scatter(&assignment, leader),
             Stage::Execute => {
                 let memory = slot.memory_bytes as usize;
-                let spill = assignment.context.scratch.join("spill");
                 let slot = slot.keep(|| {
                     Slot::new(SlotLimits {
                         memory,
-                        ..SlotLimits::new(spill)
+                        ..SlotLimits::new(spill.path().to_path_buf())
                     })
                 });
                 execute(&assignment, leader, slot, &Io { stages: self, leader })
@@ -78,6 +84,15 @@ impl Work for Stages {
             Stage::Publish => run_publish(&assignment, leader, &scattered_of(&assignment.context)),
             Stage::Abort => run_abort(&assignment, leader, &scattered_of(&assignment.context)),
         }
+    }
+}
+
+/// Removes what killed workers have spilled. Nobody's work depends on it.
+fn sweep(scratch: &Path) {
+    match sweep_spill(scratch) {
+        Ok(0) => {}
+        Ok(workers) => tracing::info!(workers, "removed what workers that are gone had spilled"),
+        Err(error) => tracing::warn!(%error, "spilled data of workers that are gone stays"),
     }
 }
 
@@ -107,10 +122,7 @@ pub fn survey_step(
 ) -> Result<Facts, TaskError> {
     let earlier = earlier_output(job, step, base_dir, run, started_micros)?;
     let mut source = survey_source(job, step, base_dir, run, earlier.as_ref())?;
-    let lookups: Vec<(String, SchemaRef)> = lookups_of(step, base_dir)?
-        .into_iter()
-        .map(|table| (table.name, table.schema))
-        .collect();
+    let (lookups, pins) = survey_lookups(step, base_dir)?;
     let analysis = analyse(
         step.sql.as_deref(),
         source.schema.clone(),
@@ -136,6 +148,7 @@ pub fn survey_step(
     let names: Vec<String> = names.cloned().collect();
     let mut facts = facts(source, &analysis);
     facts.read_columns = (names.len() < schema.fields().len()).then_some(names);
+    facts.lookups = pins;
     check_sink(&step.sink, &analysis.output)?;
     Ok(facts)
 }
@@ -157,26 +170,40 @@ fn earlier_output(
     }
     let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
     let source = survey_source(job, earlier, base_dir, run, before.as_ref())?;
-    let lookups: Vec<(String, SchemaRef)> = lookups_of(earlier, base_dir)?
-        .into_iter()
-        .map(|table| (table.name, table.schema))
-        .collect();
+    let (lookups, _) = survey_lookups(earlier, base_dir)?;
     let analysis = analyse(earlier.sql.as_deref(), source.schema, &lookups, &[], started_micros)?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
 
-fn lookups_of(step: &Step, base_dir: &Path) -> Result<Vec<LookupTable>, TaskError> {
-    step.lookups
-        .iter()
-        .map(|(name, lookup)| {
-            let (schema, batches) = open::read_table(lookup, base_dir)?;
-            Ok(LookupTable {
-                name: name.clone(),
-                schema,
-                batches,
-            })
+/// The columns of a step's look-ups, and the pins that every attempt of the step is held to.
+fn survey_lookups(step: &Step, base_dir: &Path) -> Result<(Vec<(String, SchemaRef)>, Vec<PinnedLookup>), TaskError> {
+    let (mut columns, mut pins) = (Vec::new(), Vec::new());
+    for (name, lookup) in &step.lookups {
+        let table = lookup::read_table(name, lookup, base_dir)?;
+        columns.push((name.clone(), table.schema));
+        pins.push(PinnedLookup {
+            name: name.clone(),
+            files: table.files,
+        });
+    }
+    Ok((columns, pins))
+}
+
+/// The look-ups of a step as its survey read them. A plan of a release that did not pin them takes them as
+/// they are.
+fn pinned_lookups(step: &Step, base_dir: &Path, pins: &[PinnedLookup]) -> Result<Vec<LookupTable>, TaskError> {
+    let read = |(name, lookup): (&String, &Lookup)| {
+        let table = match pins.iter().find(|pin| pin.name == *name) {
+            Some(pin) => lookup::read_pinned(name, lookup, base_dir, &pin.files)?,
+            None => lookup::read_table(name, lookup, base_dir)?,
+        };
+        Ok(LookupTable {
+            name: name.clone(),
+            schema: table.schema,
+            batches: table.batches,
         })
-        .collect()
+    };
+    step.lookups.iter().map(read).collect()
 }
 
 fn run_survey(context: &StepContext) -> Result<Outcome, TaskError> {
@@ -225,7 +252,18 @@ fn open_planned(
 }
 
 impl Stages {
-    /// What can be told wrong before a partition is granted: look-ups that do not open.
+    /// This worker's folder for spilled data. With the first task, remains of other workers are removed.
+    fn spill(&self, scratch: &Path) -> Result<&SpillFolder, TaskError> {
+        if let Some(spill) = self.spill.get() {
+            return Ok(spill);
+        }
+        let spill = SpillFolder::open(scratch)?;
+        sweep(scratch);
+        // Of two slots at once one keeps its folder, the other's is removed at once.
+        Ok(self.spill.get_or_init(|| spill))
+    }
+
+    /// What can be told wrong before a partition is granted: look-ups that do not open, or differ from the survey's.
     fn check(&self, assignment: &Assignment) -> Result<(), TaskError> {
         self.lookups(&assignment.context).map(drop)
     }
@@ -267,7 +305,8 @@ impl Stages {
         if let Some(lookups) = &step.lookups {
             return Ok(lookups.clone());
         }
-        let lookups = Arc::new(lookups_of(context.step(), &context.base_dir)?);
+        let pins = &planned(context)?.lookups;
+        let lookups = Arc::new(pinned_lookups(context.step(), &context.base_dir, pins)?);
         step.lookups = Some(lookups.clone());
         Ok(lookups)
     }
@@ -375,6 +414,12 @@ impl StepIo for Io<'_> {
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {
         let written = Self::target(assignment, seq)?.write_rejects(rejects)?;
         written.ok_or_else(|| TaskError::new(ErrorClass::Data, "no rejects to write"))
+    }
+
+    fn keep_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<PathBuf, TaskError> {
+        let target = Self::target(assignment, seq)?;
+        target.write_rejects(rejects)?;
+        Ok(target.folders().rejects())
     }
 
     fn write_manifest(&self, assignment: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError> {

@@ -1,12 +1,13 @@
-//! `gapless validate`: checks a job file without touching data, and without a cluster.
+//! `gapless validate`: checks a job file without touching data, and without a cluster. What only data can tell is
+//! said on stderr.
 
 use clap::Args;
 
 use crate::{
     arguments::{JobArguments, OutputArguments},
-    failure::Failure,
+    failure::{Failure, talk},
     job_file::JobFile,
-    local,
+    local::{self, Sound},
     output::{self, Format},
     wording::counted,
 };
@@ -23,7 +24,10 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<(), Failure> {
     let parameters = arguments.job.parameters()?;
     let file = JobFile::read(&arguments.job.file)?;
-    let (job, bound) = local::bind(&file, &parameters)?;
+    let Sound { job, bound, open } = local::check(&file, &parameters)?;
+    for line in open {
+        talk(format_args!("note: {line}"));
+    }
     let text = match arguments.output.output {
         Format::Json => output::json(&job)?,
         Format::Yaml => output::yaml(&job)?,

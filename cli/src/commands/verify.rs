@@ -14,7 +14,7 @@ use crate::{
     arguments::TargetArguments,
     client::Client,
     failure::{Failure, Kind, talk},
-    local,
+    local::{self, Difference, Unread},
     output::{self, Format, Table},
     wording::count,
 };
@@ -46,6 +46,12 @@ struct Finding {
     holds: bool,
     records: u64,
     differences: Vec<String>,
+    /// The same as `differences`, in parts.
+    details: Vec<Difference>,
+    /// Worth a word, while the certificate holds.
+    notices: Vec<String>,
+    /// Files that the job's paths match by now and the run did not read.
+    unread: Vec<Unread>,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -64,7 +70,10 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
             certificate: path.display().to_string(),
             holds: found.differences.is_empty(),
             records: found.records,
-            differences: found.differences,
+            differences: found.differences.iter().map(ToString::to_string).collect(),
+            details: found.differences,
+            notices: found.unread.iter().map(ToString::to_string).collect(),
+            unread: found.unread,
         });
     }
     output::print(&show(&findings, arguments.output)?)?;
@@ -164,6 +173,11 @@ fn show(findings: &[Finding], format: Format) -> Result<String, Failure> {
 }
 
 fn verdict(findings: &[Finding]) -> Result<(), Failure> {
+    for finding in findings {
+        for notice in &finding.notices {
+            talk(format_args!("{}: {notice}", finding.step));
+        }
+    }
     let broken: Vec<_> = findings.iter().filter(|finding| !finding.holds).collect();
     for finding in &broken {
         for difference in &finding.differences {
@@ -173,7 +187,7 @@ fn verdict(findings: &[Finding]) -> Result<(), Failure> {
     match broken.len() {
         0 => Ok(()),
         some => Err(Failure::failed(format!(
-            "{some} of {} certificates do not hold: the source is not what was read",
+            "{some} of {} certificates do not hold: source or look-ups are not what was read",
             findings.len()
         ))),
     }

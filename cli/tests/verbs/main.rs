@@ -107,6 +107,52 @@ fn a_job_file_is_checked_without_a_cluster() {
 }
 
 #[test]
+fn sql_checks_and_key_columns_are_checked_without_data() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("job.yaml");
+    let validate = |text: &str| {
+        fs::write(&path, text).expect("written");
+        Program::new(&["validate", &path.display().to_string()]).end()
+    };
+    let job = "\
+job: words
+steps:
+  - name: load
+    source: {csv: {path: none.csv, header: false, columns: {id: int64, amount: int64}}}
+    check: [{name: positive, that: \"amuont > 0\"}]
+    transform:
+      sql: |
+        SELECT id,
+               uper(id) AS u FROM input
+    sink: {csv: {path: out}}
+";
+    let wrong = validate(job);
+    assert_eq!(wrong.code, 3, "{}", wrong.stderr);
+    assert_eq!(wrong.stdout, "");
+    for words in [
+        "job.yaml:5:37: step load: check «positive»: there is no column «amuont»; did you mean «amount»?",
+        "job.yaml:9:16: step load: the SQL: there is no function «uper»",
+    ] {
+        assert!(wrong.stderr.contains(words), "{}\nlacks: {words}", wrong.stderr);
+    }
+    // A header may name what is not declared: said, and no fault.
+    let open = validate(
+        &job.replace("header: false", "header: true")
+            .replace("uper(id)", "upper(shop)"),
+    );
+    assert_eq!(open.code, 0, "{}", open.stderr);
+    assert!(
+        open.stderr.contains("note: ")
+            && open
+                .stderr
+                .contains("job.yaml:5:37: step load: column «amuont» is not declared"),
+        "{}",
+        open.stderr
+    );
+    assert!(open.stdout.contains("job words is valid"), "{}", open.stdout);
+}
+
+#[test]
 fn a_job_travels_as_text_with_its_folder() {
     let fake = Fake::start();
     let (folder, job) = job();

@@ -166,10 +166,28 @@ impl ParsedJob {
         }
     }
 
+    /// As [`ParsedJob::error`], at the first place in the field where `word` stands for itself. `text` is what the job
+    /// was read from. Where the word is not to be found (it came with a parameter, say), the field's place.
+    pub fn error_at(&self, text: &str, step: &str, field: &str, word: &str, found: impl Into<String>) -> JobError {
+        let mut error = self.error(step, field, found);
+        let within = self.node(step, field).is_some_and(|node| match &node.value {
+            Value::Scalar { text, .. } => text.contains(word),
+            _ => true,
+        });
+        if within && let Some(at) = place_of_word(text, error.at, word) {
+            error.at = at;
+        }
+        error
+    }
+
     /// Where a field of a step stands. `field` is a path of keys and list indexes from 0, such as
     /// `transform.sql`, `check.0.that`, `source.csv.path`, `lookups.region`. Where there is no such
     /// field, the nearest thing around it; `None` only for an unknown step.
     pub fn position(&self, step: &str, field: &str) -> Option<Position> {
+        self.node(step, field).map(|node| node.at)
+    }
+
+    fn node(&self, step: &str, field: &str) -> Option<&Node> {
         let Value::List(steps) = &self.root.get("steps")?.value.value else {
             return None;
         };
@@ -188,6 +206,38 @@ impl ParsedJob {
                 None => break,
             }
         }
-        Some(node.at)
+        Some(node)
     }
+}
+
+/// The first place from `from` on at which a word stands for itself, outside of the quotes of SQL text.
+fn place_of_word(text: &str, from: Position, word: &str) -> Option<Position> {
+    if word.is_empty() {
+        return None;
+    }
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    let lines = text.lines().enumerate().skip(from.line as usize - 1);
+    for (number, line) in lines {
+        let first = number + 1 == from.line as usize;
+        let skipped = if first { from.column as usize - 1 } else { 0 };
+        let start = line.char_indices().nth(skipped).map_or(line.len(), |(at, _)| at);
+        // The quotes around a value are YAML's.
+        let start = start + usize::from(first && line[start..].starts_with(['\'', '"']));
+        let mut search = start;
+        while let Some(found) = line[search..].find(word) {
+            let at = search + found;
+            let end = at + word.len();
+            let alone = !line[..at].chars().next_back().is_some_and(is_part)
+                && !line[end..].chars().next().is_some_and(is_part);
+            let quoted = line[start..at].matches('\'').count() % 2 == 1;
+            if alone && !quoted {
+                return Some(Position {
+                    line: number as u32 + 1,
+                    column: line[..at].chars().count() as u32 + 1,
+                });
+            }
+            search = end;
+        }
+    }
+    None
 }

@@ -7,6 +7,8 @@ use gapless_common::{
     job::PartitionFailed,
 };
 
+use serde::Deserialize;
+
 use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
@@ -207,7 +209,22 @@ fn rejected(run: &Run, number: StepNo) -> u64 {
 
 fn over_limit(run: &Run, number: StepNo, rejected: u64, limit: u64) -> String {
     let name = &run.definition(number).name;
+    let place = rejects_folder(run, number).map_or(String::new(), |folder| {
+        format!("; the rejected records are in {folder} until the run is cancelled or a changed job takes its place")
+    });
     format!(
-        "step {name}: {rejected} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published"
+        "step {name}: {rejected} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published{place}"
     )
+}
+
+/// Where the rejected records of a step lie, as its prepare task has told.
+fn rejects_folder(run: &Run, number: StepNo) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Preparation {
+        #[serde(default)]
+        rejects: String,
+    }
+    let told = run.step(number)?.row.preparation.as_deref()?;
+    let preparation: Preparation = serde_json::from_str(told).ok()?;
+    Some(preparation.rejects).filter(|folder| !folder.is_empty())
 }

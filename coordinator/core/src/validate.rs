@@ -154,6 +154,7 @@ fn check_exchange(exchange: &ExchangePlan, execute: &[Partition]) -> Result<Univ
             column,
             key_type,
             bounds,
+            null_bucket,
         } => {
             let keys = Universe::Keys {
                 column: column.clone(),
@@ -162,14 +163,19 @@ fn check_exchange(exchange: &ExchangePlan, execute: &[Partition]) -> Result<Univ
             refuse(
                 keys.clone(),
                 false,
-                key_table_faults(exchange.buckets, *key_type, bounds, execute),
+                key_table_faults(exchange.buckets, *key_type, (bounds, *null_bucket), execute),
             )?;
             Ok(keys)
         }
     }
 }
 
-fn key_table_faults(buckets: u32, key_type: KeyType, bounds: &[Key], execute: &[Partition]) -> Vec<Fault> {
+fn key_table_faults(
+    buckets: u32,
+    key_type: KeyType,
+    (bounds, null_bucket): (&[Key], Option<u32>),
+    execute: &[Partition],
+) -> Vec<Fault> {
     let mut faults = Vec::new();
     let actual = bounds.len() as u32 + 2;
     if actual != buckets {
@@ -182,7 +188,7 @@ fn key_table_faults(buckets: u32, key_type: KeyType, bounds: &[Key], execute: &[
     faults.extend(falling.map(|at| Fault::UnorderedBounds { bucket: at as u32 }));
     let mut stated = Vec::with_capacity(execute.len());
     for row in execute {
-        let actual = keys_of_buckets(bounds, row.units);
+        let actual = keys_of_buckets(bounds, null_bucket, row.units);
         if row.keys.as_ref() != Some(&actual) {
             let said = row
                 .keys

@@ -209,6 +209,7 @@ fn facts(units: u64) -> Facts {
         bytes: units,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     }
 }
 
@@ -281,6 +282,41 @@ fn executing(count: u32) -> Leader {
     leader.finish(0, Stage::Prepare, StageResult::Prepared("{}".into()));
     assert_eq!(leader.state.sessions[&SESSION].leases.len(), count as usize);
     leader
+}
+
+#[test]
+fn a_run_over_its_reject_limit_tells_where_the_rejected_records_lie() {
+    for (prepared, place) in [
+        (
+            r#"{"generation":1,"output":"/out","rejects":"/.out.gapless/run/r-0/rejects"}"#,
+            true,
+        ),
+        // As earlier releases reported.
+        (r#"{"generation":1,"output":"/out"}"#, false),
+    ] {
+        let mut leader = Leader::new();
+        leader.submit(vec![step("load", &[], 1)]);
+        leader.connect(1);
+        leader.finish(0, Stage::Survey, StageResult::Facts(Arc::new(facts(1))));
+        leader.finish(0, Stage::Prepare, StageResult::Prepared(prepared.into()));
+        let mut commit = whole(0, 1);
+        (commit.counters.read, commit.counters.rejected) = (1, 1);
+        (commit.counters.written, commit.counters.filtered) = (0, 0);
+        leader.commit(task(0, Stage::Execute, 0), commit).unwrap();
+        assert_eq!(leader.run_state(), RunState::Failed);
+        let error = leader.state.run(RUN).unwrap().row.error.clone().unwrap();
+        assert!(error.contains("1 records rejected, the limit is 0"), "{error}");
+        let told = error.contains("the rejected records are in /.out.gapless/run/r-0/rejects until");
+        assert_eq!(told, place, "{error}");
+    }
+}
+
+#[test]
+fn facts_of_a_release_that_did_not_pin_look_ups_are_read() {
+    let row = Row::Facts(RUN, 0, Arc::new(facts(1)));
+    let stored = String::from_utf8(row.encode()).unwrap();
+    assert!(!stored.contains("lookups"), "{stored}");
+    assert_eq!(Row::decode(&row.key().to_string(), stored.as_bytes()).unwrap(), row);
 }
 
 #[test]

@@ -81,6 +81,7 @@ fn facts(unit: Unit, sizes: &[u64]) -> Facts {
         bytes,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     }
 }
 
@@ -472,19 +473,33 @@ fn written_ranges_are_proved_before_they_are_planned() {
     };
     use Outside::{Partition, Refuse};
     type Case<'a> = (&'a str, Outside, &'a [&'a str], &'a [&'a str]);
-    let cases: [Case; 21] = [
+    let cases: [Case; 23] = [
         (
             "id",
             Refuse,
             &["..=5", "6..+"],
             &["[0, 1) (-inf, 6) rows 5; [1, 3) [6, +inf) and NULL rows 6"],
         ),
-        // NULL in an earlier range: a partition of its own, since buckets are contiguous.
+        // NULL belongs to the range it is written in, wherever that lies.
         (
             "id",
             Refuse,
             &["..6+", "6.."],
-            &["[0, 1) (-inf, 6) rows 5; [1, 2) [6, +inf) rows 5; [2, 3) NULL rows 1"],
+            &["[0, 2) (-inf, 6) and NULL rows 6; [2, 3) [6, +inf) rows 5"],
+        ),
+        (
+            "id",
+            Refuse,
+            &["9..", "..3", "3..9+"],
+            &["[0, 1) (-inf, 3) rows 2; [1, 3) [3, 9) and NULL rows 7; [3, 4) [9, +inf) rows 2"],
+        ),
+        (
+            "id",
+            Partition,
+            &["..=3+", "8..=9"],
+            &[
+                "[0, 2) (-inf, 4) and NULL rows 4; [2, 3) [4, 8) rows 4; [3, 4) [8, 10) rows 2; [4, 5) [10, +inf) rows 1",
+            ],
         ),
         // In any order; numbers follow the keys.
         (
@@ -702,12 +717,13 @@ fn a_bucket_that_no_key_can_reach_is_refused() {
     let mut plan = planned(&step, &source);
     let bounds = vec![Key::Text(String::new())];
     for row in &mut plan.execute {
-        row.keys = Some(keys_of_buckets(&bounds, row.units));
+        row.keys = Some(keys_of_buckets(&bounds, None, row.units));
     }
     plan.exchange.as_mut().unwrap().function = BucketFn::KeyRange {
         column: "Name".into(),
         key_type: KeyType::Text,
         bounds,
+        null_bucket: None,
     };
     let said = validate(&step, &source, &plan).unwrap_err().to_string();
     assert!(

@@ -482,6 +482,7 @@ fn facts(units: u64) -> Facts {
         bytes: 8 * units,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     }
 }
 

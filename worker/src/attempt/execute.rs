@@ -4,7 +4,10 @@
 //! durable before its commit is offered. What is not committed never counts, so any error simply
 //! leaves the attempt here.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{
@@ -58,6 +61,10 @@ pub trait StepIo: Send + Sync {
 
     /// Makes the rejects of chunk `seq` durable. Not called without any.
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError>;
+
+    /// Keeps the rejects of chunk `seq`, which will not be committed since there are too many, where people can look
+    /// at them. Gives the folder in which the rejects of the step lie.
+    fn keep_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<PathBuf, TaskError>;
 
     /// Makes a manifest durable and gives the XXH3-64 of its bytes.
     fn write_manifest(&self, assignment: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError>;
@@ -164,7 +171,12 @@ pub fn execute(
         previous: assignment.position,
     };
     loop {
-        let end = chunk.run(&mut step.program, engine, &mut records)?;
+        let end = match chunk.run(&mut step.program, engine, &mut records) {
+            Err(error) if records.is_over_limit() => {
+                return Err(chunk.keep_rejects(error, &records.take_chunk().rejects));
+            }
+            end => end?,
+        };
         if end.last || end.next > chunk.previous {
             let commit = chunk.seal(end)?;
             let last = commit.last;
@@ -281,6 +293,15 @@ impl Chunk<'_> {
             rejects: taken.rejects,
             sink,
         })
+    }
+
+    /// Keeps the rejects of an attempt that had too many, and says where.
+    fn keep_rejects(&self, error: TaskError, rejects: &[Reject]) -> TaskError {
+        let place = match self.io.keep_rejects(self.assignment, self.seq, rejects) {
+            Ok(folder) => format!("the rejected records are in {}", folder.display()),
+            Err(error) => format!("the rejected records could not be kept: {error}"),
+        };
+        TaskError::new(error.class, format!("{}; {place}", error.message))
     }
 
     /// Makes a chunk durable: its files, its rejects, then the manifest that names them.

@@ -61,6 +61,7 @@ pub struct CheckedReader<'a> {
     reject_bytes: usize,
     /// Rejects of this attempt, all chunks.
     rejected: u64,
+    over_limit: bool,
     began: Instant,
     runs: Runs,
     /// Rows that the open run was given.
@@ -85,6 +86,7 @@ impl<'a> CheckedReader<'a> {
             taken: Taken::default(),
             reject_bytes: 0,
             rejected: 0,
+            over_limit: false,
             began: (limits.now)(),
             runs,
             run_rows: 0,
@@ -117,6 +119,11 @@ impl<'a> CheckedReader<'a> {
 
     pub fn position(&self) -> u64 {
         self.reader.position()
+    }
+
+    /// Whether reading ended because there were too many rejects. The open chunk still holds them.
+    pub fn is_over_limit(&self) -> bool {
+        self.over_limit
     }
 
     /// What the leader last asked for.
@@ -200,22 +207,37 @@ impl<'a> CheckedReader<'a> {
 
     fn reject(&mut self, reject: Reject) -> Result<(), TaskError> {
         self.rejected += 1;
-        if let Some(limit) = self.limits.rejects
-            && self.rejected > limit
-        {
-            return Err(TaskError::new(
+        let over = self.limits.rejects.filter(|limit| self.rejected > *limit);
+        let error = over.map(|limit| {
+            TaskError::new(
                 ErrorClass::Data,
                 format!(
                     "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
                     show(&reject.place),
                     reject.rule,
-                    reject.reason
+                    short(&reject.reason)
                 ),
-            ));
-        }
+            )
+        });
         self.reject_bytes += reject.place.raw.len() + reject.reason.len() + size_of::<Reject>();
         self.taken.rejects.push(reject);
-        Ok(())
+        match error {
+            None => Ok(()),
+            Some(error) => {
+                self.over_limit = true;
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A reason quotes the value, which may be long; what follows it in a message must not be cut off.
+const SHOWN_REASON: usize = 400;
+
+fn short(reason: &str) -> String {
+    match reason.char_indices().nth(SHOWN_REASON) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_string(),
     }
 }
 

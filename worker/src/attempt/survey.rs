@@ -22,6 +22,7 @@ pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
         bytes: source.bytes,
         sample: source.sample,
         warnings: source.warnings,
+        lookups: Vec::new(),
     }
 }
 

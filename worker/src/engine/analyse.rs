@@ -10,7 +10,15 @@ use datafusion::{
     datasource::empty::EmptyTable,
     execution::SessionState,
     logical_expr::LogicalPlan,
-    sql::{parser::Statement, sqlparser::ast},
+    sql::{
+        parser::Statement,
+        sqlparser::{
+            ast,
+            dialect::GenericDialect,
+            keywords::Keyword,
+            tokenizer::{Token, Tokenizer},
+        },
+    },
 };
 use futures::FutureExt;
 use gapless_common::{
@@ -19,7 +27,11 @@ use gapless_common::{
     plan::{TransformFacts, TransformMode},
 };
 
-use super::{Checks, INPUT, classify, errors, session};
+use super::{
+    Checks, INPUT, classify,
+    errors::{self, Cause, PlanFault},
+    session,
+};
 
 /// What [`analyse`] found.
 #[derive(Clone, Debug)]
@@ -44,6 +56,17 @@ pub fn analyse(
     checks: &[Check],
     now_micros: i64,
 ) -> Result<Analysis, TaskError> {
+    examine(sql, input, lookups, checks, now_micros).map_err(TaskError::from)
+}
+
+/// As [`analyse`], with the cause of an error.
+pub fn examine(
+    sql: Option<&str>,
+    input: SchemaRef,
+    lookups: &[(String, SchemaRef)],
+    checks: &[Check],
+    now_micros: i64,
+) -> Result<Analysis, PlanFault> {
     let all = || {
         input
             .fields()
@@ -51,7 +74,7 @@ pub fn analyse(
             .map(|field| field.name().clone())
             .collect::<Vec<_>>()
     };
-    let rules = Checks::compile(checks, &input, now_micros)?;
+    let rules = Checks::examine(checks, &input, now_micros)?;
     let Some(sql) = sql else {
         return Ok(Analysis {
             output: input.clone(),
@@ -68,7 +91,7 @@ pub fn analyse(
         session::register(&state, name, Arc::new(EmptyTable::new(schema.clone())))?;
     }
     let plan = plan_query(&state, sql)?;
-    let planning = |error| errors::planning("the SQL", &error);
+    let planning = |error| errors::fault("the SQL", &error);
     let transform = classify::classify(&plan.optimized, &all()).map_err(planning)?;
     let mut read = columns_read(&plan.optimized).map_err(planning)?;
     read.extend(rules.columns());
@@ -91,22 +114,56 @@ pub(super) struct Query {
 }
 
 /// Parses one query and plans it. Anything that is not a query is refused.
-pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, TaskError> {
-    let planning = |error| errors::planning("the SQL", &error);
-    let dialect = state.config().options().sql_parser.dialect;
-    let statement = state.sql_to_statement(sql, &dialect).map_err(planning)?;
-    let is_query =
-        matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
-    if !is_query {
-        return Err(TaskError::new(
-            ErrorClass::Config,
-            format!("the SQL: a step's SQL is one query (SELECT … FROM {INPUT}), not another statement"),
-        ));
-    }
+pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, PlanFault> {
+    let planning = |error| errors::fault("the SQL", &error);
+    let statement = parse_query(state, sql)?;
     let plan = ready(state.statement_to_plan(statement), "the SQL")?.map_err(planning)?;
     let output = output_schema(&plan)?;
     let optimized = state.optimize(&plan).map_err(planning)?;
     Ok(Query { optimized, output })
+}
+
+fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> {
+    let dialect = state.config().options().sql_parser.dialect;
+    let statement = state
+        .sql_to_statement(sql, &dialect)
+        .map_err(|error| errors::fault("the SQL", &error))?;
+    let is_query =
+        matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
+    match is_query {
+        true => Ok(statement),
+        false => Err(PlanFault {
+            message: format!("the SQL: a step's SQL is one query (SELECT … FROM {INPUT}), not another statement"),
+            cause: Cause::Syntax,
+        }),
+    }
+}
+
+/// Reads `sql` as a query, where nothing is known of its tables.
+pub fn check_syntax(sql: &str) -> Result<(), PlanFault> {
+    let state = session::open(0, None)?;
+    parse_query(&state, sql).map(drop)
+}
+
+/// Whether a query asks for all columns of something (`SELECT *`, `input.*`): then what it gives depends on
+/// columns that it does not name.
+pub fn takes_all_columns(sql: &str) -> bool {
+    let Ok(tokens) = Tokenizer::new(&GenericDialect, sql).tokenize() else {
+        return true;
+    };
+    let mut before: Option<&Token> = None;
+    for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
+        let opens = match before {
+            Some(Token::Comma | Token::Period) => true,
+            Some(Token::Word(word)) => matches!(word.keyword, Keyword::SELECT | Keyword::DISTINCT | Keyword::ALL),
+            _ => false,
+        };
+        if *token == Token::Mul && opens {
+            return true;
+        }
+        before = Some(token);
+    }
+    false
 }
 
 /// Planning over tables in memory never waits.
@@ -119,15 +176,15 @@ pub(super) fn ready<T>(future: impl Future<Output = T>, place: &str) -> Result<T
     })
 }
 
-fn output_schema(plan: &LogicalPlan) -> Result<SchemaRef, TaskError> {
+fn output_schema(plan: &LogicalPlan) -> Result<SchemaRef, PlanFault> {
     let schema: &Schema = plan.schema().as_arrow();
     let mut names = HashSet::new();
     for field in schema.fields() {
         if !names.insert(field.name()) {
-            return Err(TaskError::new(
-                ErrorClass::Config,
-                format!("the SQL: {}", errors::duplicate(field.name())),
-            ));
+            return Err(PlanFault {
+                message: format!("the SQL: {}", errors::duplicate(field.name())),
+                cause: Cause::Other,
+            });
         }
     }
     Ok(Arc::new(schema.clone()))

@@ -19,7 +19,10 @@ use gapless_common::{
     job::Check,
 };
 
-use super::{errors, session};
+use super::{
+    errors::{self, Cause, PlanFault},
+    session,
+};
 
 /// The rules of a step, compiled over the columns of its input.
 pub struct Checks {
@@ -62,23 +65,28 @@ impl Checks {
 
     /// Errors: `Config` when a rule does not fit the columns or is not true-or-false.
     pub fn compile(checks: &[Check], input: &SchemaRef, now_micros: i64) -> Result<Checks, TaskError> {
+        Checks::examine(checks, input, now_micros).map_err(TaskError::from)
+    }
+
+    /// As [`Checks::compile`], with the cause of an error.
+    pub fn examine(checks: &[Check], input: &SchemaRef, now_micros: i64) -> Result<Checks, PlanFault> {
         if checks.is_empty() {
             return Ok(Checks::none());
         }
         let state = session::open(now_micros, None)?;
         let schema = DFSchema::try_from(input.as_ref().clone())
-            .map_err(|error| errors::planning("the columns of the source", &error))?;
+            .map_err(|error| errors::fault("the columns of the source", &error))?;
         let rules = checks
             .iter()
             .map(|check| {
                 let place = format!("check «{}»", check.name);
-                let planning = |error: DataFusionError| errors::planning(&place, &error);
+                let planning = |error: DataFusionError| errors::fault(&place, &error);
                 let expr = state.create_logical_expr(&check.that, &schema).map_err(planning)?;
                 if expr.is_volatile() {
-                    return Err(TaskError::new(
-                        ErrorClass::Config,
-                        format!("{place}: a rule must give the same answer each time it is asked"),
-                    ));
+                    return Err(PlanFault {
+                        message: format!("{place}: a rule must give the same answer each time it is asked"),
+                        cause: Cause::Other,
+                    });
                 }
                 // Simplifying makes now() the run's time and folds constants.
                 let simplifier = ExprSimplifier::new(
@@ -93,10 +101,10 @@ impl Checks {
                 let that = state.create_physical_expr(expr, &schema).map_err(planning)?;
                 let ty = that.data_type(input).map_err(planning)?;
                 if ty != DataType::Boolean {
-                    return Err(TaskError::new(
-                        ErrorClass::Config,
-                        format!("{place}: «{}» is {ty}, not true or false", check.that),
-                    ));
+                    return Err(PlanFault {
+                        message: format!("{place}: «{}» is {ty}, not true or false", check.that),
+                        cause: Cause::Other,
+                    });
                 }
                 Ok(Rule {
                     name: check.name.clone(),
@@ -104,7 +112,7 @@ impl Checks {
                     that,
                 })
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<_, PlanFault>>()?;
         Ok(Checks { rules })
     }
 

@@ -9,16 +9,73 @@ const NEAR: f64 = 0.5;
 /// So many names of columns stand in a message; the rest is a count.
 const LISTED: usize = 20;
 
+/// Why a text of the job cannot be planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanFault {
+    /// What is wrong, in which text, and what is near it.
+    pub message: String,
+    pub cause: Cause,
+}
+
+/// The kind of a [`PlanFault`], with the name that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cause {
+    Column {
+        /// The table before the name, where one is written.
+        table: Option<String>,
+        name: String,
+    },
+    /// A column of several tables.
+    Ambiguous {
+        name: String,
+    },
+    Table {
+        name: String,
+    },
+    Function {
+        name: String,
+    },
+    /// Not SQL.
+    Syntax,
+    Other,
+}
+
+impl From<PlanFault> for TaskError {
+    fn from(fault: PlanFault) -> TaskError {
+        TaskError::new(ErrorClass::Config, fault.message)
+    }
+}
+
+impl From<TaskError> for PlanFault {
+    fn from(error: TaskError) -> PlanFault {
+        PlanFault {
+            message: error.message,
+            cause: Cause::Other,
+        }
+    }
+}
+
 /// An error of planning: the job cannot work as written. `place` says which text it is about,
 /// `the SQL` or `check «positive quantity»`.
 pub fn planning(place: &str, error: &DataFusionError) -> TaskError {
-    let message = match error.find_root() {
-        DataFusionError::SchemaError(schema, _) => schema_message(schema),
-        DataFusionError::SQL(parser, _) => parser.to_string().trim_start_matches("sql parser error: ").to_string(),
+    fault(place, error).into()
+}
+
+/// As [`planning`], with the cause.
+pub fn fault(place: &str, error: &DataFusionError) -> PlanFault {
+    let (message, cause) = match error.find_root() {
+        DataFusionError::SchemaError(schema, _) => (schema_message(schema), schema_cause(schema)),
+        DataFusionError::SQL(parser, _) => {
+            let message = parser.to_string().trim_start_matches("sql parser error: ").to_string();
+            (message, Cause::Syntax)
+        }
         DataFusionError::Plan(message) => plan_message(message),
-        root => root.message().to_string(),
+        root => (root.message().to_string(), Cause::Other),
     };
-    TaskError::new(ErrorClass::Config, format!("{place}: {message}"))
+    PlanFault {
+        message: format!("{place}: {message}"),
+        cause,
+    }
 }
 
 /// An error of a running plan.
@@ -62,29 +119,60 @@ fn schema_message(error: &SchemaError) -> String {
     }
 }
 
+fn schema_cause(error: &SchemaError) -> Cause {
+    match error {
+        SchemaError::FieldNotFound { field, .. } => Cause::Column {
+            table: field.relation.as_ref().map(|table| table.table().to_string()),
+            name: field.name.clone(),
+        },
+        SchemaError::AmbiguousReference { field } => Cause::Ambiguous {
+            name: field.name.clone(),
+        },
+        SchemaError::DuplicateQualifiedField { .. } | SchemaError::DuplicateUnqualifiedField { .. } => Cause::Other,
+    }
+}
+
 /// Two output columns of one name.
 pub fn duplicate(name: &str) -> String {
     format!("two output columns are named «{name}»: name them apart with AS")
 }
 
-fn plan_message(message: &str) -> String {
+fn plan_message(message: &str) -> (String, Cause) {
     // A table: "table 'datafusion.public.inpt' not found".
     if let Some(rest) = message.strip_prefix("table 'datafusion.public.")
         && let Some(name) = rest.strip_suffix("' not found")
     {
-        return format!("there is no table «{name}»: the records are `input`, look-ups go by their names");
+        let words = format!("there is no table «{name}»: the records are `input`, look-ups go by their names");
+        return (words, Cause::Table { name: name.to_string() });
     }
     // A function: "Invalid function 'foo'.\nDid you mean 'bar'?".
     if let Some(rest) = message.strip_prefix("Invalid function '")
         && let Some((name, hint)) = rest.split_once("'.")
     {
-        return format!("there is no function «{name}». {}", hint.trim());
+        let words = format!("there is no function «{name}». {}", hint.trim());
+        return (words, Cause::Function { name: name.to_string() });
     }
-    message.to_string()
+    (message.to_string(), Cause::Other)
 }
 
 /// The near names to one that does not exist, else all of them.
-fn offer(wanted: &str, names: &[&str], what: &str) -> String {
+pub fn offer(wanted: &str, names: &[&str], what: &str) -> String {
+    let near = near(wanted, names);
+    if near.is_empty() {
+        let listed: Vec<&str> = names.iter().take(LISTED).copied().collect();
+        let rest = names.len() - listed.len();
+        let more = if rest > 0 {
+            format!(" and {rest} more")
+        } else {
+            String::new()
+        };
+        return format!("; the {what} are {}{more}", listed.join(", "));
+    }
+    format!("; {near}")
+}
+
+/// What was probably meant, as a question; empty where nothing is near.
+pub fn near(wanted: &str, names: &[&str]) -> String {
     let mut near: Vec<(f64, &str)> = names
         .iter()
         .map(|name| {
@@ -98,15 +186,8 @@ fn offer(wanted: &str, names: &[&str], what: &str) -> String {
     near.sort_by(|a, b| b.0.total_cmp(&a.0));
     near.truncate(3);
     if near.is_empty() {
-        let listed: Vec<&str> = names.iter().take(LISTED).copied().collect();
-        let rest = names.len() - listed.len();
-        let more = if rest > 0 {
-            format!(" and {rest} more")
-        } else {
-            String::new()
-        };
-        return format!("; the {what} are {}{more}", listed.join(", "));
+        return String::new();
     }
     let near: Vec<String> = near.iter().map(|(_, name)| format!("«{name}»")).collect();
-    format!("; did you mean {}? Names are case-sensitive", near.join(" or "))
+    format!("did you mean {}? Names are case-sensitive", near.join(" or "))
 }

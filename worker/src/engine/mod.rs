@@ -21,8 +21,9 @@ mod measure;
 #[cfg(test)]
 mod tests;
 
-pub use analyse::{Analysis, analyse};
+pub use analyse::{Analysis, analyse, check_syntax, examine, takes_all_columns};
 pub use checks::{Broken, Checks, Verdict};
+pub use errors::{Cause, PlanFault, near, offer};
 pub use program::{LookupTable, Program, RunTotals};
 pub use session::{Slot, SlotLimits};
 

@@ -33,6 +33,8 @@ pub(super) enum Bucketing {
         column: usize,
         ranges: KeyRanges,
         null_bucket: u16,
+        /// Whether buckets of keys follow that of NULL.
+        null_within: bool,
     },
 }
 
@@ -73,6 +75,7 @@ impl Bucketing {
                 column,
                 key_type,
                 bounds,
+                null_bucket,
             } => {
                 let intervals_and_null = bounds.len() + 2;
                 if plan.buckets as usize != intervals_and_null {
@@ -82,13 +85,22 @@ impl Bucketing {
                         plan.buckets
                     )));
                 }
+                let last = plan.buckets - 1;
+                let null_bucket = null_bucket.unwrap_or(last);
+                if null_bucket > last {
+                    return Err(config(format!(
+                        "bucket {null_bucket} for NULL in {column}: the exchange has {} buckets",
+                        plan.buckets
+                    )));
+                }
                 let (index, field) = find(schema, column)?;
                 let ranges = KeyRanges::new(travelling_type(field.data_type()), *key_type, bounds)
                     .map_err(|words| config(format!("column {column}: {words}")))?;
                 Ok(Bucketing::KeyRange {
                     column: index,
                     ranges,
-                    null_bucket: (plan.buckets - 1) as u16,
+                    null_bucket: null_bucket as u16,
+                    null_within: null_bucket < last,
                 })
             }
         }
@@ -115,9 +127,15 @@ impl Bucketing {
                 column,
                 ranges,
                 null_bucket,
+                null_within,
             } => {
                 let column = &columns[*column];
                 ranges.assign(column, out);
+                if *null_within {
+                    for bucket in out.iter_mut() {
+                        *bucket += u16::from(*bucket >= *null_bucket);
+                    }
+                }
                 if let Some(nulls) = nulls_of(column) {
                     for (bucket, valid) in out.iter_mut().zip(nulls.iter()) {
                         if !valid {

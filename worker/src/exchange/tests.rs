@@ -152,6 +152,7 @@ impl Stage1 {
             bytes: 0,
             sample: None,
             warnings: vec![],
+            lookups: Vec::new(),
         };
         let frame = StepFrame {
             facts,
@@ -601,23 +602,34 @@ fn hash_buckets_are_those_of_the_specification() {
     }
 }
 
-/// Buckets by key range, and by comparing keys one by one.
+/// Buckets by key range, and by comparing keys one by one; NULL last, and in any other place.
 fn check_ranges(key_type: KeyType, bounds: Vec<Key>, column: ArrayRef, keys: Vec<Option<Key>>) {
     let buckets = bounds.len() as u32 + 2;
-    let expected: Vec<u16> = keys
-        .into_iter()
-        .map(|key| match key {
-            None => buckets as u16 - 1,
-            Some(key) => bounds.iter().filter(|bound| **bound <= key).count() as u16,
-        })
-        .collect();
-    let ty = column.data_type().clone();
-    let function = BucketFn::KeyRange {
-        column: "k".into(),
-        key_type,
-        bounds,
-    };
-    assert_eq!(buckets_of(function, buckets, column), expected, "{ty} by {key_type:?}");
+    for placed in std::iter::once(None).chain((0..buckets).map(Some)) {
+        let null = placed.unwrap_or(buckets - 1) as u16;
+        let expected: Vec<u16> = keys
+            .iter()
+            .map(|key| match key {
+                None => null,
+                Some(key) => {
+                    let below = bounds.iter().filter(|bound| *bound <= key).count() as u16;
+                    below + u16::from(below >= null)
+                }
+            })
+            .collect();
+        let ty = column.data_type().clone();
+        let function = BucketFn::KeyRange {
+            column: "k".into(),
+            key_type,
+            bounds: bounds.clone(),
+            null_bucket: placed,
+        };
+        assert_eq!(
+            buckets_of(function, buckets, column.clone()),
+            expected,
+            "{ty} by {key_type:?}, NULL at {placed:?}"
+        );
+    }
 }
 
 #[test]
@@ -716,6 +728,7 @@ fn a_function_that_does_not_fit_the_source_is_refused() {
         column: column.into(),
         key_type,
         bounds,
+        null_bucket: None,
     };
     let cases = [
         (hash_on(&["x"]), 4, "needs column x"),

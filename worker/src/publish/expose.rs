@@ -13,7 +13,11 @@ use gapless_common::{
     manifest::DataFile,
 };
 
-use super::{Action, Gate, prepare::parent_of, reconcile::Accounts};
+use super::{
+    Action, Gate,
+    prepare::{check_replaceable, parent_of},
+    reconcile::Accounts,
+};
 use crate::storage::{
     CONTROL_SUBFOLDER, ChunkName, StepFolders, create_folder, exchange_folders, io_error, link_file, list_folder,
     move_folder, remove_tree, sync_folder, write_new,
@@ -86,6 +90,8 @@ impl Exposure<'_> {
                 if move_folder(&place, output)? {
                     return Ok(());
                 }
+                // Somebody may have made it since prepare looked.
+                check_replaceable(self.folders)?;
                 // The former output comes to lie in this attempt's folder and is swept with it.
                 exchange_folders(&place, output)
             }

@@ -37,6 +37,10 @@ pub struct Preparation {
     pub generation: u64,
     /// The folder of the output, absolute.
     pub output: String,
+    /// The folder in which rejected records lie until the step is settled: the leader names it when there
+    /// are too many. Empty in what earlier releases reported.
+    #[serde(default)]
+    pub rejects: String,
 }
 
 /// What publish reports, and abort where the step had been published before.

@@ -17,7 +17,10 @@ use super::{
 use crate::{
     attempt::StepContext,
     sink::Format,
-    storage::{Created, StepFolders, create_once, exchange_folders, io_error, list_folder, remove_tree, sync_folder},
+    storage::{
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, io_error,
+        list_folder, remove_tree, sync_folder,
+    },
 };
 
 /// Below this a file system is as good as full: no chunk fits.
@@ -30,6 +33,7 @@ const LEAST_FREE_BYTES: u64 = 64 << 20;
 pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskError> {
     let folders = StepFolders::of(context)?;
     let output = folders.output().display().to_string();
+    let rejects = folders.rejects().display().to_string();
     let known = generations(&folders)?;
     // Its own record: the step is settled, and nothing of it may be staged again.
     if let Some(own) = verdicts_from(&folders, 0)?
@@ -39,6 +43,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         return Ok(Preparation {
             generation: own.generation,
             output,
+            rejects,
         });
     }
     if let Sink::Csv(file) | Sink::Parquet(file) = &context.step().sink {
@@ -70,6 +75,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     Ok(Preparation {
         generation: known.last().copied().unwrap_or(0) + 1,
         output,
+        rejects,
     })
 }
 
@@ -127,6 +133,9 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
             }
         }
     }
+    if exists == Exists::Replace {
+        check_replaceable(folders)?;
+    }
     if exists == Exists::Fail
         && let Some(last) = generations(folders)?.last()
         && let Some(verdict) = verdicts_from(folders, *last)?.pop()
@@ -143,6 +152,38 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
         ));
     }
     Ok(())
+}
+
+/// Whether the folder at the output may be removed: it is missing, empty, or an output of Gapless. That is told
+/// by a certificate in it, or by a file in it that a verdict lists. The control folder beside it tells
+/// nothing: a run that failed leaves one too.
+///
+/// Errors: `Config` where it is somebody else's.
+pub(super) fn check_replaceable(folders: &StepFolders) -> Result<(), TaskError> {
+    let output = folders.output();
+    if list_folder(output)?.is_empty() {
+        return Ok(());
+    }
+    let records = list_folder(&output.join(CONTROL_SUBFOLDER))?;
+    if records.iter().any(|name| name.starts_with(CERTIFICATE_PREFIX)) {
+        return Ok(());
+    }
+    let listed = verdicts_from(folders, 0)?
+        .into_iter()
+        .filter(|verdict| verdict.verdict == VerdictKind::Committed)
+        .flat_map(|verdict| verdict.files)
+        .any(|file| output.join(&file.path).exists());
+    if listed {
+        return Ok(());
+    }
+    Err(TaskError::new(
+        ErrorClass::Config,
+        format!(
+            "{} is not empty, and nothing in it tells that Gapless has written it: `exists: replace` would remove it for \
+             good; move it away or delete it, or choose another path, then submit the job again",
+            output.display()
+        ),
+    ))
 }
 
 fn make_all(path: &Path) -> Result<(), TaskError> {

@@ -421,6 +421,7 @@ fn certificate(
             read_columns: frame.facts.read_columns.clone(),
         },
         files: frame.facts.files.clone(),
+        lookups: frame.facts.lookups.clone(),
         domain: frame.facts.domain,
         ranges: source.iter().map(range).collect(),
         exchange,

@@ -300,6 +300,53 @@ fn an_output_that_is_taken_is_refused_with_the_remedy() {
 }
 
 #[test]
+fn replace_removes_outputs_of_gapless_and_nothing_else() {
+    let sink = || Sink::Csv(file_sink(Exists::Replace));
+    let refused = |error: TaskError| {
+        assert_eq!(error.class, ErrorClass::Config, "{error}");
+        for words in ["out/table", "would remove it for good", "move it away"] {
+            assert!(error.message.contains(words), "{error}");
+        }
+    };
+    let foreign = |folder: &Path| {
+        fs::create_dir_all(folder.join("out/table")).unwrap();
+        fs::write(folder.join("out/table/thesis.txt"), "years of work").unwrap();
+    };
+    let kept = |folder: &Path| fs::read_to_string(folder.join("out/table/thesis.txt")).unwrap() == "years of work";
+
+    // Before any work, also where a run that was aborted has left its control folder.
+    let folder = tempfile::tempdir().unwrap();
+    let aborted = Run::executed(folder.path(), 1, sink());
+    aborted.abort(30).unwrap();
+    foreign(folder.path());
+    refused(prepare(&context(folder.path(), 2, sink()), fence(1)).unwrap_err());
+    assert!(kept(folder.path()));
+
+    // Made by somebody while the run was at work: it is not exposed over it, and goes on once it is away.
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run::executed(folder.path(), 1, sink());
+    foreign(folder.path());
+    refused(run.publish(30).unwrap_err());
+    assert!(kept(folder.path()));
+    fs::rename(folder.path().join("out/table"), folder.path().join("mine")).unwrap();
+    let publication = run.publish(31).unwrap();
+    check_published(&run, &publication, &[]);
+
+    // An output that lost its `_gapless` folder on the way: its verdict lists its files.
+    fs::remove_dir_all(folder.path().join("out/table/_gapless")).unwrap();
+    let next = Run::executed(folder.path(), 2, sink());
+    let publication = next.publish(32).unwrap();
+    check_published(&next, &publication, &[]);
+
+    // An empty folder is nobody's.
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("out/table")).unwrap();
+    let run = Run::executed(folder.path(), 1, sink());
+    let publication = run.publish(30).unwrap();
+    check_published(&run, &publication, &[]);
+}
+
+#[test]
 fn what_does_not_add_up_is_not_published() {
     type Spoil = fn(&mut Run);
     let cases: [(&str, Spoil); 9] = [

@@ -116,6 +116,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             bytes: 80,
             sample: None,
             warnings: Vec::new(),
+            lookups: Vec::new(),
         },
         method: Method::Sequence,
         exchange: None,

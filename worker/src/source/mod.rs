@@ -2,6 +2,7 @@
 //! tells, for each batch, how far it has read and where each record came from.
 
 pub mod csv;
+pub mod lookup;
 pub mod open;
 pub mod parquet;
 pub mod pins;

@@ -1,14 +1,11 @@
-//! From a step and its facts to a reader of one unit range; and small tables read whole.
+//! From a step and its facts to a reader of one unit range.
 
 use std::{path::Path, sync::Arc};
 
-use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, SchemaRef},
-};
+use arrow::datatypes::DataType;
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Job, Lookup, Sink, Source, Step},
+    job::{ColumnType, Job, Sink, Source, Step},
     plan::{Column, Facts, PinnedFile, Unit},
     range::UnitRange,
 };
@@ -17,17 +14,10 @@ use super::{
     SourceReader,
     csv::{CsvReader, Format, Layout, column_type},
     parquet::{ParquetReader, footer},
-    pins::{config, data, expand, pin},
+    pins::config,
     sequence::SequenceReader,
     types::schema_of,
 };
-use crate::survey::{survey_csv, survey_parquet};
-
-/// The largest look-up table, in bytes of its files: it is held in memory by every slot.
-pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
-
-/// A look-up may be compressed: this much of it in memory is too much.
-const MAX_TABLE_MEMORY: usize = 4 * MAX_TABLE as usize;
 
 /// How the records of a step's source are stored.
 pub(crate) enum Stored<'a> {
@@ -181,74 +171,4 @@ fn overlapping(files: &[PinnedFile], units: UnitRange) -> (u64, Arc<[PinnedFile]
         low = high;
     }
     (first, found.into())
-}
-
-/// Reads a look-up table whole.
-///
-/// Errors: `Config` when it is larger than [`MAX_TABLE`] or cannot be found; `Data` naming the first
-/// record that cannot be parsed: a table with holes would change results silently.
-pub fn read_table(lookup: &Lookup, base_dir: &Path) -> Result<(SchemaRef, Vec<RecordBatch>), TaskError> {
-    let paths = match lookup {
-        Lookup::Csv(source) => &source.paths,
-        Lookup::Parquet(source) => &source.paths,
-    };
-    let files = expand(base_dir, paths)?;
-    let mut bytes = 0;
-    for path in &files {
-        bytes += pin(base_dir, path)?.1.size;
-    }
-    if bytes > MAX_TABLE {
-        return Err(too_large(&files, bytes));
-    }
-    let (stored, facts) = match lookup {
-        Lookup::Csv(source) => {
-            let format = Format::from(source);
-            let facts = survey_csv(base_dir, &files, &format, &source.columns)?;
-            let declared = &source.columns;
-            (
-                Stored::Csv {
-                    format,
-                    declared,
-                    of_step: false,
-                },
-                facts,
-            )
-        }
-        Lookup::Parquet(_) => (Stored::Parquet, survey_parquet(base_dir, &files)?),
-    };
-    let columns = super::types::columns_of(&facts.schema);
-    let mut reader = open_files(
-        &stored,
-        base_dir,
-        facts.unit,
-        &facts.files,
-        &columns,
-        facts.domain,
-        None,
-    )?;
-    let (mut batches, mut memory) = (Vec::new(), 0);
-    while let Some(input) = reader.next_batch()? {
-        if let Some(reject) = reader.take_intake().rejects.first() {
-            let line = reject.place.line.map_or(String::new(), |line| format!(" line {line}"));
-            return Err(data(format!(
-                "look-up table {}{line}: {}",
-                reject.place.file, reject.reason
-            )));
-        }
-        memory += input.batch.get_array_memory_size();
-        if memory > MAX_TABLE_MEMORY {
-            return Err(too_large(&files, memory as u64));
-        }
-        batches.push(input.batch);
-    }
-    Ok((reader.schema(), batches))
-}
-
-fn too_large(files: &[String], bytes: u64) -> TaskError {
-    let first = files.first().map_or("", String::as_str);
-    config(format!(
-        "look-up table {first}: {bytes} bytes are too many for a table that every worker holds in memory (the limit is \
-         {} MiB of files); make it a step of its own and join by partitions, or select the rows that are needed",
-        MAX_TABLE / (1024 * 1024)
-    ))
 }

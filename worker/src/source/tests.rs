@@ -22,7 +22,8 @@ use gapless_common::{
 use parquet::{arrow::ArrowWriter, file::properties::WriterProperties};
 
 use super::{
-    open::{MAX_TABLE, open, read_table},
+    lookup::{MAX_TABLE, MAX_TABLE_FILES, read_pinned, read_table},
+    open::open,
     types::columns_of,
 };
 use crate::survey::{SourceFacts, sample_keys, survey_source};
@@ -88,6 +89,7 @@ fn plan(found: &SourceFacts) -> Facts {
         bytes: found.bytes,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     }
 }
 
@@ -395,12 +397,12 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
 fn lookup_tables_are_read_whole_or_refused() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("t.csv"), "k,t\n1,a\n2,b\n").unwrap();
-    let table = |columns: &[(&str, ColumnType)]| read_table(&Lookup::Csv(csv(&["t.csv"], columns)), dir.path());
-    let (schema, batches) = table(&[("k", ColumnType::Int64)]).unwrap();
+    let table = |columns: &[(&str, ColumnType)]| read_table("t", &Lookup::Csv(csv(&["t.csv"], columns)), dir.path());
+    let found = table(&[("k", ColumnType::Int64)]).unwrap();
     assert_eq!(
         (
-            schema.fields().len(),
-            batches.iter().map(RecordBatch::num_rows).sum::<usize>()
+            found.schema.fields().len(),
+            found.batches.iter().map(RecordBatch::num_rows).sum::<usize>()
         ),
         (2, 2)
     );
@@ -415,9 +417,9 @@ fn lookup_tables_are_read_whole_or_refused() {
         paths: vec!["t.parquet".into()],
     });
     assert_eq!(
-        read_table(&parquet, dir.path())
+        read_table("t", &parquet, dir.path())
             .unwrap()
-            .1
+            .batches
             .iter()
             .map(RecordBatch::num_rows)
             .sum::<usize>(),
@@ -432,4 +434,61 @@ fn lookup_tables_are_read_whole_or_refused() {
         .unwrap();
     let error = table(&[]).unwrap_err();
     assert!(error.message.contains("too many for a table"), "{error}");
+}
+
+#[test]
+fn a_look_up_is_read_again_only_as_it_was_pinned() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    write("a.csv", "k,t\n1,a\n");
+    write("b.csv", "k,t\n2,b\n");
+    let lookup = Lookup::Csv(csv(&["*.csv"], &[("k", ColumnType::Int64)]));
+    let pinned = read_table("names", &lookup, dir.path()).unwrap().files;
+    let paths: Vec<&str> = pinned.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["a.csv", "b.csv"]);
+    assert_eq!((pinned[0].size, pinned[0].digest.len()), (8, 32));
+
+    let again = || read_pinned("names", &lookup, dir.path(), &pinned);
+    let rows = |table: super::lookup::Table| table.batches.iter().map(RecordBatch::num_rows).sum::<usize>();
+    // Another time and inode, as on another machine, and a file that came later: the same table.
+    write("copy", "k,t\n1,a\n");
+    fs::rename(dir.path().join("copy"), dir.path().join("a.csv")).unwrap();
+    write("c.csv", "k,t\n3,c\n");
+    assert_eq!(rows(again().unwrap()), 2);
+
+    type Change<'a> = (&'a dyn Fn(), &'a str);
+    let changes: [Change; 3] = [
+        (
+            &|| write("b.csv", "k,t\n2,x\n"),
+            "b.csv changed since this run was planned: 8 bytes as before, but not the same ones",
+        ),
+        (
+            &|| write("b.csv", "k,t\n2,bb\n"),
+            "b.csv changed since this run was planned: it had 8 bytes, now 9",
+        ),
+        (
+            &|| fs::remove_file(dir.path().join("b.csv")).unwrap(),
+            "b.csv is missing; it had 8 bytes",
+        ),
+    ];
+    for (change, words) in changes {
+        change();
+        let error = again().unwrap_err();
+        assert_eq!(error.class, ErrorClass::Config, "{error}");
+        for part in ["look-up names: ", words, "put the old content back", "gapless cancel"] {
+            assert!(error.message.contains(part), "{error}\nlacks: {part}");
+        }
+    }
+    // The old content again, whatever its time: the run goes on.
+    write("b.csv", "k,t\n2,b\n");
+    assert_eq!(rows(again().unwrap()), 2);
+
+    for number in 0..=MAX_TABLE_FILES {
+        write(&format!("{number}.csv"), "");
+    }
+    let error = read_table("names", &lookup, dir.path()).unwrap_err();
+    assert!(
+        error.message.contains("look-up names: 1004 files are too many"),
+        "{error}"
+    );
 }

@@ -20,6 +20,9 @@ use crate::attempt::StepContext;
 /// What Gapless adds to a published output, out of the way of readers (names with `_` are hidden).
 pub const CONTROL_SUBFOLDER: &str = "_gapless";
 
+/// What the names of certificates begin with.
+pub const CERTIFICATE_PREFIX: &str = "certificate-";
+
 /// The name of one chunk's files: unique, since it carries the attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChunkName {
@@ -162,7 +165,10 @@ impl StepFolders {
 
     /// The certificate, relative to the output.
     pub fn certificate_name(&self) -> String {
-        format!("{CONTROL_SUBFOLDER}/certificate-{}-{}.json", self.step, self.run)
+        format!(
+            "{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{}-{}.json",
+            self.step, self.run
+        )
     }
 
     pub fn certificate(&self) -> PathBuf {

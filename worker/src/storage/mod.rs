@@ -6,6 +6,7 @@
 mod durable;
 mod flusher;
 mod folders;
+mod spill;
 
 use std::{io, path::Path};
 
@@ -15,7 +16,8 @@ pub use durable::{
     Created, DurableFile, SealedFile, create_durable, create_folder, create_once, exchange_folders, link_file,
     list_folder, move_folder, read_if_present, remove_tree, sync_folder, write_new,
 };
-pub use folders::{CONTROL_SUBFOLDER, ChunkName, StepFolders};
+pub use folders::{CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, ChunkName, StepFolders};
+pub use spill::{SpillFolder, sweep_spill};
 
 /// What kind of trouble an error of the file system is.
 ///

@@ -303,3 +303,31 @@ fn fields_keep_their_places() {
         format!("job.yaml:{}:{}: no column `z`", at.line, at.column)
     );
 }
+
+#[test]
+fn an_error_about_a_word_points_at_it() {
+    let text = r#"job: words
+parameters: {what: {type: string, default: amount}}
+steps:
+  - name: one
+    source: {csv: {path: in.csv}}
+    partition: {hash: {columns: [city, shop]}}
+    check: [{name: shop is known, that: "shop_id > 0 AND shop <> 'amount'"}]
+    transform:
+      sql: |
+        SELECT upper('amount') AS é, amounts, amount
+        FROM input WHERE ${param.what} > 0
+    sink: {csv: {path: out}}
+"#;
+    let parsed = parse(text, "job.yaml").expect("sound");
+    let at = |field: &str, word: &str| {
+        let error = parsed.error_at(text, "one", field, word, "no");
+        (error.at.line, error.at.column)
+    };
+    assert_eq!(at("transform.sql", "amount"), (10, 47));
+    assert_eq!(at("transform.sql", "input"), (11, 14));
+    assert_eq!(at("transform.sql", "upper"), (10, 16));
+    assert_eq!(at("check.0.that", "shop"), (7, 58));
+    assert_eq!(at("partition.hash.columns", "shop"), (6, 40));
+    assert_eq!(at("transform.sql", "nowhere"), (9, 12), "else the field");
+}

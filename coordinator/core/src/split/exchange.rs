@@ -69,7 +69,7 @@ impl Planner<'_> {
         };
         let drawn = if sample.complete { "all" } else { "a sample of" };
         let note = format!("{note}; bounds are quantiles of {drawn} {} keys", sample.keys.len());
-        Ok(self.by_keys(column, key_type, bounds, ranges, note))
+        Ok(self.by_keys(column, key_type, (bounds, None), ranges, note))
     }
 
     pub(super) fn by_written(
@@ -93,20 +93,21 @@ impl Planner<'_> {
             .any(|known| known.name == column && known.nullable);
         let sample = self.sample(column);
         let written = written::key_buckets(column, key_type, nullable, ranges, outside, sample)?;
-        Ok(self.by_keys(column, key_type, written.bounds, written.units, written.note))
+        let buckets = (written.bounds, written.null_bucket);
+        Ok(self.by_keys(column, key_type, buckets, written.units, written.note))
     }
 
     fn by_keys(
         &self,
         column: &str,
         key_type: KeyType,
-        bounds: Vec<Key>,
+        (bounds, null_bucket): (Vec<Key>, Option<u32>),
         units: Vec<UnitRange>,
         note: String,
     ) -> Exchanged {
-        let estimate = quantiles::Estimator::new(self.facts, self.sample(column), &bounds);
+        let estimate = quantiles::Estimator::new(self.facts, self.sample(column), &bounds, null_bucket);
         let row = |(number, units): (u32, UnitRange)| {
-            let keys = keys_of_buckets(&bounds, units);
+            let keys = keys_of_buckets(&bounds, null_bucket, units);
             Partition {
                 number,
                 units,
@@ -120,6 +121,7 @@ impl Planner<'_> {
             column: column.to_string(),
             key_type,
             bounds,
+            null_bucket,
         };
         Exchanged {
             function,

@@ -1,6 +1,7 @@
 //! Key bounds from a sample: partitions of like size, each made of several fine buckets.
 
 use gapless_common::{
+    coverage::null_bucket,
     key::Key,
     plan::{Estimate, Facts, KeySample},
     range::UnitRange,
@@ -63,21 +64,29 @@ fn starts(keys: &[Key], pieces: usize) -> Vec<usize> {
 pub(super) struct Estimator {
     rows: u64,
     bytes: u64,
-    /// Sampled keys below each bucket's low end; then all keys; then NULLs too.
+    /// Sampled keys, NULLs too, in the buckets before each bucket; then all of them.
     below: Vec<u64>,
 }
 
 impl Estimator {
-    pub(super) fn new(facts: &Facts, sample: Option<&KeySample>, bounds: &[Key]) -> Self {
+    /// `placed`: the bucket of NULL; `None` for the last.
+    pub(super) fn new(facts: &Facts, sample: Option<&KeySample>, bounds: &[Key], placed: Option<u32>) -> Self {
         let below = sample.map_or(Vec::new(), |sample| {
-            let keys = sample.keys.len() as u64;
             let cumulative = bounds
                 .iter()
                 .map(|bound| sample.keys.partition_point(|key| key < bound) as u64);
-            [0].into_iter()
+            let mut below: Vec<u64> = [0]
+                .into_iter()
                 .chain(cumulative)
-                .chain([keys, keys + sample.nulls])
-                .collect()
+                .chain([sample.keys.len() as u64])
+                .collect();
+            // One more place, at the low end of the bucket of NULL; beyond it NULLs count too.
+            let null = null_bucket(bounds.len(), placed) as usize;
+            if let Some(&at) = below.get(null) {
+                below.insert(null, at);
+                below[null + 1..].iter_mut().for_each(|count| *count += sample.nulls);
+            }
+            below
         });
         Self {
             rows: facts.rows,

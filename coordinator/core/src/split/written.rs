@@ -10,9 +10,11 @@ use gapless_common::{
 
 use super::PlanError;
 
-/// Buckets of written ranges: each range is one bucket, NULL the last.
+/// Buckets of written ranges: each range is one bucket, NULL one beside the range that holds it.
 pub(super) struct Written {
     pub bounds: Vec<Key>,
+    /// `None` for the last.
+    pub null_bucket: Option<u32>,
     pub units: Vec<UnitRange>,
     pub note: String,
 }
@@ -87,30 +89,36 @@ pub(super) fn key_buckets(
     // They tile now, so in key order each begins where the one before ends.
     intervals.sort_by(|a, b| a.low.cmp(&b.low));
     let bounds: Vec<Key> = intervals.iter().filter_map(|interval| interval.low.clone()).collect();
-    let mut units: Vec<UnitRange> = (0..intervals.len() as u64)
-        .map(|bucket| UnitRange::new(bucket, bucket + 1))
-        .collect();
-    let last_holds_null = match parts.iter().find(|(_, range)| range.null) {
-        Some((_, KeyRange { interval, .. })) => {
-            let top = |interval: KeyInterval| interval.widened(key_type).high.is_none();
-            interval.clone().is_some_and(top)
-        }
-        None => !nullable,
+    let holder = match parts.iter().find(|(_, range)| range.null) {
+        Some((_, range)) => range
+            .interval
+            .clone()
+            .map(|interval| interval.widened(key_type))
+            .and_then(|interval| intervals.iter().position(|other| *other == interval)),
+        // Without NULLs nothing is gained by a partition for them.
+        None => (!nullable).then(|| intervals.len().saturating_sub(1)),
     };
-    let null_bucket = intervals.len() as u64;
-    match units.last_mut() {
-        Some(last) if last_holds_null => last.high = null_bucket + 1,
-        _ => units.push(UnitRange::new(null_bucket, null_bucket + 1)),
+    let last = intervals.len() as u64;
+    let null_at = holder.map_or(last, |holder| holder as u64 + 1);
+    let mut units: Vec<UnitRange> = Vec::with_capacity(intervals.len() + 1);
+    for at in 0..last {
+        let low = units.last().map_or(0, |before| before.high);
+        let with_null = holder == Some(at as usize);
+        units.push(UnitRange::new(low, low + 1 + u64::from(with_null)));
+    }
+    if holder.is_none() {
+        units.push(UnitRange::new(last, last + 1));
     }
     let mut notes = Vec::new();
     if added > 0 {
         notes.push(format!("{added} more for keys outside of them"));
     }
-    if !last_holds_null {
+    if holder.is_none() {
         notes.push("one for NULL".to_string());
     }
     Ok(Written {
         bounds,
+        null_bucket: (null_at < last).then_some(null_at as u32),
         units,
         note: notes.join(", "),
     })

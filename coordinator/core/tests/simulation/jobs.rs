@@ -202,5 +202,6 @@ fn facts(rng: &mut Rng, units: u64) -> Facts {
             complete: true,
         }),
         warnings: vec![],
+        lookups: vec![],
     }
 }

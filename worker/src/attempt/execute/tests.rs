@@ -244,6 +244,11 @@ impl StepIo for Fake {
         })
     }
 
+    fn keep_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<PathBuf, TaskError> {
+        self.write_rejects(assignment, seq, rejects)?;
+        Ok(PathBuf::from("/kept"))
+    }
+
     fn write_manifest(&self, _: &Assignment, manifest: &ChunkManifest) -> Result<u64, TaskError> {
         self.world.lock().expect("no panic").manifests.push(manifest.clone());
         Ok(1000 + u64::from(manifest.seq))
@@ -352,6 +357,7 @@ fn frame(column: &str) -> StepFrame {
             bytes: 20,
             sample: None,
             warnings: Vec::new(),
+            lookups: Vec::new(),
         },
         method: Method::Hash,
         exchange: Some(ExchangePlan {
@@ -637,6 +643,12 @@ fn too_many_rejects_fail_the_attempt_with_the_place_of_the_last() {
     let error = seen.result.expect_err("three are too many");
     assert_eq!(error.class, ErrorClass::Data);
     assert!(error.message.contains("numbers, line 9: rule"), "{error}");
+    assert!(
+        error.message.ends_with("; the rejected records are in /kept"),
+        "{error}"
+    );
+    let kept: Vec<_> = seen.rejects.iter().map(|reject| reject.place.clone()).collect();
+    assert_eq!(kept, [place(6), place(7), place(8)], "those that were too many too");
     assert!(seen.commits.is_empty());
     let seen = attempt(Case {
         reject_limit: Some(3),

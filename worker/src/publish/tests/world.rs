@@ -91,6 +91,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         bytes: 0,
         sample: None,
         warnings: vec![],
+        lookups: vec![],
     };
     let merge = match &sink {
         Sink::Csv(file) | Sink::Parquet(file) => file.files,
@@ -342,8 +343,9 @@ pub(super) fn former(folder: &Path, exists: Exists) -> Vec<i64> {
     if exists == Exists::Fail {
         return vec![];
     }
-    fs::create_dir_all(folder.join("out/table")).unwrap();
+    fs::create_dir_all(folder.join("out/table/_gapless")).unwrap();
     fs::write(folder.join("out/table/old.csv"), "n,k\n1000,old\n").unwrap();
+    fs::write(folder.join("out/table/_gapless/certificate-0-old.json"), "{}").unwrap();
     vec![1000]
 }
 
