@@ -12,7 +12,12 @@ use gapless_proto::v1::{self, jobs_server::Jobs};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::{control::Control, limits::WATCH_INTERVAL, view};
+use crate::{
+    control::Control,
+    limits::WATCH_INTERVAL,
+    seat::{Seat, not_leader},
+    view,
+};
 
 /// The metadata key that names the run a submit conflicts with.
 const RUN_KEY: &str = "gapless-run";
@@ -24,7 +29,7 @@ const DEFAULT_PARTITIONS: u32 = 1000;
 const MAX_PARTITIONS: u32 = 10_000;
 
 pub struct JobsService {
-    pub control: Control,
+    pub seat: Seat,
 }
 
 fn refused(refusal: Refusal) -> Status {
@@ -72,34 +77,39 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
     })
 }
 
+async fn find(control: &Control, wanted: String) -> Result<RunId, Status> {
+    control
+        .read(move |state| view::find(state, &wanted))
+        .await?
+        .map_err(Status::not_found)
+}
+
+async fn status(control: &Control, id: RunId) -> Result<v1::Run, Status> {
+    let run = control.read(move |state| view::run(state, id)).await?;
+    run.ok_or_else(|| Status::not_found(format!("no run {id}")))
+}
+
 impl JobsService {
-    async fn find(&self, wanted: String) -> Result<RunId, Status> {
-        self.control
-            .read(move |state| view::find(state, &wanted))
-            .await?
-            .map_err(Status::not_found)
-    }
-
-    async fn status(&self, id: RunId) -> Result<v1::Run, Status> {
-        let run = self.control.read(move |state| view::run(state, id)).await?;
-        run.ok_or_else(|| Status::not_found(format!("no run {id}")))
-    }
-
     async fn act(&self, wanted: String, event: impl FnOnce(RunId) -> Event) -> Result<Response<v1::Run>, Status> {
-        let id = self.find(wanted).await?;
-        self.control.ask(event(id)).await?.map_err(refused)?;
-        Ok(Response::new(self.status(id).await?))
+        let control = self.seat.lead()?.control;
+        let id = find(&control, wanted).await?;
+        control.ask(event(id)).await?.map_err(refused)?;
+        Ok(Response::new(status(&control, id).await?))
     }
 }
 
 #[tonic::async_trait]
 impl Jobs for JobsService {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let lead = self.seat.lead()?;
         let request = request.into_inner();
+        if let Some(full) = lead.full.borrow().as_ref() {
+            return Err(Status::resource_exhausted(full.to_string()));
+        }
         // A hostile text can take seconds to refuse: not on a thread that serves others.
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
-        match self.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
+        match lead.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
             Answer::Submitted { run, resumed } => Ok(Response::new(v1::SubmitResponse {
                 run: run.to_string(),
                 resumed,
@@ -109,8 +119,9 @@ impl Jobs for JobsService {
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let id = self.find(request.into_inner().run).await?;
-        Ok(Response::new(self.status(id).await?))
+        let control = self.seat.lead()?.control;
+        let id = find(&control, request.into_inner().run).await?;
+        Ok(Response::new(status(&control, id).await?))
     }
 
     async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
@@ -126,34 +137,35 @@ impl Jobs for JobsService {
             wanted.take(limit).filter_map(|(id, _)| view::run(state, *id)).collect()
         };
         Ok(Response::new(v1::ListRunsResponse {
-            runs: self.control.read(list).await?,
+            runs: self.seat.lead()?.control.read(list).await?,
         }))
     }
 
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
-        let id = self.find(request.into_inner().run).await?;
-        let (control, changes) = (self.control.clone(), self.control.changes());
-        let service = JobsService { control };
+        let lead = self.seat.lead()?;
+        let id = find(&lead.control, request.into_inner().run).await?;
+        let changes = lead.control.changes();
         let watched = futures::stream::unfold((false, None::<v1::Run>, changes), move |(ended, last, mut changes)| {
-            let service = JobsService {
-                control: service.control.clone(),
-            };
+            let lead = lead.clone();
             async move {
                 if ended {
                     return None;
                 }
                 loop {
                     if last.is_some() {
-                        if changes.changed().await.is_err() {
-                            let lost = Status::unavailable("this coordinator leads no more");
-                            return Some((Err(lost), (true, None, changes)));
+                        let goes_on = tokio::select! {
+                            changed = changes.changed() => changed.is_ok(),
+                            () = lead.over.stopping().cancelled() => false,
+                        };
+                        if !goes_on {
+                            return Some((Err(not_leader("")), (true, None, changes)));
                         }
                         tokio::time::sleep(WATCH_INTERVAL).await;
                         changes.mark_unchanged();
                     }
-                    match service.status(id).await {
+                    match status(&lead.control, id).await {
                         Ok(run) if last.as_ref() != Some(&run) => {
                             let over = run.finished_micros != 0;
                             return Some((Ok(run.clone()), (over, Some(run), changes)));
@@ -172,7 +184,8 @@ impl Jobs for JobsService {
         request: Request<v1::ListPartitionsRequest>,
     ) -> Result<Response<v1::ListPartitionsResponse>, Status> {
         let request = request.into_inner();
-        let id = self.find(request.run.clone()).await?;
+        let control = self.seat.lead()?.control;
+        let id = find(&control, request.run.clone()).await?;
         let stage = match request.stage.as_str() {
             "" => Stage::Execute,
             name => Stage::from_name(name).ok_or_else(|| Status::invalid_argument(format!("no stage {name}")))?,
@@ -198,7 +211,7 @@ impl Jobs for JobsService {
             }
             Ok(page)
         };
-        Ok(Response::new(self.control.read(list).await??))
+        Ok(Response::new(control.read(list).await??))
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {
