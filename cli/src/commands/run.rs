@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 
     let endpoint = house.coordinator.endpoint();
     let work = async {
-        let mut client = Client::connect(&endpoint).await?;
+        let mut client = Client::connect(vec![endpoint]).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
             match client.submit(&job, &parameters).await? {
