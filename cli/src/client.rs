@@ -158,10 +158,15 @@ impl Client {
                 sent = true;
                 continue;
             }
-            let Some(delay) = delays.next_delay() else { return Err(status) };
+            let Some(delay) = delays.next_delay() else {
+                return Err(status);
+            };
             tokio::time::sleep(delay).await;
             // The one that has just been asked comes last.
-            let at = self.endpoints.iter().position(|endpoint| *endpoint == self.line.endpoint);
+            let at = self
+                .endpoints
+                .iter()
+                .position(|endpoint| *endpoint == self.line.endpoint);
             let (before, after) = self.endpoints.split_at(at.map_or(0, |at| at + 1));
             match Line::first(&[after, before].concat()).await {
                 Ok(line) => self.line = line,
@@ -287,7 +292,9 @@ impl Client {
             line.cluster.list_workers(bounded(ListWorkersRequest {})).await
         });
         let listed = called.await;
-        listed.map(|listed| listed.workers).map_err(|status| self.failure(&status))
+        listed
+            .map(|listed| listed.workers)
+            .map_err(|status| self.failure(&status))
     }
 
     /// Ends a coordinator that was started to read an embedded store.

@@ -165,7 +165,9 @@ fn start_failure(error: &ServeError, state: &State) -> Failure {
         },
         (ServeError::Store(error), State::Etcd(_)) => Failure::new(
             Kind::Unreachable,
-            format!("{error}\nIs etcd running there? Name its members with --etcd-endpoints or GAPLESS_ETCD_ENDPOINTS."),
+            format!(
+                "{error}\nIs etcd running there? Name its members with --etcd-endpoints or GAPLESS_ETCD_ENDPOINTS."
+            ),
         ),
         (ServeError::NoAddress { .. }, _) => Failure::usage(error.to_string()),
         _ => Failure::failed(error.to_string()),

@@ -517,7 +517,12 @@ impl Loop {
                 Err(StoreError::Unknown { reason }) => {
                     tries += 1;
                     if tries.is_power_of_two() {
-                        warn!(reason, tries, seq = batch.seq, "the outcome of a batch is unknown; asking again");
+                        warn!(
+                            reason,
+                            tries,
+                            seq = batch.seq,
+                            "the outcome of a batch is unknown; asking again"
+                        );
                     }
                     let delay = delays.next_delay().filter(|_| !self.stop.is_stopping());
                     let Some(delay) = delay else {
@@ -616,7 +621,9 @@ mod tests {
     #[test]
     fn decisions_stay_whole_and_in_order() {
         let check = |sizes: &[usize], most: usize, expected: &[usize]| {
-            let writes: Vec<Write> = (0..sizes.iter().sum()).map(|n: usize| Write::Delete(n.to_string())).collect();
+            let writes: Vec<Write> = (0..sizes.iter().sum())
+                .map(|n: usize| Write::Delete(n.to_string()))
+                .collect();
             let ends: Vec<usize> = sizes
                 .iter()
                 .scan(0, |end, size| {

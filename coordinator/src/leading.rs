@@ -207,7 +207,10 @@ impl Leading {
             }
             let doubtful = confirmed.elapsed() > patience;
             if doubtful && !silent {
-                warn!(?patience, "etcd has not confirmed the term; falling silent until it does");
+                warn!(
+                    ?patience,
+                    "etcd has not confirmed the term; falling silent until it does"
+                );
                 self.fall_silent("").await;
             }
             if !doubtful && silent {

@@ -22,7 +22,9 @@ pub struct Lead {
 pub enum Role {
     Leads(Lead),
     /// Another one leads, at this URL; empty where it is not known, or nobody leads.
-    Follows { leader: String },
+    Follows {
+        leader: String,
+    },
 }
 
 /// The present role. Clones see the same.

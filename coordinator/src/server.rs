@@ -1,6 +1,10 @@
 //! Serving: the store is opened, the services are put on a port, and the lead is taken.
 
-use std::{fs, io, net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};

@@ -46,8 +46,13 @@ impl Proxy {
         // These threads end with the process of the tests.
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { return };
-                let (up, down) = (client.try_clone().expect("a handle"), server.try_clone().expect("a handle"));
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
+                    return;
+                };
+                let (up, down) = (
+                    client.try_clone().expect("a handle"),
+                    server.try_clone().expect("a handle"),
+                );
                 thread::spawn(move || pass(up, server, None));
                 let gate = gate.clone();
                 thread::spawn(move || pass(down, client, Some(&gate)));
@@ -186,7 +191,9 @@ fn a_term_whose_lease_is_taken_away_is_lost_and_writes_nothing() {
         matches!(lost, Err(StoreError::LostTerm { offered, current: Term(0) }) if offered == term),
         "{lost:?}"
     );
-    wait_for("the store to know", || (*standing.borrow() == Standing::Lost).then_some(()));
+    wait_for("the store to know", || {
+        (*standing.borrow() == Standing::Lost).then_some(())
+    });
     assert_eq!(keys(&store), ["row/1"]);
     let again = store.begin_term().expect("nobody leads");
     assert!(again > term);

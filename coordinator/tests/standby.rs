@@ -50,7 +50,10 @@ impl<'a> Coordinator<'a> {
             workers_died: false,
         };
         let shutdown = Shutdown::new();
-        let server = place.runtime.block_on(serve(config, shutdown.clone())).expect("it serves");
+        let server = place
+            .runtime
+            .block_on(serve(config, shutdown.clone()))
+            .expect("it serves");
         Coordinator {
             place,
             server,
@@ -81,7 +84,10 @@ impl<'a> Coordinator<'a> {
     fn list_runs(&self) -> Result<usize, Status> {
         let mut client = JobsClient::new(self.channel());
         let asked = client.list_runs(ListRunsRequest::default());
-        self.place.runtime.block_on(asked).map(|answer| answer.into_inner().runs.len())
+        self.place
+            .runtime
+            .block_on(asked)
+            .map(|answer| answer.into_inner().runs.len())
     }
 
     fn submit(&self) -> Result<String, Status> {
@@ -147,7 +153,10 @@ fn a_standby_sends_callers_to_the_leader_and_leads_when_that_one_leaves() {
     assert_eq!((after.id, after.live_runs), (before.id, 1));
     assert_eq!(standby.health("gapless.v1.Jobs"), ServingStatus::Serving);
     let again = standby.submit().expect_err("the run is known");
-    assert_eq!(again.metadata().get("gapless-run").and_then(|run| run.to_str().ok()), Some(run.as_str()));
+    assert_eq!(
+        again.metadata().get("gapless-run").and_then(|run| run.to_str().ok()),
+        Some(run.as_str())
+    );
     standby.stop();
 }
 
@@ -159,7 +168,9 @@ fn a_leader_whose_key_is_taken_away_stands_by_and_leads_again() {
     let (_, lease) = place.key("leader").expect("a leader");
     let mut client = place.client();
     place.runtime.block_on(client.lease_revoke(lease)).expect("revoked");
-    let after = wait_for("it to lead again", || leader.leads().filter(|info| info.term > before.term));
+    let after = wait_for("it to lead again", || {
+        leader.leads().filter(|info| info.term > before.term)
+    });
     assert_eq!(after.id, before.id);
     leader.stop();
 }
@@ -172,7 +183,10 @@ fn a_leader_that_etcd_does_not_confirm_falls_silent_until_it_does() {
     let before = wait_for("it to lead", || leader.leads());
     servers.freeze(0);
     let refused = wait_for("it to fall silent", || leader.cluster().err());
-    assert_eq!(refused.metadata().get(LEADER_KEY).map(|leader| leader.is_empty()), Some(true));
+    assert_eq!(
+        refused.metadata().get(LEADER_KEY).map(|leader| leader.is_empty()),
+        Some(true)
+    );
     assert_eq!(leader.health("gapless.v1.Workers"), ServingStatus::NotServing);
     servers.thaw(0);
     let after = wait_for("it to speak again", || leader.leads());
@@ -187,7 +201,12 @@ fn a_nearly_full_etcd_takes_no_job_and_says_what_to_do() {
     // Any etcd is fuller than that.
     let leader = Coordinator::start(&place, 1 << 10);
     wait_for("it to lead", || leader.leads());
-    let refused = wait_for("it to look", || leader.submit().err().filter(|status| status.code() != Code::AlreadyExists));
+    let refused = wait_for("it to look", || {
+        leader
+            .submit()
+            .err()
+            .filter(|status| status.code() != Code::AlreadyExists)
+    });
     assert_eq!(refused.code(), Code::ResourceExhausted);
     for word in ["etcdctl defrag", "--quota-backend-bytes", "70 %"] {
         assert!(refused.message().contains(word), "{refused}");

@@ -214,11 +214,7 @@ fn rows_are_there_when_the_store_is_opened_again(place: &dyn Place) {
         store.write(&batch(term, seq, some.to_vec())).unwrap();
     }
     store
-        .write(&batch(
-            term,
-            seq + 1,
-            vec![delete("row/00007"), put("odd/ключ \0", "")],
-        ))
+        .write(&batch(term, seq + 1, vec![delete("row/00007"), put("odd/ключ \0", "")]))
         .unwrap();
     let before = rows(&*store);
     assert_eq!(before.len(), 2000);
@@ -226,9 +222,7 @@ fn rows_are_there_when_the_store_is_opened_again(place: &dyn Place) {
     let mut store = place.open();
     assert_eq!(rows(&*store), before);
     // The term goes on where it was, until a new one begins.
-    store
-        .write(&batch(term, seq + 2, vec![delete("odd/ключ \0")]))
-        .unwrap();
+    store.write(&batch(term, seq + 2, vec![delete("odd/ключ \0")])).unwrap();
     assert_eq!(rows(&*store).len(), 1999);
 }
 
@@ -248,7 +242,10 @@ fn values_of_any_size_are_kept(place: &dyn Place) {
     assert_eq!(read.len(), 32);
     assert!(read["huge"] == value(2_000_000, "i"), "the huge value is whole");
     for at in 0..30 {
-        assert!(read[&format!("large/{at:02}")] == value(100_000 + at, "l"), "value {at} is whole");
+        assert!(
+            read[&format!("large/{at:02}")] == value(100_000 + at, "l"),
+            "value {at} is whole"
+        );
     }
     store.write(&batch(term, 3, vec![delete("huge")])).unwrap();
     assert!(!rows(&*store).contains_key("huge"));

@@ -111,7 +111,10 @@ impl Etcd {
 
     /// Kills a member with SIGKILL.
     pub fn kill(&mut self, member: usize) {
-        let killed = self.members[member].process.take().is_some_and(|mut process| process.kill());
+        let killed = self.members[member]
+            .process
+            .take()
+            .is_some_and(|mut process| process.kill());
         assert!(killed, "the member was alive");
     }
 

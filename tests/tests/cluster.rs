@@ -69,7 +69,15 @@ impl<'a> Cluster<'a> {
 
     fn add_worker(&mut self, number: usize) {
         let name = format!("worker-{number}");
-        let arguments = ["worker", "--endpoints", &self.endpoints(), "--slots", "1", "--name", &name];
+        let arguments = [
+            "worker",
+            "--endpoints",
+            &self.endpoints(),
+            "--slots",
+            "1",
+            "--name",
+            &name,
+        ];
         self.workers.push(self.world.start_as(&name, &arguments));
     }
 
@@ -78,7 +86,11 @@ impl<'a> Cluster<'a> {
     }
 
     fn endpoints(&self) -> String {
-        let all: Vec<&str> = self.coordinators.values().map(|(_, endpoint)| endpoint.as_str()).collect();
+        let all: Vec<&str> = self
+            .coordinators
+            .values()
+            .map(|(_, endpoint)| endpoint.as_str())
+            .collect();
         all.join(",")
     }
 
@@ -91,7 +103,10 @@ impl<'a> Cluster<'a> {
     /// The runs that a coordinator, or the one that it names, tells.
     fn runs(&self, endpoint: &str) -> Option<Value> {
         let output = self.world.gapless(&["list", "-o", "json", "--endpoint", endpoint]);
-        output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
     }
 
     fn ended(&self, run: &str) -> Value {
@@ -150,11 +165,16 @@ fn a_leader_that_is_killed_is_followed_by_the_standby_and_nothing_committed_is_d
     world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
     let mut cluster = Cluster::start(&world, 1, 3);
     let run = cluster.submit();
-    let committed = wait_for("some partitions on record", || cluster.committed(&run).filter(|done| *done >= 3));
+    let committed = wait_for("some partitions on record", || {
+        cluster.committed(&run).filter(|done| *done >= 3)
+    });
     let killed_at = std::time::Instant::now();
     let (leader, _) = cluster.coordinators.get_mut("first").expect("it runs");
     assert!(leader.kill(), "the leader was alive");
-    assert!(!is_published(&world, "load"), "the kill came before the step was published");
+    assert!(
+        !is_published(&world, "load"),
+        "the kill came before the step was published"
+    );
     assert!(!world.path("out/load").exists(), "and before its output was to be seen");
     let second = cluster.endpoint("second");
     wait_for("the standby to lead", || cluster.runs(&second));
@@ -166,7 +186,10 @@ fn a_leader_that_is_killed_is_followed_by_the_standby_and_nothing_committed_is_d
     // first leader; so is what the workers had in hand, which they kept.
     let terms = terms(&world, "out/load");
     let of_first = terms.first_key_value().map_or(0, |(_, count)| *count as u64);
-    assert!(of_first >= committed, "{committed} were on record at the kill: {terms:?}");
+    assert!(
+        of_first >= committed,
+        "{committed} were on record at the kill: {terms:?}"
+    );
     let takeovers: u64 = ended["steps"]
         .as_array()
         .into_iter()
@@ -185,10 +208,15 @@ fn a_member_of_etcd_that_is_killed_costs_no_fail_over() {
     world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
     let mut cluster = Cluster::start(&world, 3, 2);
     let run = cluster.submit();
-    wait_for("a partition on record", || cluster.committed(&run).filter(|done| *done >= 1));
+    wait_for("a partition on record", || {
+        cluster.committed(&run).filter(|done| *done >= 1)
+    });
     // The one that the leader speaks to, as long as none has failed.
     cluster.etcd.kill(0);
-    assert!(!is_published(&world, "load"), "the kill came before the step was published");
+    assert!(
+        !is_published(&world, "load"),
+        "the kill came before the step was published"
+    );
     let ended = cluster.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
     check_output(&world, &sales);

@@ -116,7 +116,9 @@ impl Setting {
                 "where a coordinator keeps its state: embedded (a folder, one coordinator) or etcd (any number of coordinators)"
             }
             Setting::EtcdEndpoints => "members of etcd, as URLs joined by commas",
-            Setting::ClusterName => "name under which this cluster keeps its keys in etcd; every coordinator has the same",
+            Setting::ClusterName => {
+                "name under which this cluster keeps its keys in etcd; every coordinator has the same"
+            }
             Setting::Advertise => {
                 "HOST:PORT at which workers and clients reach this coordinator; `auto` is the address on which it serves"
             }
@@ -525,7 +527,9 @@ fn cluster_name(text: &str) -> Result<String, String> {
 fn host_and_port(text: &str) -> Result<String, String> {
     let host = text.strip_prefix("http://").unwrap_or(text);
     match host.rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && !name.contains('/') && port.parse().is_ok_and(|port: u16| port > 0) => {
+        Some((name, port))
+            if !name.is_empty() && !name.contains('/') && port.parse().is_ok_and(|port: u16| port > 0) =>
+        {
             Ok(host.to_string())
         }
         _ => Err("write HOST:PORT, such as coordinator-1:7070".to_string()),
@@ -654,7 +658,10 @@ mod tests {
             layers(&[], &[("GAPLESS_ETCD_ENDPOINTS", " , ")], None),
             &["GAPLESS_ETCD_ENDPOINTS", "http://127.0.0.1:2379"],
         );
-        check(layers(&[(Setting::ClusterName, "a/b")], &[], None), &["cluster_name", "dashes"]);
+        check(
+            layers(&[(Setting::ClusterName, "a/b")], &[], None),
+            &["cluster_name", "dashes"],
+        );
         check(
             layers(&[(Setting::Advertise, "here")], &[], None),
             &["advertise", "coordinator-1:7070"],

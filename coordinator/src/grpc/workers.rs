@@ -116,8 +116,7 @@ impl Workers for WorkersService {
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let stage = wire::stage(request.stage).map_err(invalid)?;
         let control = self.seat.lead()?.control;
-        let read = control
-            .read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
+        let read = control.read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
         read.await?
             .map(Response::new)
             .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))

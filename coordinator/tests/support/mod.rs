@@ -139,7 +139,9 @@ impl OnEtcd {
     }
 
     pub fn client(&self) -> etcd_client::Client {
-        let connected = self.runtime.block_on(etcd_client::Client::connect(&self.endpoints, None));
+        let connected = self
+            .runtime
+            .block_on(etcd_client::Client::connect(&self.endpoints, None));
         connected.expect("a client")
     }
 }

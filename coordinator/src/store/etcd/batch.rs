@@ -93,7 +93,10 @@ impl Etcd {
             });
         }
         operations.push(TxnOp::put(self.keys.seq.as_str(), batch.seq.to_string(), None));
-        let before = batch.seq.checked_sub(1).map_or(String::new(), |before| before.to_string());
+        let before = batch
+            .seq
+            .checked_sub(1)
+            .map_or(String::new(), |before| before.to_string());
         let mut compares = vec![
             self.under(batch.term),
             Compare::value(self.keys.seq.as_str(), CompareOp::Equal, before),
@@ -108,9 +111,10 @@ impl Etcd {
             reads.push(TxnOp::get(key, Some(GetOptions::new().with_keys_only())));
         }
         let transaction = Txn::new().when(compares).and_then(operations).or_else(reads);
-        let sent = self
-            .members
-            .once(CALL_TIMEOUT, |mut member| async move { member.kv.txn(transaction).await });
+        let sent = self.members.once(
+            CALL_TIMEOUT,
+            |mut member| async move { member.kv.txn(transaction).await },
+        );
         let answer = sent.await.map_err(failed)?;
         if answer.succeeded() {
             return Ok(());
@@ -133,9 +137,10 @@ impl Etcd {
                 .when([self.under(term)])
                 .and_then([TxnOp::put(key, part, None)])
                 .or_else([TxnOp::get(self.keys.leader.as_str(), None)]);
-            let sent = self
-                .members
-                .once(CALL_TIMEOUT, |mut member| async move { member.kv.txn(transaction).await });
+            let sent = self.members.once(
+                CALL_TIMEOUT,
+                |mut member| async move { member.kv.txn(transaction).await },
+            );
             let answer = sent.await.map_err(failed)?;
             if !answer.succeeded() {
                 return Err(StoreError::LostTerm {

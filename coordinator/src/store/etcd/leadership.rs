@@ -26,7 +26,9 @@ use crate::store::StoreError;
 pub enum Standing {
     Standby,
     /// At that moment etcd still knew its term.
-    Leads { confirmed: Instant },
+    Leads {
+        confirmed: Instant,
+    },
     /// Its term is over for good.
     Lost,
 }
@@ -70,10 +72,12 @@ impl Etcd {
             reason: error.to_string(),
         };
         let ttl = self.config.leader_ttl.as_secs().cast_signed();
-        let lease = self.members.again(ASK_AGAIN, CALL_TIMEOUT, &self.stop, |member| async move {
-            let mut client = member.client;
-            client.lease_grant(ttl, None).await
-        });
+        let lease = self
+            .members
+            .again(ASK_AGAIN, CALL_TIMEOUT, &self.stop, |member| async move {
+                let mut client = member.client;
+                client.lease_grant(ttl, None).await
+            });
         // One that was granted and not heard of runs out unused.
         let lease = lease.await.map_err(unknown)?.id();
         let holder = Uuid::new_v4();
@@ -135,7 +139,10 @@ impl Etcd {
                 debug!(%error, "the leader's lease was not kept alive");
             }
             match seen {
-                Ok(Seen { leader: Some((term, _)), .. }) if term == taken.term => {
+                Ok(Seen {
+                    leader: Some((term, _)),
+                    ..
+                }) if term == taken.term => {
                     if failures > 0 {
                         info!(term = %taken.term, failures, "etcd confirms the term again");
                     }
@@ -176,7 +183,10 @@ impl Etcd {
         loop {
             let revision = match self.look().await {
                 Ok(Seen { leader: None, .. }) => return,
-                Ok(Seen { leader: Some((_, leader)), revision }) => {
+                Ok(Seen {
+                    leader: Some((_, leader)),
+                    revision,
+                }) => {
                     tell(&leader.address);
                     revision
                 }
@@ -202,7 +212,9 @@ impl Etcd {
         let key = self.keys.leader.clone();
         let opened = self.members.once(CALL_TIMEOUT, |member| async move {
             let mut client = member.client;
-            client.watch(key, Some(WatchOptions::new().with_start_revision(from))).await
+            client
+                .watch(key, Some(WatchOptions::new().with_start_revision(from)))
+                .await
         });
         let mut watched = opened.await?;
         let broken = |reason: String| CallError::Away {

@@ -137,11 +137,7 @@ impl Members {
 }
 
 /// Calls one member, once.
-pub async fn call_member<T, F>(
-    member: &Member,
-    limit: Duration,
-    call: impl FnOnce(Member) -> F,
-) -> Result<T, CallError>
+pub async fn call_member<T, F>(member: &Member, limit: Duration, call: impl FnOnce(Member) -> F) -> Result<T, CallError>
 where
     F: Future<Output = Result<T, etcd_client::Error>>,
 {

@@ -164,9 +164,7 @@ impl Store for EtcdStore {
         let etcd = self.etcd.clone();
         let taken = etcd.runtime.block_on(etcd.take_lead())?;
         self.lease = Some(taken.lease);
-        self.standing.send_replace(Standing::Leads {
-            confirmed: taken.since,
-        });
+        self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
         Ok(taken.term)

@@ -56,7 +56,10 @@ mod tests {
         for value in ["", "=", "+1 2", "{}"] {
             assert_eq!(read(&whole(value.as_bytes())), Some(Value::Whole(value.as_bytes())));
         }
-        let parts = Value::Parts { name: "7-1-0", count: 3 };
+        let parts = Value::Parts {
+            name: "7-1-0",
+            count: 3,
+        };
         assert_eq!(read(&in_parts("7-1-0", 3)), Some(parts));
         for alien in ["", "{}", "+", "+name", "+name x"] {
             assert_eq!(read(alien.as_bytes()), None, "{alien}");
