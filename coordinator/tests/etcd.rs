@@ -215,3 +215,25 @@ fn a_term_is_kept_for_longer_than_its_lease() {
     // Nobody keeps it now.
     place.wait_until_free();
 }
+
+#[test]
+#[ignore = "measures; run it with --ignored --nocapture"]
+fn batches_a_second() {
+    for members in [1, 3] {
+        let place = OnEtcd::new(members);
+        let (mut store, term) = begun(&place);
+        let mut seq = 0;
+        for rows in [1, 10, store.rows_per_batch()] {
+            let began = std::time::Instant::now();
+            let batches = 300;
+            for _ in 0..batches {
+                seq += 1;
+                let write = |row| Write::Put(format!("row/{row}"), vec![b'x'; 200]);
+                let writes = (0..rows).map(write).collect();
+                settle(&mut store, &Batch { term, seq, writes }).expect("the term is kept");
+            }
+            let rate = f64::from(batches) / began.elapsed().as_secs_f64();
+            println!("{members} members, {rows} rows of 200 bytes: {rate:.0} batches/s");
+        }
+    }
+}
