@@ -226,9 +226,19 @@ impl Process {
         Process { child }
     }
 
-    /// Stops it with SIGSTOP, until [`Process::thaw`].
+    /// Stops it with SIGSTOP, until [`Process::thaw`]. All its threads stand still when this returns.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let stands = |thread: &Path| {
+            // The state is the letter after the name, which stands in parentheses.
+            let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_for("all threads to stand still", || {
+            let mut threads = fs::read_dir(&threads).expect("it runs").flatten();
+            threads.all(|thread| stands(&thread.path())).then_some(())
+        });
     }
 
     pub fn thaw(&self) {
