@@ -68,17 +68,12 @@ impl<'a> Cluster<'a> {
     }
 
     fn add_worker(&mut self, number: usize) {
-        let name = format!("worker-{number}");
-        let arguments = [
-            "worker",
-            "--endpoints",
-            &self.endpoints(),
-            "--slots",
-            "1",
-            "--name",
+        let (name, endpoints) = (format!("worker-{number}"), self.endpoints());
+        let worker = self.world.start_as(
             &name,
-        ];
-        self.workers.push(self.world.start_as(&name, &arguments));
+            &["worker", "--endpoints", &endpoints, "--slots", "1", "--name", &name],
+        );
+        self.workers.push(worker);
     }
 
     fn endpoint(&self, name: &str) -> String {
@@ -96,7 +91,7 @@ impl<'a> Cluster<'a> {
 
     fn ask(&self, arguments: &[&str]) -> Value {
         let endpoints = self.endpoints();
-        let output = self.world.gapless(&[arguments, &["--endpoints", &endpoints]].concat());
+        let output = self.world.gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
