@@ -1,4 +1,6 @@
-//! The line to a coordinator: gRPC calls, with their errors as failures of the command line.
+//! The line to a coordinator: gRPC calls, with their errors as failures of the command line. A
+//! coordinator that does not lead says who does, and one that is gone is replaced by another: a call
+//! goes where it can be answered.
 
 use std::{
     collections::BTreeMap,
@@ -6,13 +8,19 @@ use std::{
     time::Duration,
 };
 
-use gapless_platform::config::Setting;
-use gapless_proto::v1::{
-    CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run,
-    StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+use gapless_platform::{
+    config::Setting,
+    retry::{Delays, Policy},
+};
+use gapless_proto::{
+    LEADER_KEY,
+    v1::{
+        CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus,
+        Run, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+    },
 };
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     transport::{Channel, Endpoint},
 };
 
@@ -35,15 +43,39 @@ const PARTITIONS_PAGE: u32 = 2000;
 /// Metadata key under which a refused submit names the run that is in its way.
 const RUN_KEY: &str = "gapless-run";
 
-/// A connected client.
+/// While coordinators answer and none of them leads, one is waited for so long: a fail-over takes the
+/// time to live of the leader's key, 10 s unless configured, and somewhat more where etcd fails too.
+const FAIL_OVER: Policy = Policy {
+    first_delay: Duration::from_millis(50),
+    longest_delay: Duration::from_secs(1),
+    give_up_after: Some(Duration::from_secs(60)),
+};
+
+/// A client of the coordinators at some endpoints, connected to one of them.
 pub struct Client {
-    jobs: JobsClient<Channel>,
-    cluster: ClusterClient<Channel>,
-    endpoint: String,
+    line: Line,
+    endpoints: Vec<String>,
     /// What to add to a command so that it speaks to the same store.
     target: String,
     /// The coordinator that this process runs itself to read an embedded store.
     own: Option<Coordinator>,
+}
+
+/// A connection to one coordinator.
+#[derive(Clone)]
+struct Line {
+    endpoint: String,
+    jobs: JobsClient<Channel>,
+    cluster: ClusterClient<Channel>,
+}
+
+/// Whether a call is made again after one of which nobody knows whether it was answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It changes nothing.
+    Always,
+    /// Only if it certainly was not done.
+    IfRefused,
 }
 
 /// What became of a submit.
@@ -65,19 +97,10 @@ impl Client {
         let mut flags = Flags::new();
         flag(&mut flags, Setting::Endpoints, target.endpoint.as_ref());
         let endpoints = app.config(flags)?.endpoints;
-        let mut failures = Vec::new();
-        for endpoint in &endpoints {
-            match Self::connect(endpoint).await {
-                Ok(client) => {
-                    let given = target.endpoint.as_ref();
-                    let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
-                    return Ok(Client { target, ..client });
-                }
-                Err(failure) if failure.kind == Kind::Unreachable => failures.push(failure.message),
-                Err(failure) => return Err(failure),
-            }
-        }
-        Err(unreachable(&failures))
+        let given = target.endpoint.as_ref();
+        let client = Self::connect(endpoints).await?;
+        let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
+        Ok(Client { target, ..client })
     }
 
     /// Speaks to an embedded store: through the process that has it open, or by opening it here.
@@ -90,28 +113,67 @@ impl Client {
                 (own.endpoint(), Some(own))
             }
         };
-        let client = Self::connect(&endpoint).await?;
+        let client = Self::connect(vec![endpoint]).await?;
         Ok(Client { target, own, ..client })
     }
 
-    /// Connects to an address such as `http://127.0.0.1:7070`.
-    pub async fn connect(endpoint: &str) -> Result<Client, Failure> {
-        let channel = Endpoint::from_shared(endpoint.to_string())
-            .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .tcp_nodelay(true);
-        let channel = channel.connect().await;
-        let channel =
-            channel.map_err(|error| Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))))?;
+    /// Connects to the first of these addresses, such as `http://127.0.0.1:7070`, that answers.
+    pub async fn connect(endpoints: Vec<String>) -> Result<Client, Failure> {
+        let line = Line::first(&endpoints).await?;
         Ok(Client {
-            jobs: JobsClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel),
-            endpoint: endpoint.to_string(),
+            line,
+            endpoints,
             target: String::new(),
             own: None,
         })
+    }
+
+    /// Calls the leader: at the coordinator of the last call, then wherever that one or the others say.
+    async fn call<T, F>(&mut self, again: Again, call: impl Fn(Line) -> F) -> Result<T, Status>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut delays = Delays::new(FAIL_OVER);
+        // Two who name each other are not asked without a pause.
+        let mut sent = false;
+        loop {
+            let status = match call(self.line.clone()).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            let leader = leader_named_by(&status);
+            let broken = matches!(
+                status.code(),
+                Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
+            );
+            if leader.is_none() && !(broken && again == Again::Always) {
+                return Err(status);
+            }
+            let elsewhere = leader.filter(|leader| !leader.is_empty() && *leader != self.line.endpoint && !sent);
+            sent = false;
+            if let Some(leader) = elsewhere
+                && let Ok(line) = Line::open(&leader).await
+            {
+                self.line = line;
+                sent = true;
+                continue;
+            }
+            let Some(delay) = delays.next_delay() else {
+                return Err(status);
+            };
+            tokio::time::sleep(delay).await;
+            // The one that has just been asked comes last.
+            let at = self
+                .endpoints
+                .iter()
+                .position(|endpoint| *endpoint == self.line.endpoint);
+            let (before, after) = self.endpoints.split_at(at.map_or(0, |at| at + 1));
+            match Line::first(&[after, before].concat()).await {
+                Ok(line) => self.line = line,
+                // Nobody at all: no fail-over is under way.
+                Err(_) => return Err(status),
+            }
+        }
     }
 
     /// What a message adds to a command so that it reaches the same store; empty for the settings.
@@ -128,20 +190,21 @@ impl Client {
     ///
     /// Errors: [`Kind::Invalid`] with one line for each fault of the job file.
     pub async fn submit(&mut self, job: &JobFile, parameters: &BTreeMap<String, String>) -> Result<Submitted, Failure> {
-        let request = bounded(SubmitRequest {
+        let request = SubmitRequest {
             job_text: job.text.clone(),
             file_name: job.name.clone(),
             parameters: parameters.clone().into_iter().collect(),
             base_dir: job.base_dir.clone(),
+        };
+        let submitted = self.call(Again::IfRefused, |mut line| {
+            let request = bounded(request.clone());
+            async move { line.jobs.submit(request).await }
         });
-        match self.jobs.submit(request).await {
-            Ok(response) => {
-                let response = response.into_inner();
-                Ok(Submitted::Accepted {
-                    run: response.run,
-                    resumed: response.resumed,
-                })
-            }
+        match submitted.await {
+            Ok(response) => Ok(Submitted::Accepted {
+                run: response.run,
+                resumed: response.resumed,
+            }),
             Err(status) => match (status.code(), named_run(&status)) {
                 (Code::AlreadyExists, Some(run)) => Ok(Submitted::Exists { run }),
                 (Code::InvalidArgument, _) => Err(Failure::new(Kind::Invalid, status.message())),
@@ -151,32 +214,33 @@ impl Client {
     }
 
     pub async fn get(&mut self, run: &str) -> Result<Run, Failure> {
-        let request = bounded(GetRunRequest { run: run.to_string() });
-        let response = self.jobs.get_run(request).await;
-        response
-            .map(|response| response.into_inner())
-            .map_err(|status| self.failure(&status))
+        let called = self.call(Again::Always, |mut line| {
+            let request = bounded(GetRunRequest { run: run.to_string() });
+            async move { line.jobs.get_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
     }
 
     /// Runs, newest first; of one job where `job` is not empty.
     pub async fn list(&mut self, job: &str, limit: u32) -> Result<Vec<Run>, Failure> {
-        let request = bounded(ListRunsRequest {
-            job: job.to_string(),
-            limit,
+        let called = self.call(Again::Always, |mut line| {
+            let request = bounded(ListRunsRequest {
+                job: job.to_string(),
+                limit,
+            });
+            async move { line.jobs.list_runs(request).await }
         });
-        let response = self.jobs.list_runs(request).await;
-        response
-            .map(|response| response.into_inner().runs)
-            .map_err(|status| self.failure(&status))
+        let listed = called.await;
+        listed.map(|listed| listed.runs).map_err(|status| self.failure(&status))
     }
 
     /// The run now and at every change until it has ended. The stream itself has no deadline.
     pub async fn watch(&mut self, run: &str) -> Result<Streaming<Run>, Failure> {
-        let request = GetRunRequest { run: run.to_string() };
-        let response = self.jobs.watch_run(request).await;
-        response
-            .map(|response| response.into_inner())
-            .map_err(|status| self.failure(&status))
+        let called = self.call(Again::Always, |mut line| {
+            let request = GetRunRequest { run: run.to_string() };
+            async move { line.jobs.watch_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
     }
 
     /// The partition table of a run, at most `limit` rows, and whether there are more.
@@ -184,14 +248,16 @@ impl Client {
         let mut partitions = Vec::new();
         let mut from = 0;
         loop {
-            let request = bounded(ListPartitionsRequest {
-                run: run.to_string(),
-                from,
-                limit: PARTITIONS_PAGE,
-                ..Default::default()
+            let called = self.call(Again::Always, |mut line| {
+                let request = bounded(ListPartitionsRequest {
+                    run: run.to_string(),
+                    from,
+                    limit: PARTITIONS_PAGE,
+                    ..Default::default()
+                });
+                async move { line.jobs.list_partitions(request).await }
             });
-            let response = self.jobs.list_partitions(request).await;
-            let page = response.map_err(|status| self.failure(&status))?.into_inner();
+            let page = called.await.map_err(|status| self.failure(&status))?;
             partitions.extend(page.partitions);
             if partitions.len() > limit {
                 partitions.truncate(limit);
@@ -206,29 +272,28 @@ impl Client {
     }
 
     pub async fn stop(&mut self, run: &str) -> Result<Run, Failure> {
-        let response = self
-            .jobs
-            .stop_run(bounded(StopRunRequest { run: run.to_string() }))
-            .await;
-        response
-            .map(|response| response.into_inner())
-            .map_err(|status| self.failure(&status))
+        let called = self.call(Again::IfRefused, |mut line| {
+            let request = bounded(StopRunRequest { run: run.to_string() });
+            async move { line.jobs.stop_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
     }
 
     pub async fn cancel(&mut self, run: &str) -> Result<Run, Failure> {
-        let response = self
-            .jobs
-            .cancel_run(bounded(CancelRunRequest { run: run.to_string() }))
-            .await;
-        response
-            .map(|response| response.into_inner())
-            .map_err(|status| self.failure(&status))
+        let called = self.call(Again::IfRefused, |mut line| {
+            let request = bounded(CancelRunRequest { run: run.to_string() });
+            async move { line.jobs.cancel_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
     }
 
     pub async fn workers(&mut self) -> Result<Vec<WorkerInfo>, Failure> {
-        let response = self.cluster.list_workers(bounded(ListWorkersRequest {})).await;
-        response
-            .map(|response| response.into_inner().workers)
+        let called = self.call(Again::Always, |mut line| async move {
+            line.cluster.list_workers(bounded(ListWorkersRequest {})).await
+        });
+        let listed = called.await;
+        listed
+            .map(|listed| listed.workers)
             .map_err(|status| self.failure(&status))
     }
 
@@ -241,8 +306,47 @@ impl Client {
     }
 
     pub fn failure(&self, status: &Status) -> Failure {
-        failure_of(status, &self.endpoint)
+        failure_of(status, &self.line.endpoint)
     }
+}
+
+impl Line {
+    async fn open(endpoint: &str) -> Result<Line, Failure> {
+        let channel = Endpoint::from_shared(endpoint.to_string())
+            .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .tcp_nodelay(true);
+        let channel = channel.connect().await;
+        let channel =
+            channel.map_err(|error| Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))))?;
+        Ok(Line {
+            endpoint: endpoint.to_string(),
+            jobs: JobsClient::new(channel.clone()),
+            cluster: ClusterClient::new(channel),
+        })
+    }
+
+    /// The first that takes a connection.
+    async fn first(endpoints: &[String]) -> Result<Line, Failure> {
+        let mut failures = Vec::new();
+        for endpoint in endpoints {
+            match Self::open(endpoint).await {
+                Ok(line) => return Ok(line),
+                Err(failure) if failure.kind == Kind::Unreachable => failures.push(failure.message),
+                Err(failure) => return Err(failure),
+            }
+        }
+        Err(unreachable(&failures))
+    }
+}
+
+/// Where a coordinator that does not lead says that the leader is; empty where it does not know. `None`
+/// for every other status.
+fn leader_named_by(status: &Status) -> Option<String> {
+    let leader = status.metadata().get(LEADER_KEY)?;
+    leader.to_str().ok().map(str::to_string)
 }
 
 fn bounded<T>(message: T) -> Request<T> {
@@ -294,6 +398,7 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
                 "the coordinator at {endpoint} did not answer in time: {message}\nTry again; what was asked may have been done."
             ),
         ),
+        Code::ResourceExhausted => Failure::failed(message),
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Failure::new(Kind::Conflict, message),
         Code::Unimplemented => Failure::failed(format!(
             "the coordinator at {endpoint} does not know this call: is it of another version than this program ({})?",

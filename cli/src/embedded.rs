@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use gapless_coordinator::{ServeConfig, ServeError};
+use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
 use gapless_worker::{
     session::{WorkerConfig, run_worker as run_session},
@@ -23,7 +23,7 @@ use crate::failure::{Failure, Kind};
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
 pub struct CoordinatorSettings {
-    pub state_dir: PathBuf,
+    pub state: State,
     pub scratch: PathBuf,
     /// Port 0 lets the system choose.
     pub listen: SocketAddr,
@@ -31,6 +31,24 @@ pub struct CoordinatorSettings {
     pub heartbeat_ms: u32,
     /// Whether the workers are in the process that has the store, so that none outlives it.
     pub own_workers: bool,
+}
+
+/// Where a coordinator keeps its state.
+#[derive(Clone, Debug)]
+pub enum State {
+    Folder(PathBuf),
+    Etcd(EtcdSettings),
+}
+
+/// The store of a cluster with several coordinators.
+#[derive(Clone, Debug)]
+pub struct EtcdSettings {
+    pub endpoints: Vec<String>,
+    pub cluster: String,
+    /// `HOST:PORT` at which others reach this coordinator, unless it is where it listens.
+    pub advertise: Option<String>,
+    pub leader_ttl: Duration,
+    pub quota_bytes: u64,
 }
 
 /// What a worker needs to know.
@@ -54,13 +72,22 @@ pub struct Coordinator {
 const ENDPOINT_FILE: &str = "endpoint";
 
 impl Coordinator {
-    /// Opens the store and serves until `shutdown` stops. The store belongs to one process at a
-    /// time.
+    /// Opens the store and serves until `shutdown` stops. A store in a folder belongs to one process
+    /// at a time.
     ///
     /// Errors: [`Kind::Conflict`] for a second process.
     pub async fn start(settings: CoordinatorSettings, shutdown: Shutdown) -> Result<Coordinator, Failure> {
         let config = ServeConfig {
-            state_dir: settings.state_dir.clone(),
+            store: match settings.state.clone() {
+                State::Folder(state_dir) => StoreConfig::Embedded { state_dir },
+                State::Etcd(etcd) => StoreConfig::Etcd(EtcdConfig {
+                    endpoints: etcd.endpoints,
+                    cluster: etcd.cluster,
+                    address: etcd.advertise,
+                    leader_ttl: etcd.leader_ttl,
+                    quota_bytes: etcd.quota_bytes,
+                }),
+            },
             scratch: settings.scratch,
             listen: settings.listen,
             lease_ms: settings.lease_ms,
@@ -68,7 +95,7 @@ impl Coordinator {
             workers_died: settings.own_workers,
         };
         let served = gapless_coordinator::serve(config, shutdown.clone()).await;
-        let server = served.map_err(|error| start_failure(&error, &settings.state_dir))?;
+        let server = served.map_err(|error| start_failure(&error, &settings.state))?;
         Ok(Coordinator {
             address: server.address,
             shutdown,
@@ -119,13 +146,13 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
 }
 
 /// Why a coordinator did not start, with what to do.
-fn start_failure(error: &ServeError, state: &Path) -> Failure {
-    match error {
-        ServeError::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => Failure::new(
+fn start_failure(error: &ServeError, state: &State) -> Failure {
+    match (error, state) {
+        (ServeError::Listen { address, source }, _) if source.kind() == io::ErrorKind::AddrInUse => Failure::new(
             Kind::Conflict,
             format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
         ),
-        ServeError::Store(error) => match live_endpoint(state) {
+        (ServeError::Store(error), State::Folder(state)) => match live_endpoint(state) {
             Some(endpoint) => Failure::new(
                 Kind::Conflict,
                 format!(
@@ -136,6 +163,13 @@ fn start_failure(error: &ServeError, state: &Path) -> Failure {
             ),
             None => Failure::failed(error.to_string()),
         },
+        (ServeError::Store(error), State::Etcd(_)) => Failure::new(
+            Kind::Unreachable,
+            format!(
+                "{error}\nIs etcd running there? Name its members with --etcd-endpoints or GAPLESS_ETCD_ENDPOINTS."
+            ),
+        ),
+        (ServeError::NoAddress { .. }, _) => Failure::usage(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }
 }
@@ -181,7 +215,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         return Err(Failure::new(Kind::NotFound, message));
     }
     let settings = CoordinatorSettings {
-        state_dir: state.to_path_buf(),
+        state: State::Folder(state.to_path_buf()),
         scratch: state.join("scratch"),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 5000,

@@ -110,7 +110,7 @@ struct Follower<'a> {
 
 impl Follower<'_> {
     async fn until_end(&mut self, client: &mut Client, run: &str) -> Result<Run, Failure> {
-        let mut states = client.watch(run).await?;
+        let mut states = self.watch(client, run).await?;
         loop {
             let state = tokio::select! {
                 state = states.message() => state,
@@ -142,12 +142,22 @@ impl Follower<'_> {
         Ok(())
     }
 
+    /// Begins to watch. While one coordinator takes over from another that can take a while, in which
+    /// Ctrl-C and the deadline still count.
+    async fn watch(&mut self, client: &mut Client, run: &str) -> Result<Streaming<Run>, Failure> {
+        tokio::select! {
+            states = client.watch(run) => states,
+            () = self.signals.next() => Err(Failure::new(Kind::Interrupted, "")),
+            () = at(self.deadline) => Err(Failure::new(Kind::TimedOut, "")),
+        }
+    }
+
     /// Waits for a coordinator that has gone away; the run goes on, or will.
     async fn reconnect(&mut self, client: &mut Client, run: &str, why: &str) -> Result<Streaming<Run>, Failure> {
         self.display.say(&format!("lost the coordinator ({why}); trying again"));
         let mut delays = Delays::new(RECONNECT);
         loop {
-            let failure = match client.watch(run).await {
+            let failure = match self.watch(client, run).await {
                 Ok(states) => return Ok(states),
                 Err(failure) => failure,
             };

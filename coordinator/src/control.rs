@@ -16,14 +16,17 @@ use gapless_core::{
     event::Held,
     row::ClusterRow,
 };
-use gapless_platform::clock::Clock;
+use gapless_platform::{clock::Clock, retry::Delays, shutdown::Shutdown};
 use gapless_proto::v1;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot, watch},
+};
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, ROWS_PER_BATCH, STALL, UNKNOWN_RETRIES},
+    limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, STALL},
     store::{Batch, Store, StoreError, Write},
     wire,
 };
@@ -37,6 +40,8 @@ enum Message {
     Connect(Hello, oneshot::Sender<Connected>),
     /// A read of the state, answered after the batch it saw is durable.
     Read(Read),
+    /// Workers can be heard again, after a time in which they could not.
+    Renew,
     Tick,
     Stop,
 }
@@ -56,9 +61,9 @@ pub struct Connected {
     pub outbox: mpsc::Receiver<v1::LeaderMessage>,
 }
 
-/// The loop has ended: this coordinator leads no more.
+/// The loop has ended: this coordinator leads no more. What was asked may have been done.
 #[derive(Debug, thiserror::Error)]
-#[error("this coordinator does not lead")]
+#[error("this coordinator leads no more")]
 pub struct NotLeading;
 
 /// The way to the loop, for services.
@@ -87,25 +92,33 @@ pub struct ControlConfig {
 }
 
 impl Control {
-    /// Begins a term on the store, rebuilds the state and starts the loop.
+    /// Begins a term on the store, rebuilds the state and starts the loop, which ends with its
+    /// [`Control::stop`], with its term, or at once when `stop` does. On a thread that may block, of a
+    /// runtime with time.
     pub fn start(
         mut store: Box<dyn Store>,
         clock: Clock,
         config: ControlConfig,
-    ) -> Result<(Control, JoinHandle<()>), StoreError> {
+        stop: Shutdown,
+    ) -> Result<(Control, JoinHandle<Result<(), StoreError>>), StoreError> {
         let term = store.begin_term()?;
         let now = Timestamp(clock.now_micros());
-        let rows = store.rows()?;
-        let rows: Result<Vec<Row>, _> = rows.iter().map(|(key, value)| Row::decode(key, value)).collect();
-        let rows = rows.map_err(|error| StoreError::Read {
-            reason: error.to_string(),
-        })?;
+        let rows = match read_rows(&*store) {
+            Ok(rows) => rows,
+            Err(error) => {
+                store.end_term();
+                return Err(error);
+            }
+        };
         let stall = STALL.as_millis() as u64;
         let state = State::recover(term, u64::from(config.lease_ms), stall, rows, now);
         info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
         let (messages, queue) = mpsc::channel(EVENT_QUEUE);
         let (changed, changes) = watch::channel(Changes::default());
         let mut control_loop = Loop {
+            runtime: Handle::current(),
+            stop,
+            rows_per_batch: store.rows_per_batch(),
             store,
             clock,
             config,
@@ -116,9 +129,12 @@ impl Control {
             changed,
         };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
-            if let Err(lost) = control_loop.run(queue) {
-                error!(%lost, "the control loop has ended");
+            let ended = control_loop.run(queue);
+            if let Err(error) = &ended {
+                error!(%error, "the control loop has ended");
             }
+            control_loop.store.end_term();
+            ended
         });
         let thread = thread.map_err(|error| StoreError::Read {
             reason: format!("no thread for the loop: {error}"),
@@ -163,8 +179,17 @@ impl Control {
         answer.await.map_err(|_| NotLeading)
     }
 
-    pub async fn tick(&self) -> Result<(), NotLeading> {
-        self.messages.send(Message::Tick).await.map_err(|_| NotLeading)
+    /// Tells the loop that time has passed. One that has much to do needs no telling.
+    pub fn tick(&self) -> Result<(), NotLeading> {
+        match self.messages.try_send(Message::Tick) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(NotLeading),
+        }
+    }
+
+    /// Gives each session a full lease time: for a while no worker could be heard.
+    pub async fn renew_sessions(&self) -> Result<(), NotLeading> {
+        self.messages.send(Message::Renew).await.map_err(|_| NotLeading)
     }
 
     /// Ends the loop after what is queued before.
@@ -173,13 +198,29 @@ impl Control {
         let _ = self.messages.send(Message::Stop).await;
     }
 
+    /// Whether the loop has ended.
+    pub fn is_over(&self) -> bool {
+        self.messages.is_closed()
+    }
+
     /// Changes whenever the state may look different to a watcher.
     pub fn changes(&self) -> watch::Receiver<Changes> {
         self.changes.clone()
     }
 }
 
+fn read_rows(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
+    let rows = store.rows()?;
+    let rows: Result<Vec<Row>, _> = rows.iter().map(|(key, value)| Row::decode(key, value)).collect();
+    rows.map_err(|error| StoreError::Read {
+        reason: error.to_string(),
+    })
+}
+
 struct Loop {
+    runtime: Handle,
+    stop: Shutdown,
+    rows_per_batch: usize,
     store: Box<dyn Store>,
     clock: Clock,
     config: ControlConfig,
@@ -197,6 +238,8 @@ type Read = Box<dyn FnOnce(&State) + Send>;
 #[derive(Default)]
 struct Outgoing {
     writes: Vec<Write>,
+    /// Where the writes of each decision end.
+    ends: Vec<usize>,
     answers: Vec<(Reply, Result<Answer, Refusal>)>,
     connected: Vec<(oneshot::Sender<Connected>, Connected)>,
     reads: Vec<Read>,
@@ -220,7 +263,7 @@ impl Loop {
                 let Some(message) = next else { break };
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out);
-                next = if out.writes.len() < ROWS_PER_BATCH {
+                next = if out.writes.len() < self.rows_per_batch {
                     queue.try_recv().ok()
                 } else {
                     None
@@ -281,6 +324,10 @@ impl Loop {
             }
             Message::Connect(hello, reply) => self.connect(hello, reply, out),
             Message::Read(read) => out.reads.push(read),
+            Message::Renew => {
+                let now = self.now();
+                self.state.renew_sessions(now);
+            }
             Message::Tick => {
                 let now = self.now();
                 self.state.note(&Event::Tick, now);
@@ -387,6 +434,7 @@ impl Loop {
             });
             self.state.apply(change, now);
         }
+        out.ends.push(out.writes.len());
     }
 
     fn effect(&mut self, effect: Effect, out: &mut Outgoing) {
@@ -449,35 +497,58 @@ impl Loop {
             let before = out.writes.len();
             // Assigning is never refused.
             let _ = self.decide(Event::Assign, out);
-            if out.follow.is_empty() && (out.writes.len() == before || out.writes.len() >= ROWS_PER_BATCH) {
+            if out.follow.is_empty() && (out.writes.len() == before || out.writes.len() >= self.rows_per_batch) {
                 return;
             }
         }
     }
 
-    /// Makes the batch durable. An unknown outcome is settled by asking again with the same batch.
+    /// Makes all durable that was decided, in as many batches as the store needs.
     fn write(&mut self, out: &mut Outgoing) -> Result<(), StoreError> {
-        if out.writes.is_empty() {
-            return Ok(());
+        out.touched |= !out.writes.is_empty();
+        let (writes, ends) = (std::mem::take(&mut out.writes), std::mem::take(&mut out.ends));
+        for writes in batches(writes, &ends, self.rows_per_batch) {
+            self.write_batch(writes)?;
         }
-        let writes = std::mem::take(&mut out.writes);
-        out.touched = true;
+        Ok(())
+    }
+
+    /// Makes a batch durable. An unknown outcome is settled by asking again with the same batch, for as
+    /// long as the store allows: nobody may be answered meanwhile, and a term that is not lost is kept.
+    fn write_batch(&mut self, writes: Vec<Write>) -> Result<(), StoreError> {
         let batch = Batch {
             term: self.term,
             seq: self.seq + 1,
             writes,
         };
-        let mut tries = 0;
+        let mut delays = Delays::new(self.store.unknown_policy());
+        let mut tries = 0u32;
         loop {
             match self.store.write(&batch) {
                 Ok(()) => break,
                 Err(StoreError::OutOfSequence { offered, stored }) if offered == stored && tries > 0 => break,
-                Err(StoreError::Unknown { reason }) if tries < UNKNOWN_RETRIES => {
-                    warn!(reason, "the outcome of a batch is unknown; asking again");
+                Err(StoreError::Unknown { reason }) => {
                     tries += 1;
+                    if tries.is_power_of_two() {
+                        warn!(
+                            reason,
+                            tries,
+                            seq = batch.seq,
+                            "the outcome of a batch is unknown; asking again"
+                        );
+                    }
+                    let delay = delays.next_delay().filter(|_| !self.stop.is_stopping());
+                    let Some(delay) = delay else {
+                        return Err(StoreError::Unknown { reason });
+                    };
+                    let wait = async { tokio::time::sleep(delay).await };
+                    self.runtime.block_on(self.stop.stopping().run_until_cancelled(wait));
                 }
                 Err(lost) => return Err(lost),
             }
+        }
+        if tries > 0 {
+            info!(tries, seq = batch.seq, "the batch is written");
         }
         self.seq += 1;
         Ok(())
@@ -519,6 +590,24 @@ impl Loop {
     }
 }
 
+/// Cuts what was decided into batches of at most `most` writes: decisions stay whole, and their order
+/// stays. One that is larger by itself is left to the store to refuse.
+fn batches(writes: Vec<Write>, ends: &[usize], most: usize) -> Vec<Vec<Write>> {
+    let mut batches: Vec<Vec<Write>> = Vec::new();
+    let mut writes = writes.into_iter();
+    let mut begin = 0;
+    for &end in ends {
+        let decision: Vec<Write> = writes.by_ref().take(end - begin).collect();
+        begin = end;
+        match batches.last_mut() {
+            Some(last) if last.len() + decision.len() <= most => last.extend(decision),
+            _ if decision.is_empty() => {}
+            _ => batches.push(decision),
+        }
+    }
+    batches
+}
+
 fn command(out: &mut Outgoing, session: SessionId, command: v1::leader_command::Command) {
     out.commands
         .entry(session)
@@ -538,5 +627,35 @@ fn commit_reply(
         seq,
         accepted: refusal.is_none(),
         reason: refusal.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decisions_stay_whole_and_in_order() {
+        let check = |sizes: &[usize], most: usize, expected: &[usize]| {
+            let writes: Vec<Write> = (0..sizes.iter().sum())
+                .map(|n: usize| Write::Delete(n.to_string()))
+                .collect();
+            let ends: Vec<usize> = sizes
+                .iter()
+                .scan(0, |end, size| {
+                    *end += size;
+                    Some(*end)
+                })
+                .collect();
+            let cut = batches(writes.clone(), &ends, most);
+            assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{sizes:?}");
+            assert_eq!(cut.concat(), writes);
+        };
+        check(&[], 96, &[]);
+        check(&[0, 0], 96, &[]);
+        check(&[96, 1, 0, 95], 96, &[96, 96]);
+        check(&[50, 50, 0, 46, 1], 96, &[50, 96, 1]);
+        check(&[0, 40, 40, 40], 96, &[80, 40]);
+        check(&[200, 1], 96, &[200, 1]);
     }
 }

@@ -3,11 +3,13 @@
 
 pub mod control;
 mod grpc;
+mod leading;
 mod limits;
+mod seat;
 mod server;
 pub mod store;
 mod view;
 mod wire;
 
 pub use gapless_core::{split, validate};
-pub use server::{ServeConfig, ServeError, Server, serve};
+pub use server::{ServeConfig, ServeError, Server, StoreConfig, serve};

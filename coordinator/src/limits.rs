@@ -9,9 +9,6 @@ pub const EVENT_QUEUE: usize = 1024;
 /// Messages of the queue taken into one batch, so that answers never wait for an endless batch.
 pub const MESSAGES_PER_BATCH: usize = 256;
 
-/// Rows after which a batch is closed. The embedded store takes any number; this bounds latency.
-pub const ROWS_PER_BATCH: usize = 4096;
-
 /// Messages waiting for one worker. When it is full they are dropped: each heartbeat brings them again.
 pub const OUTBOX: usize = 256;
 
@@ -30,5 +27,9 @@ pub const COMMITTED_PAGE: usize = 2000;
 /// An attempt whose position has not moved for so long is given to another worker.
 pub const STALL: Duration = Duration::from_secs(600);
 
-/// Answers an unknown store outcome so often by asking again before the loop gives up its term.
-pub const UNKNOWN_RETRIES: u32 = 5;
+/// An orderly end of the loop waits for the batch under way; beyond this the loop is told to give it up.
+pub const LOOP_GRACE: Duration = Duration::from_secs(2);
+
+/// A leader that has not confirmed its term for this part of the time after which others may lead
+/// speaks to nobody until it has. The other parts are for what it said last to have its effect.
+pub const CONFIRM_FRACTION: u32 = 3;

@@ -1,24 +1,39 @@
-//! Serving: the store is opened, the loop started, the services put on a port.
+//! Serving: the store is opened, the services are put on a port, and the lead is taken.
 
-use std::{fs, io, net::SocketAddr, path::PathBuf, thread};
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use tonic::transport::{Server as Grpc, server::TcpIncoming};
 
 use crate::{
-    control::{Control, ControlConfig},
+    control::ControlConfig,
     grpc::{ClusterService, JobsService, Sessions, WorkersService},
-    limits::{MESSAGE_LIMIT, TICK},
-    store::{EmbeddedStore, StoreError},
+    leading::Leading,
+    limits::MESSAGE_LIMIT,
+    seat::{Role, Seat},
+    store::{EmbeddedStore, Etcd, EtcdConfig, StoreError},
 };
+
+/// Where a coordinator keeps its state.
+#[derive(Clone, Debug)]
+pub enum StoreConfig {
+    /// In this folder. Its only coordinator leads at once.
+    Embedded { state_dir: PathBuf },
+    /// In etcd, which any number of coordinators share. One of them leads. Where the configuration names
+    /// no address, it is the one on which this coordinator listens.
+    Etcd(EtcdConfig),
+}
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
-    /// Folder of the embedded store.
-    pub state_dir: PathBuf,
+    pub store: StoreConfig,
     /// Folder for exchange files and staged data, which every worker can reach.
     pub scratch: PathBuf,
     /// Port 0 lets the system choose.
@@ -42,6 +57,10 @@ pub enum ServeError {
     Serve(#[from] tonic::transport::Error),
     #[error("the services cannot describe themselves: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
+    #[error(
+        "the listening address {address} is not one that others can reach: say with --advertise HOST:PORT where this coordinator is"
+    )]
+    NoAddress { address: SocketAddr },
     #[error("the control loop has ended; the log says why")]
     LoopEnded,
 }
@@ -53,99 +72,104 @@ pub struct Server {
     pub ended: JoinHandle<Result<(), ServeError>>,
 }
 
-/// Opens the store, takes the lead and serves until `shutdown` stops.
+enum Opened {
+    Embedded(EmbeddedStore),
+    Etcd(EtcdConfig),
+}
+
+/// Where the lead is decided.
+enum Place {
+    /// Here: it is taken already.
+    Embedded,
+    Etcd(Etcd),
+}
+
+/// Opens the store and serves until `shutdown` stops. With the embedded store this coordinator leads
+/// when this returns; with etcd it may be a standby.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
-    for path in [&config.state_dir, &config.scratch] {
-        fs::create_dir_all(path).map_err(|source| ServeError::Folder {
-            path: path.clone(),
-            source,
-        })?;
-    }
-    let scratch = config.scratch.canonicalize();
-    let scratch = scratch.map_err(|source| ServeError::Folder {
-        path: config.scratch.clone(),
-        source,
-    })?;
-    let store = EmbeddedStore::open(&config.state_dir.join("store"))?;
-    let clock = Clock::system();
-    let ControlParts { control, thread } = start_control(store, &config, &clock)?;
+    let scratch = make_folder(&config.scratch)?;
+    let store = match &config.store {
+        StoreConfig::Embedded { state_dir } => {
+            make_folder(state_dir)?;
+            Opened::Embedded(EmbeddedStore::open(&state_dir.join("store"))?)
+        }
+        StoreConfig::Etcd(etcd) => Opened::Etcd(etcd.clone()),
+    };
     let refused = |source| ServeError::Listen {
         address: config.listen,
         source,
     };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
+    let clock = Clock::system();
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    let (role, seen) = watch::channel(Role::Follows { leader: String::new() });
+    let control = ControlConfig {
+        lease_ms: config.lease_ms,
+        heartbeat_ms: config.heartbeat_ms,
+        workers_died: config.workers_died,
+    };
+    let mut leading = Leading::new(role, health_reporter, clock.clone(), control);
+    let place = match store {
+        Opened::Embedded(store) => {
+            leading.begin(Box::new(store), watch::channel(None).1).await?;
+            Place::Embedded
+        }
+        Opened::Etcd(mut etcd) => {
+            if etcd.address.is_none() && address.ip().is_unspecified() {
+                return Err(ServeError::NoAddress { address });
+            }
+            etcd.address.get_or_insert_with(|| address.to_string());
+            Place::Etcd(Etcd::connect(etcd, shutdown.clone()).await?)
+        }
+    };
+    let seat = Seat::new(seen);
     let sessions = Sessions::default();
     let workers = WorkersService {
-        control: control.clone(),
+        seat: seat.clone(),
         scratch: scratch.display().to_string(),
         sessions: sessions.clone(),
     };
-    let jobs = JobsService {
-        control: control.clone(),
-    };
-    let cluster = ClusterService {
-        control: control.clone(),
-        clock,
-    };
-    let (health_reporter, health) = tonic_health::server::health_reporter();
-    health_reporter.set_serving::<JobsServer<JobsService>>().await;
-    health_reporter.set_serving::<WorkersServer<WorkersService>>().await;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .build_v1()?;
-    let stop = shutdown.stopping().clone();
     let serving = Grpc::builder()
         .add_service(health)
         .add_service(reflection)
-        .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(JobsServer::new(JobsService { seat: seat.clone() }).max_decoding_message_size(MESSAGE_LIMIT))
         .add_service(
             WorkersServer::new(workers)
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
-        .add_service(ClusterServer::new(cluster))
+        .add_service(ClusterServer::new(ClusterService { seat, clock }))
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+    let stop = shutdown.stopping().clone();
     let ended = tokio::spawn(async move {
+        let lead = async {
+            match &place {
+                Place::Embedded => leading.keep_time().await,
+                Place::Etcd(etcd) => leading.stand(etcd).await,
+            }
+        };
         let result = tokio::select! {
             served = serving => served.map_err(ServeError::from),
-            () = keep_time(&control) => Err(ServeError::LoopEnded),
+            () = lead => Err(ServeError::LoopEnded),
             () = stop.cancelled() => Ok(()),
         };
         sessions.end();
-        control.stop().await;
-        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
-        match joined {
-            Ok(Ok(())) => result,
-            _ => Err(ServeError::LoopEnded),
+        match leading.end().await {
+            true => Err(ServeError::LoopEnded),
+            false => result,
         }
     });
     Ok(Server { address, ended })
 }
 
-struct ControlParts {
-    control: Control,
-    thread: thread::JoinHandle<()>,
-}
-
-fn start_control(store: EmbeddedStore, config: &ServeConfig, clock: &Clock) -> Result<ControlParts, StoreError> {
-    let control_config = ControlConfig {
-        lease_ms: config.lease_ms,
-        heartbeat_ms: config.heartbeat_ms,
-        workers_died: config.workers_died,
-    };
-    let (control, thread) = Control::start(Box::new(store), clock.clone(), control_config)?;
-    Ok(ControlParts { control, thread })
-}
-
-/// Tells the loop that time passes, until the loop has ended.
-async fn keep_time(control: &Control) {
-    let mut ticks = tokio::time::interval(TICK);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        if control.tick().await.is_err() {
-            return;
-        }
-    }
+fn make_folder(path: &Path) -> Result<PathBuf, ServeError> {
+    let made = fs::create_dir_all(path).and_then(|()| path.canonicalize());
+    made.map_err(|source| ServeError::Folder {
+        path: path.to_path_buf(),
+        source,
+    })
 }

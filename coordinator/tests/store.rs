@@ -1,28 +1,54 @@
-//! The contract of the store, as the control loop relies on it. Each check takes any [`Store`] that
-//! can be closed and opened again; here it is the embedded one.
+//! The contract of the store, as the control loop relies on it. Each check takes any [`Place`] where a
+//! store lies, and runs on each kind of them. What only etcd can do wrong is in `etcd.rs`.
+
+mod support;
 
 use std::{
     collections::BTreeMap,
     env,
     io::{BufRead, BufReader, Write as _},
-    path::Path,
     process::{Command, Stdio},
 };
 
 use gapless_common::ids::Term;
 use gapless_coordinator::store::{Batch, EmbeddedStore, Store, StoreError, Write};
+use support::{Embedded, OnEtcd, Place, place_of_child, set_child_place};
 use tempfile::TempDir;
 
-fn open(folder: &Path) -> Box<dyn Store> {
-    Box::new(EmbeddedStore::open(folder).expect("the store opens"))
+/// Makes tests of checks: each on the embedded store and on etcd with one and with three members.
+macro_rules! on_every_store {
+    ($($check:ident)*) => {
+        mod embedded {
+            $(#[test] fn $check() { super::$check(&super::Embedded::new()); })*
+        }
+        mod etcd_of_one {
+            $(#[test] fn $check() { super::$check(&super::OnEtcd::new(1)); })*
+        }
+        mod etcd_of_three {
+            $(#[test] fn $check() { super::$check(&super::OnEtcd::new(3)); })*
+        }
+    };
+}
+
+on_every_store! {
+    terms_rise_also_when_the_store_is_opened_again
+    a_batch_of_a_former_term_is_refused_and_changes_nothing
+    batches_are_written_in_their_turn
+    a_batch_sent_again_is_known_and_not_written_twice
+    a_new_term_counts_from_one
+    what_exists_is_not_created_and_nothing_of_that_batch_is_written
+    within_a_batch_the_last_write_of_a_key_counts
+    rows_are_there_when_the_store_is_opened_again
+    values_of_any_size_are_kept
+    a_batch_that_is_too_large_is_refused_and_changes_nothing
+    what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half
 }
 
 /// A new store in its first term.
-fn fresh() -> (TempDir, Box<dyn Store>, Term) {
-    let folder = TempDir::new().expect("a folder");
-    let mut store = open(folder.path());
-    let term = store.begin_term().expect("a term");
-    (folder, store, term)
+fn fresh(place: &dyn Place) -> (Box<dyn Store>, Term) {
+    let mut store = place.open();
+    let term = place.begin(&mut *store);
+    (store, term)
 }
 
 fn put(key: &str, value: &str) -> Write {
@@ -55,18 +81,17 @@ fn holds(store: &dyn Store, expected: &[(&str, &str)]) {
     assert_eq!(rows(store), expected);
 }
 
-#[test]
-fn terms_rise_also_when_the_store_is_opened_again() {
-    let (folder, mut store, first) = fresh();
+fn terms_rise_also_when_the_store_is_opened_again(place: &dyn Place) {
+    let (mut store, first) = fresh(place);
     let second = store.begin_term().unwrap();
     drop(store);
-    let third = open(folder.path()).begin_term().unwrap();
+    let mut store = place.open();
+    let third = place.begin(&mut *store);
     assert!(first < second && second < third, "{first} {second} {third}");
 }
 
-#[test]
-fn a_batch_of_a_former_term_is_refused_and_changes_nothing() {
-    let (_folder, mut store, former) = fresh();
+fn a_batch_of_a_former_term_is_refused_and_changes_nothing(place: &dyn Place) {
+    let (mut store, former) = fresh(place);
     store.write(&batch(former, 1, vec![put("a", "1")])).unwrap();
     let present = store.begin_term().unwrap();
     // In its turn by its number: only the term tells that it is late.
@@ -86,9 +111,8 @@ fn a_batch_of_a_former_term_is_refused_and_changes_nothing() {
     holds(&*store, &[("a", "2")]);
 }
 
-#[test]
-fn batches_are_written_in_their_turn() {
-    let (_folder, mut store, term) = fresh();
+fn batches_are_written_in_their_turn(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     store.write(&batch(term, 1, vec![put("a", "1")])).unwrap();
     store.write(&batch(term, 2, vec![put("a", "2")])).unwrap();
     for (offered, stored) in [(4, 2), (1, 2), (0, 2)] {
@@ -102,9 +126,8 @@ fn batches_are_written_in_their_turn() {
     holds(&*store, &[("a", "3")]);
 }
 
-#[test]
-fn a_batch_sent_again_is_known_and_not_written_twice() {
-    let (folder, mut store, term) = fresh();
+fn a_batch_sent_again_is_known_and_not_written_twice(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     let sent = batch(term, 1, vec![create("a", "1")]);
     store.write(&sent).unwrap();
     let known =
@@ -112,15 +135,14 @@ fn a_batch_sent_again_is_known_and_not_written_twice() {
     assert!(known(store.write(&sent)));
     drop(store);
     // The same holds when the store was closed before the answer arrived.
-    let mut store = open(folder.path());
+    let mut store = place.open();
     assert!(known(store.write(&sent)));
     store.write(&batch(term, 2, vec![delete("a")])).unwrap();
     holds(&*store, &[]);
 }
 
-#[test]
-fn a_new_term_counts_from_one() {
-    let (_folder, mut store, term) = fresh();
+fn a_new_term_counts_from_one(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     store.write(&batch(term, 1, vec![put("a", "1")])).unwrap();
     let next = store.begin_term().unwrap();
     assert!(matches!(
@@ -131,9 +153,8 @@ fn a_new_term_counts_from_one() {
     holds(&*store, &[("a", "1"), ("b", "2")]);
 }
 
-#[test]
-fn what_exists_is_not_created_and_nothing_of_that_batch_is_written() {
-    let (_folder, mut store, term) = fresh();
+fn what_exists_is_not_created_and_nothing_of_that_batch_is_written(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     store
         .write(&batch(term, 1, vec![create("a", "1"), put("b", "1")]))
         .unwrap();
@@ -155,9 +176,8 @@ fn what_exists_is_not_created_and_nothing_of_that_batch_is_written() {
     holds(&*store, &[("a", "1"), ("b", "3")]);
 }
 
-#[test]
-fn within_a_batch_the_last_write_of_a_key_counts() {
-    let (folder, mut store, term) = fresh();
+fn within_a_batch_the_last_write_of_a_key_counts(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     store
         .write(&batch(term, 1, vec![put("gone", "1"), put("back", "1")]))
         .unwrap();
@@ -180,32 +200,75 @@ fn within_a_batch_the_last_write_of_a_key_counts() {
     let twice = store.write(&batch(term, 3, vec![create("new", "1"), create("new", "2")]));
     assert!(matches!(twice, Err(StoreError::Exists { key }) if key == "new"));
     drop(store);
-    holds(&*open(folder.path()), &expected);
+    holds(&*place.open(), &expected);
 }
 
-#[test]
-fn rows_are_there_when_the_store_is_opened_again() {
-    let (folder, mut store, term) = fresh();
+fn rows_are_there_when_the_store_is_opened_again(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
     let many: Vec<Write> = (0..2000)
         .map(|at| put(&format!("row/{at:05}"), &"x".repeat(300)))
         .collect();
-    store.write(&batch(term, 1, many)).unwrap();
+    let mut seq = 0;
+    for some in many.chunks(store.rows_per_batch()) {
+        seq += 1;
+        store.write(&batch(term, seq, some.to_vec())).unwrap();
+    }
     store
-        .write(&batch(term, 2, vec![delete("row/00007"), put("odd/ключ \0", "")]))
+        .write(&batch(term, seq + 1, vec![delete("row/00007"), put("odd/ключ \0", "")]))
         .unwrap();
     let before = rows(&*store);
     assert_eq!(before.len(), 2000);
     drop(store);
-    let mut store = open(folder.path());
+    let mut store = place.open();
     assert_eq!(rows(&*store), before);
     // The term goes on where it was, until a new one begins.
-    store.write(&batch(term, 3, vec![delete("odd/ключ \0")])).unwrap();
+    store.write(&batch(term, seq + 2, vec![delete("odd/ключ \0")])).unwrap();
     assert_eq!(rows(&*store).len(), 1999);
+}
+
+fn values_of_any_size_are_kept(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
+    let value = |size: usize, letter: &str| letter.repeat(size);
+    // One that no request of etcd holds, and many that no request holds together.
+    let mut writes = vec![put("huge", &value(5_000_000, "h")), create("none", "")];
+    writes.extend((0..30).map(|at| create(&format!("large/{at:02}"), &value(100_000 + at, "l"))));
+    store.write(&batch(term, 1, writes)).unwrap();
+    store
+        .write(&batch(term, 2, vec![put("huge", &value(2_000_000, "i"))]))
+        .unwrap();
+    drop(store);
+    let mut store = place.open();
+    let read = rows(&*store);
+    assert_eq!(read.len(), 32);
+    assert!(read["huge"] == value(2_000_000, "i"), "the huge value is whole");
+    for at in 0..30 {
+        assert!(
+            read[&format!("large/{at:02}")] == value(100_000 + at, "l"),
+            "value {at} is whole"
+        );
+    }
+    store.write(&batch(term, 3, vec![delete("huge")])).unwrap();
+    assert!(!rows(&*store).contains_key("huge"));
+}
+
+fn a_batch_that_is_too_large_is_refused_and_changes_nothing(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
+    let most = store.rows_per_batch();
+    let writes = |count: usize| -> Vec<Write> { (0..count).map(|at| create(&at.to_string(), "1")).collect() };
+    let refused = store.write(&batch(term, 1, writes(most + 1)));
+    assert!(
+        matches!(refused, Err(StoreError::TooLarge { rows, most: told }) if (rows, told) == (most + 1, most)),
+        "{refused:?}"
+    );
+    holds(&*store, &[]);
+    store.write(&batch(term, 1, writes(most))).unwrap();
+    assert_eq!(rows(&*store).len(), most);
 }
 
 #[test]
 fn a_second_opener_is_refused_in_words() {
-    let (folder, store, _) = fresh();
+    let folder = TempDir::new().unwrap();
+    let store = EmbeddedStore::open(folder.path()).unwrap();
     let Err(refused) = EmbeddedStore::open(folder.path()) else {
         panic!("two may write");
     };
@@ -213,10 +276,9 @@ fn a_second_opener_is_refused_in_words() {
     assert!(words.contains("another process has it open"), "{words}");
     assert!(words.contains(&folder.path().display().to_string()), "{words}");
     drop(store);
-    open(folder.path());
+    EmbeddedStore::open(folder.path()).unwrap();
 }
 
-const CHILD_FOLDER: &str = "GAPLESS_TEST_STORE";
 /// Rows that each batch of the child writes.
 const PARTS: u64 = 20;
 /// How many batches of the child's rows stay.
@@ -226,10 +288,10 @@ const KEPT: u64 = 3;
 /// one that was acknowledged.
 #[test]
 fn child_that_writes_until_it_is_killed() {
-    let Ok(folder) = env::var(CHILD_FOLDER) else { return };
-    let mut store = open(Path::new(&folder));
+    let Some(place) = place_of_child() else { return };
+    let mut store = place.open();
     let last = rows(&*store).get("last").map_or(0, |last| last.parse::<u64>().unwrap());
-    let term = store.begin_term().unwrap();
+    let term = place.begin(&mut *store);
     for seq in 1u64.. {
         let number = last + seq;
         let mut writes = vec![put("last", &number.to_string())];
@@ -243,15 +305,14 @@ fn child_that_writes_until_it_is_killed() {
     }
 }
 
-#[test]
-fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half() {
-    let folder = TempDir::new().unwrap();
+fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half(place: &dyn Place) {
     let mut acknowledged = 0;
     // Each time it is killed after another number of batches, while it writes the next.
-    for until in [1, 3, 8, 20, 47, 5] {
-        let mut child = Command::new(env::current_exe().unwrap())
+    for &until in place.kills() {
+        let mut command = Command::new(env::current_exe().unwrap());
+        set_child_place(&mut command, place);
+        let mut child = command
             .args(["--exact", "child_that_writes_until_it_is_killed", "--nocapture"])
-            .env(CHILD_FOLDER, folder.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -271,7 +332,7 @@ fn what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half() {
         let told = seen.into_iter().chain(rest).max().unwrap();
         assert!(told > acknowledged, "{told} after {acknowledged}");
         acknowledged = told;
-        let last = whole_batches(&rows(&*open(folder.path())));
+        let last = whole_batches(&rows(&*place.open()));
         assert!(
             last >= acknowledged,
             "batch {acknowledged} was acknowledged, the last one is {last}"

@@ -8,3 +8,7 @@ pub mod v1 {
     /// The encoded descriptors, for the reflection service.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
+
+/// Metadata key of a refusal (UNAVAILABLE) by a coordinator that does not lead: the URL of the one that
+/// does, empty where it is not known. What was asked has not been done.
+pub const LEADER_KEY: &str = "gapless-leader";

@@ -1,6 +1,8 @@
 //! What the end-to-end tests stand on: the real binary, real processes, real signals, and an answer
 //! computed apart from Gapless.
 
+pub mod etcd;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -11,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -127,16 +130,19 @@ steps:
     }
 
     pub fn start(&self, arguments: &[&str]) -> Process {
-        let log = fs::File::create(self.path(&format!("{}.log", arguments.join("-").replace('/', "_")))).expect("made");
+        self.start_as(&arguments.join("-").replace('/', "_"), arguments)
+    }
+
+    /// Starts the program with its log in a file of this name.
+    pub fn start_as(&self, name: &str, arguments: &[&str]) -> Process {
+        let log = fs::File::create(self.path(&format!("{name}.log"))).expect("made");
         let child = self
             .command(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn();
-        Process {
-            child: child.expect("the program starts"),
-        }
+        Process::new(child.expect("the program starts"))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -216,6 +222,34 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn new(child: Child) -> Process {
+        Process { child }
+    }
+
+    /// Stops it with SIGSTOP, until [`Process::thaw`]. All its threads stand still when this returns.
+    pub fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let stands = |thread: &Path| {
+            // The state is the letter after the name, which stands in parentheses.
+            let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+        };
+        wait_for("all threads to stand still", || {
+            let mut threads = fs::read_dir(&threads).expect("it runs").flatten();
+            threads.all(|thread| stands(&thread.path())).then_some(())
+        });
+    }
+
+    pub fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_child(&self.child);
+        kill_process(id, signal).expect("it runs");
+    }
+
     /// The first line it prints.
     pub fn line(&mut self) -> String {
         let mut line = String::new();

@@ -1,13 +1,17 @@
-//! `gapless coordinator`: the coordinator of a cluster, with the embedded store.
+//! `gapless coordinator`: a coordinator of a cluster: the only one, with the embedded store, or one of
+//! several, with etcd.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
-use gapless_platform::{config::Setting, shutdown::Shutdown};
+use gapless_platform::{
+    config::{Config, Origin, Setting, StoreKind},
+    shutdown::Shutdown,
+};
 
 use crate::{
     app::{App, Flags, flag, start_log},
-    embedded::{Announced, Coordinator, CoordinatorSettings},
+    embedded::{Announced, Coordinator, CoordinatorSettings, EtcdSettings, State},
     failure::{Failure, talk},
     output,
 };
@@ -32,6 +36,21 @@ pub struct Arguments {
     /// Time between a worker's heartbeats, in milliseconds
     #[arg(long, value_name = "MS")]
     heartbeat_ms: Option<u32>,
+    /// Where the state is kept: embedded (a folder, one coordinator) or etcd (any number of coordinators)
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// Members of etcd, joined by commas
+    #[arg(long, value_name = "URLS")]
+    etcd_endpoints: Option<String>,
+    /// Name under which this cluster keeps its keys in etcd; the same for all its coordinators
+    #[arg(long, value_name = "NAME")]
+    cluster_name: Option<String>,
+    /// Where workers and clients reach this coordinator, if not at its listening address
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Silence of the leading coordinator after which another one leads, in seconds
+    #[arg(long, value_name = "S")]
+    leader_ttl_s: Option<u32>,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -49,13 +68,19 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     flag(&mut flags, Setting::LeaseMs, arguments.lease_ms);
     flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
+    flag(&mut flags, Setting::Store, arguments.store);
+    flag(&mut flags, Setting::EtcdEndpoints, arguments.etcd_endpoints);
+    flag(&mut flags, Setting::ClusterName, arguments.cluster_name);
+    flag(&mut flags, Setting::Advertise, arguments.advertise);
+    flag(&mut flags, Setting::LeaderTtlS, arguments.leader_ttl_s);
     let config = app.config(flags)?;
+    let state = state(&config)?;
     start_log(&config)?;
 
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
     let settings = CoordinatorSettings {
-        state_dir: config.state_dir.clone(),
+        state: state.clone(),
         scratch: config.scratch,
         listen: config.listen,
         lease_ms: config.lease_ms,
@@ -64,7 +89,10 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();
-    let announced = Announced::write(&config.state_dir, &endpoint)?;
+    let announced = match &state {
+        State::Folder(folder) => Some(Announced::write(folder, &endpoint)?),
+        State::Etcd(_) => None,
+    };
     // Whoever started this with port 0 reads the address here.
     output::print(&format!("{endpoint}\n"))?;
     talk(format_args!(
@@ -76,6 +104,25 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     };
     drop((signals, announced));
     ended
+}
+
+fn state(config: &Config) -> Result<State, Failure> {
+    if config.store == StoreKind::Embedded {
+        return Ok(State::Folder(config.state_dir.clone()));
+    }
+    if *config.origin(Setting::Scratch) == Origin::Default {
+        return Err(Failure::usage(
+            "with etcd, say with --scratch where exchange files and staged data lie: a folder that has the same path \
+             for all coordinators and workers",
+        ));
+    }
+    Ok(State::Etcd(EtcdSettings {
+        endpoints: config.etcd_endpoints.clone(),
+        cluster: config.cluster_name.clone(),
+        advertise: config.advertise.clone(),
+        leader_ttl: Duration::from_secs(u64::from(config.leader_ttl_s)),
+        quota_bytes: u64::from(config.etcd_quota_mib) << 20,
+    }))
 }
 
 /// Follows SIGTERM and Ctrl-C as a task that ends with its handle.

@@ -19,7 +19,7 @@ use crate::{
     app::{App, Flags, flag, start_log},
     arguments::{JobArguments, OutputArguments, TimeoutArgument},
     client::{Client, Submitted},
-    embedded::{self, Announced, Coordinator, CoordinatorSettings, WorkerSettings},
+    embedded::{self, Announced, Coordinator, CoordinatorSettings, State, WorkerSettings},
     failure::{Failure, Kind, talk},
     follow::{Manner, again, follow},
     job_file::JobFile,
@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 
     let endpoint = house.coordinator.endpoint();
     let work = async {
-        let mut client = Client::connect(&endpoint).await?;
+        let mut client = Client::connect(vec![endpoint]).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
             match client.submit(&job, &parameters).await? {
@@ -173,7 +173,7 @@ impl Household {
     async fn open(config: &Config, workers: u32) -> Result<Household, Failure> {
         let shutdown = Shutdown::new();
         let settings = CoordinatorSettings {
-            state_dir: config.state_dir.clone(),
+            state: State::Folder(config.state_dir.clone()),
             scratch: config.scratch.clone(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_ms: config.lease_ms,

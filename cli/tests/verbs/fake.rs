@@ -79,6 +79,18 @@ impl Fake {
         status
     }
 
+    /// The refusal of a coordinator that does not lead; empty where it does not know who does.
+    pub fn not_leader(leader: &str) -> Status {
+        let mut status = Status::unavailable("it does not lead");
+        let leader = leader.parse().expect("ASCII");
+        status.metadata_mut().insert("gapless-leader", leader);
+        status
+    }
+
+    pub fn accept_submit(&self) {
+        self.script().refusal = None;
+    }
+
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }

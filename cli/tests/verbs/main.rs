@@ -217,6 +217,44 @@ fn each_refusal_has_its_exit_code() {
 }
 
 #[test]
+fn a_standby_sends_a_client_to_the_leader() {
+    let (_folder, job) = job();
+    let (standby, leader) = (Fake::start(), Fake::start());
+    standby.refuse_submit(Fake::not_leader(&leader.endpoint()));
+    let ended = Program::new(&["submit", &job, "-o", "name"]).at(&standby).end();
+    assert_eq!((ended.code, ended.stdout.trim()), (0, "run-1"), "{}", ended.stderr);
+    assert_eq!((standby.submitted().len(), leader.submitted().len()), (1, 1));
+}
+
+#[test]
+fn a_client_waits_for_a_new_leader_while_coordinators_answer() {
+    let (_folder, job) = job();
+    let (one, other) = (Fake::start(), Fake::start());
+    // The former leader is gone, and nobody knows of a new one.
+    one.refuse_submit(Fake::not_leader("http://127.0.0.1:1"));
+    other.refuse_submit(Fake::not_leader(""));
+    let endpoints = format!("{},{}", one.endpoint(), other.endpoint());
+    let ended = std::thread::scope(|scope| {
+        let program = scope.spawn(|| Program::new(&["submit", &job, "-o", "name", "--endpoints", &endpoints]).end());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while one.submitted().is_empty() || other.submitted().is_empty() {
+            assert!(std::time::Instant::now() < deadline, "both are asked");
+            std::thread::yield_now();
+        }
+        other.accept_submit();
+        program.join().expect("no panic")
+    });
+    assert_eq!((ended.code, ended.stdout.trim()), (0, "run-1"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_coordinator_on_etcd_must_be_told_where_scratch_is() {
+    let ended = Program::new(&["coordinator", "--store", "etcd"]).end();
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("--scratch"), "{}", ended.stderr);
+}
+
+#[test]
 fn the_same_run_twice_is_a_conflict_that_names_the_first() {
     let (_folder, job) = job();
     for (state, words) in [

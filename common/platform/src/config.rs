@@ -28,6 +28,11 @@ const MAX_MEMORY_PER_SLOT_MIB: u32 = 1024 * 1024;
 /// Below, a busy machine's scheduling ends leases; above, a lost worker is missed for too long.
 const LEASE_MS: std::ops::RangeInclusive<u32> = 200..=600_000;
 const HEARTBEAT_MS: std::ops::RangeInclusive<u32> = 20..=200_000;
+/// etcd grants no shorter lease; above, a dead leader is missed for too long.
+const LEADER_TTL_S: std::ops::RangeInclusive<u32> = 2..=600;
+/// etcd itself advises against more than 8 GiB.
+const ETCD_QUOTA_MIB: std::ops::RangeInclusive<u32> = 16..=64 * 1024;
+const MAX_CLUSTER_NAME: usize = 64;
 
 /// What can be configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,10 +47,16 @@ pub enum Setting {
     HeartbeatMs,
     LogFormat,
     LogLevel,
+    Store,
+    EtcdEndpoints,
+    ClusterName,
+    Advertise,
+    LeaderTtlS,
+    EtcdQuotaMib,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 10] = [
+    pub const ALL: [Setting; 16] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -56,6 +67,12 @@ impl Setting {
         Setting::HeartbeatMs,
         Setting::LogFormat,
         Setting::LogLevel,
+        Setting::Store,
+        Setting::EtcdEndpoints,
+        Setting::ClusterName,
+        Setting::Advertise,
+        Setting::LeaderTtlS,
+        Setting::EtcdQuotaMib,
     ];
 
     /// The name in the config file.
@@ -71,6 +88,12 @@ impl Setting {
             Setting::HeartbeatMs => "heartbeat_ms",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
+            Setting::Store => "store",
+            Setting::EtcdEndpoints => "etcd_endpoints",
+            Setting::ClusterName => "cluster_name",
+            Setting::Advertise => "advertise",
+            Setting::LeaderTtlS => "leader_ttl_s",
+            Setting::EtcdQuotaMib => "etcd_quota_mib",
         }
     }
 
@@ -89,6 +112,18 @@ impl Setting {
             Setting::HeartbeatMs => "time between a worker's heartbeats, in milliseconds",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
+            Setting::Store => {
+                "where a coordinator keeps its state: embedded (a folder, one coordinator) or etcd (any number of coordinators)"
+            }
+            Setting::EtcdEndpoints => "members of etcd, as URLs joined by commas",
+            Setting::ClusterName => {
+                "name under which this cluster keeps its keys in etcd; every coordinator has the same"
+            }
+            Setting::Advertise => {
+                "HOST:PORT at which workers and clients reach this coordinator; `auto` is the address on which it serves"
+            }
+            Setting::LeaderTtlS => "silence of the leading coordinator after which another one leads, in seconds",
+            Setting::EtcdQuotaMib => "etcd's --quota-backend-bytes in MiB, for versions that do not tell it",
         }
     }
 
@@ -104,6 +139,12 @@ impl Setting {
             Setting::HeartbeatMs => "1000",
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
+            Setting::Store => "embedded",
+            Setting::EtcdEndpoints => "http://127.0.0.1:2379",
+            Setting::ClusterName => "default",
+            Setting::Advertise => "auto",
+            Setting::LeaderTtlS => "10",
+            Setting::EtcdQuotaMib => "2048",
         }
     }
 
@@ -120,6 +161,13 @@ impl Setting {
     pub fn from_name(name: &str) -> Option<Setting> {
         Setting::ALL.into_iter().find(|setting| setting.name() == name)
     }
+}
+
+/// Where a coordinator keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    Embedded,
+    Etcd,
 }
 
 /// Where a value comes from.
@@ -242,6 +290,13 @@ pub struct Config {
     pub heartbeat_ms: u32,
     pub log_format: LogFormat,
     pub log_level: String,
+    pub store: StoreKind,
+    pub etcd_endpoints: Vec<String>,
+    pub cluster_name: String,
+    /// `HOST:PORT`; `None` for the address on which the coordinator serves.
+    pub advertise: Option<String>,
+    pub leader_ttl_s: u32,
+    pub etcd_quota_mib: u32,
     /// One for each setting, in the order of [`Setting::ALL`].
     pub sources: Vec<Sourced>,
     /// What is not wrong but probably not meant, to be logged once telemetry runs.
@@ -266,7 +321,7 @@ impl Config {
             _ => parse_number(&sources, Setting::Slots, 1..=MAX_SLOTS)?,
         };
         let config = Config {
-            endpoints: parse_endpoints(&sources)?,
+            endpoints: parse_endpoints(&sources, Setting::Endpoints)?,
             listen: parse(&sources, Setting::Listen, |text| {
                 text.parse()
                     .map_err(|_| "write an address and a port, such as 127.0.0.1:7070".to_string())
@@ -283,6 +338,19 @@ impl Config {
                     .map(|_| text.to_string())
                     .map_err(|error| error.to_string())
             })?,
+            store: parse(&sources, Setting::Store, |text| match text {
+                "embedded" => Ok(StoreKind::Embedded),
+                "etcd" => Ok(StoreKind::Etcd),
+                _ => Err("write embedded or etcd".to_string()),
+            })?,
+            etcd_endpoints: parse_endpoints(&sources, Setting::EtcdEndpoints)?,
+            cluster_name: parse(&sources, Setting::ClusterName, cluster_name)?,
+            advertise: match text(&sources, Setting::Advertise) {
+                "auto" => None,
+                _ => Some(parse(&sources, Setting::Advertise, host_and_port)?),
+            },
+            leader_ttl_s: parse_number(&sources, Setting::LeaderTtlS, LEADER_TTL_S)?,
+            etcd_quota_mib: parse_number(&sources, Setting::EtcdQuotaMib, ETCD_QUOTA_MIB)?,
             sources,
             warnings: unknown_variables(&layers.variables),
         };
@@ -446,8 +514,30 @@ fn parse_path(sources: &[Sourced], setting: Setting) -> Result<PathBuf, ConfigEr
     })
 }
 
-fn parse_endpoints(sources: &[Sourced]) -> Result<Vec<String>, ConfigError> {
-    parse(sources, Setting::Endpoints, |text| {
+fn cluster_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.len() {
+        1..=MAX_CLUSTER_NAME if text.chars().all(allowed) => Ok(text.to_string()),
+        _ => Err(format!(
+            "write up to {MAX_CLUSTER_NAME} letters, digits, dashes, dots and underscores"
+        )),
+    }
+}
+
+fn host_and_port(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("http://").unwrap_or(text);
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.is_empty() && !name.contains('/') && port.parse().is_ok_and(|port: u16| port > 0) =>
+        {
+            Ok(host.to_string())
+        }
+        _ => Err("write HOST:PORT, such as coordinator-1:7070".to_string()),
+    }
+}
+
+fn parse_endpoints(sources: &[Sourced], setting: Setting) -> Result<Vec<String>, ConfigError> {
+    parse(sources, setting, |text| {
         let endpoints: Vec<String> = text
             .split(',')
             .map(str::trim)
@@ -456,7 +546,7 @@ fn parse_endpoints(sources: &[Sourced]) -> Result<Vec<String>, ConfigError> {
             .collect();
         match endpoints.iter().find(|endpoint| !endpoint.starts_with("http://")) {
             Some(bad) => Err(format!("{bad}: write http://HOST:PORT")),
-            None if endpoints.is_empty() => Err("write at least one, such as http://127.0.0.1:7070".to_string()),
+            None if endpoints.is_empty() => Err(format!("write at least one, such as {}", setting.default_text())),
             None => Ok(endpoints),
         }
     })
@@ -560,6 +650,23 @@ mod tests {
             layers(&[], &[("GAPLESS_ENDPOINTS", "ftp://a:1")], None),
             &["ftp://a:1", "http://HOST:PORT"],
         );
+        check(
+            layers(&[(Setting::Store, "zookeeper")], &[], None),
+            &["flag --store", "embedded or etcd"],
+        );
+        check(
+            layers(&[], &[("GAPLESS_ETCD_ENDPOINTS", " , ")], None),
+            &["GAPLESS_ETCD_ENDPOINTS", "http://127.0.0.1:2379"],
+        );
+        check(
+            layers(&[(Setting::ClusterName, "a/b")], &[], None),
+            &["cluster_name", "dashes"],
+        );
+        check(
+            layers(&[(Setting::Advertise, "here")], &[], None),
+            &["advertise", "coordinator-1:7070"],
+        );
+        check(layers(&[(Setting::LeaderTtlS, "1")], &[], None), &["from 2 to 600"]);
         check(
             layers(&[(Setting::HeartbeatMs, "2000")], &[], None),
             &["heartbeat_ms = 2000", "lease_ms = 5000"],

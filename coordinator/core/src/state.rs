@@ -538,6 +538,12 @@ impl State {
         }
     }
 
+    /// Gives every session a full lease time from `now`: for a while nobody could be heard, which is
+    /// no worker's fault.
+    pub fn renew_sessions(&mut self, now: Timestamp) {
+        self.sessions.values_mut().for_each(|session| session.heard = now);
+    }
+
     fn note_held(&mut self, session: SessionId, held: &Held, now: Timestamp) {
         let Some(task) = self
             .runs

@@ -4,17 +4,18 @@ use gapless_platform::clock::Clock;
 use gapless_proto::v1::{self, cluster_server::Cluster};
 use tonic::{Request, Response, Status};
 
-use crate::{control::Control, view};
+use crate::{seat::Seat, view};
 
 pub struct ClusterService {
-    pub control: Control,
+    pub seat: Seat,
     pub clock: Clock,
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
     async fn get_cluster(&self, _: Request<v1::GetClusterRequest>) -> Result<Response<v1::ClusterInfo>, Status> {
-        let info = self.control.read(|state| v1::ClusterInfo {
+        let control = self.seat.lead()?.control;
+        let info = control.read(|state| v1::ClusterInfo {
             id: state
                 .cluster
                 .as_ref()
@@ -34,7 +35,8 @@ impl Cluster for ClusterService {
         _: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
         let now = self.clock.now_micros();
-        let workers = self.control.read(move |state| view::workers(state, now)).await?;
+        let control = self.seat.lead()?.control;
+        let workers = control.read(move |state| view::workers(state, now)).await?;
         Ok(Response::new(v1::ListWorkersResponse { workers }))
     }
 }

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     control::{Changes, Control},
     limits::WATCH_INTERVAL,
+    seat::{Lead, Seat, not_leader},
     view,
 };
 
@@ -29,7 +30,7 @@ const DEFAULT_PARTITIONS: u32 = 1000;
 const MAX_PARTITIONS: u32 = 10_000;
 
 pub struct JobsService {
-    pub control: Control,
+    pub seat: Seat,
 }
 
 fn refused(refusal: Refusal) -> Status {
@@ -77,34 +78,39 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
     })
 }
 
+async fn find(control: &Control, wanted: String) -> Result<RunId, Status> {
+    control
+        .read(move |state| view::find(state, &wanted))
+        .await?
+        .map_err(Status::not_found)
+}
+
+async fn status(control: &Control, id: RunId) -> Result<v1::Run, Status> {
+    let run = control.read(move |state| view::run(state, id)).await?;
+    run.ok_or_else(|| Status::not_found(format!("no run {id}")))
+}
+
 impl JobsService {
-    async fn find(&self, wanted: String) -> Result<RunId, Status> {
-        self.control
-            .read(move |state| view::find(state, &wanted))
-            .await?
-            .map_err(Status::not_found)
-    }
-
-    async fn status(&self, id: RunId) -> Result<v1::Run, Status> {
-        let run = self.control.read(move |state| view::run(state, id)).await?;
-        run.ok_or_else(|| Status::not_found(format!("no run {id}")))
-    }
-
     async fn act(&self, wanted: String, event: impl FnOnce(RunId) -> Event) -> Result<Response<v1::Run>, Status> {
-        let id = self.find(wanted).await?;
-        self.control.ask(event(id)).await?.map_err(refused)?;
-        Ok(Response::new(self.status(id).await?))
+        let control = self.seat.lead()?.control;
+        let id = find(&control, wanted).await?;
+        control.ask(event(id)).await?.map_err(refused)?;
+        Ok(Response::new(status(&control, id).await?))
     }
 }
 
 #[tonic::async_trait]
 impl Jobs for JobsService {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let lead = self.seat.lead()?;
         let request = request.into_inner();
+        if let Some(full) = lead.full.borrow().as_ref() {
+            return Err(Status::resource_exhausted(full.to_string()));
+        }
         // A hostile text can take seconds to refuse: not on a thread that serves others.
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
-        match self.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
+        match lead.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
             Answer::Submitted { run, resumed } => Ok(Response::new(v1::SubmitResponse {
                 run: run.to_string(),
                 resumed,
@@ -114,8 +120,9 @@ impl Jobs for JobsService {
     }
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
-        let id = self.find(request.into_inner().run).await?;
-        Ok(Response::new(self.status(id).await?))
+        let control = self.seat.lead()?.control;
+        let id = find(&control, request.into_inner().run).await?;
+        Ok(Response::new(status(&control, id).await?))
     }
 
     async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {
@@ -131,20 +138,18 @@ impl Jobs for JobsService {
             wanted.take(limit).filter_map(|(id, _)| view::run(state, *id)).collect()
         };
         Ok(Response::new(v1::ListRunsResponse {
-            runs: self.control.read(list).await?,
+            runs: self.seat.lead()?.control.read(list).await?,
         }))
     }
 
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<v1::Run, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<Self::WatchRunStream>, Status> {
-        let id = self.find(request.into_inner().run).await?;
+        let lead = self.seat.lead()?;
         let watch = Watch {
-            service: JobsService {
-                control: self.control.clone(),
-            },
-            run: id,
-            changes: self.control.changes(),
+            run: find(&lead.control, request.into_inner().run).await?,
+            changes: lead.control.changes(),
+            lead,
             ends: 0,
             last: None,
             over: false,
@@ -161,7 +166,8 @@ impl Jobs for JobsService {
         request: Request<v1::ListPartitionsRequest>,
     ) -> Result<Response<v1::ListPartitionsResponse>, Status> {
         let request = request.into_inner();
-        let id = self.find(request.run.clone()).await?;
+        let control = self.seat.lead()?.control;
+        let id = find(&control, request.run.clone()).await?;
         let stage = match request.stage.as_str() {
             "" => Stage::Execute,
             name => Stage::from_name(name).ok_or_else(|| Status::invalid_argument(format!("no stage {name}")))?,
@@ -187,7 +193,7 @@ impl Jobs for JobsService {
             }
             Ok(page)
         };
-        Ok(Response::new(self.control.read(list).await??))
+        Ok(Response::new(control.read(list).await??))
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {
@@ -201,7 +207,7 @@ impl Jobs for JobsService {
 
 /// What one watcher of a run has been told.
 struct Watch {
-    service: JobsService,
+    lead: Lead,
     run: RunId,
     changes: watch::Receiver<Changes>,
     /// Ends of runs that were known when it was last told.
@@ -215,17 +221,12 @@ impl Watch {
     /// [`WATCH_INTERVAL`], but its end without delay.
     async fn next(&mut self) -> Option<Result<v1::Run, Status>> {
         while !self.over {
-            if self.last.is_some() {
-                if self.changes.changed().await.is_err() {
-                    self.over = true;
-                    return Some(Err(Status::unavailable("this coordinator leads no more")));
-                }
-                let end = self.changes.wait_for(|changes| changes.ends != self.ends);
-                // Whatever ended the pause, the run is looked at.
-                let _ = tokio::time::timeout(WATCH_INTERVAL, end).await;
+            if self.last.is_some() && !self.changed().await {
+                self.over = true;
+                return Some(Err(not_leader("")));
             }
             self.ends = self.changes.borrow_and_update().ends;
-            match self.service.status(self.run).await {
+            match status(&self.lead.control, self.run).await {
                 Ok(run) if self.last.as_ref() != Some(&run) => {
                     self.over = run.finished_micros != 0;
                     self.last = Some(run.clone());
@@ -239,5 +240,18 @@ impl Watch {
             }
         }
         None
+    }
+
+    /// Waits until it is time to look at the run again. False: the lead is over.
+    async fn changed(&mut self) -> bool {
+        let over = self.lead.over.stopping();
+        tokio::select! {
+            changed = self.changes.changed() => if changed.is_err() { return false },
+            () = over.cancelled() => return false,
+        }
+        let end = self.changes.wait_for(|changes| changes.ends != self.ends);
+        // Whatever ends the pause, the run is looked at.
+        let _ = tokio::time::timeout(WATCH_INTERVAL, end).await;
+        true
     }
 }

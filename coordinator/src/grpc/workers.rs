@@ -8,6 +8,7 @@ use std::{
 use futures::{Stream, StreamExt};
 use gapless_common::ids::{RunId, SessionId};
 use gapless_core::Event;
+use gapless_platform::shutdown::Shutdown;
 use gapless_proto::v1::{self, worker_event, workers_server::Workers};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,11 +18,12 @@ use tracing::{info, warn};
 use crate::{
     control::{Control, Hello},
     limits::COMMITTED_PAGE,
+    seat::{Seat, not_leader},
     view, wire,
 };
 
 pub struct WorkersService {
-    pub control: Control,
+    pub seat: Seat,
     pub scratch: String,
     /// One task for each open session.
     pub sessions: Sessions,
@@ -56,6 +58,7 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let lead = self.seat.lead()?;
         let mut messages = request.into_inner();
         let first = messages
             .message()
@@ -65,8 +68,8 @@ impl Workers for WorkersService {
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
-        self.same_cluster(&hello).await?;
-        let connected = self.control.connect(Hello {
+        same_cluster(&lead.control, &hello).await?;
+        let connected = lead.control.connect(Hello {
             worker: wire::uuid(&hello.worker, "hello.worker").map_err(invalid)?,
             name: hello.name.clone(),
             version: hello.version,
@@ -76,14 +79,18 @@ impl Workers for WorkersService {
         let connected = connected.await?;
         let rest = events.collect();
         self.sessions.spawn(listen(
-            self.control.clone(),
+            lead.control,
+            lead.over.clone(),
             connected.session,
             hello.name,
             messages,
             rest,
         ));
-        let outbox = ReceiverStream::new(connected.outbox).map(Ok);
-        Ok(Response::new(Box::pin(outbox)))
+        let over = async move { lead.over.stopping().cancelled().await };
+        let outbox = ReceiverStream::new(connected.outbox).map(Ok).take_until(over);
+        // So the worker looks elsewhere; what it holds it keeps.
+        let end = futures::stream::once(async { Err(not_leader("")) });
+        Ok(Response::new(Box::pin(outbox.chain(end))))
     }
 
     async fn get_step(&self, request: Request<v1::GetStepRequest>) -> Result<Response<v1::GetStepResponse>, Status> {
@@ -92,8 +99,8 @@ impl Workers for WorkersService {
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let scratch = self.scratch.clone();
         let job_known = request.job_known;
-        let found = self
-            .control
+        let control = self.seat.lead()?.control;
+        let found = control
             .read(move |state| view::step_for_workers(state, run, step, &scratch, job_known))
             .await?;
         found
@@ -109,38 +116,36 @@ impl Workers for WorkersService {
         let run = RunId(wire::uuid(&request.run, "run").map_err(invalid)?);
         let step = u16::try_from(request.step).map_err(|_| Status::invalid_argument("step"))?;
         let stage = wire::stage(request.stage).map_err(invalid)?;
-        let read = self
-            .control
-            .read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
+        let control = self.seat.lead()?.control;
+        let read = control.read(move |state| view::committed(state, run, step, stage, request.from, COMMITTED_PAGE));
         read.await?
             .map(Response::new)
             .ok_or_else(|| Status::not_found(format!("run {run} has no step {step}")))
     }
 }
 
-impl WorkersService {
-    /// A worker that belongs to another cluster must not work here: its fences would mean nothing.
-    async fn same_cluster(&self, hello: &v1::Hello) -> Result<(), Status> {
-        if hello.cluster.is_empty() {
-            return Ok(());
-        }
-        let theirs = wire::uuid(&hello.cluster, "hello.cluster").map_err(invalid)?;
-        let ours = self
-            .control
-            .read(|state| state.cluster.as_ref().map(|row| row.cluster))
-            .await?;
-        match ours {
-            Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
-                "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"
-            ))),
-            _ => Ok(()),
-        }
+/// A worker that belongs to another cluster must not work here: its fences would mean nothing.
+async fn same_cluster(control: &Control, hello: &v1::Hello) -> Result<(), Status> {
+    if hello.cluster.is_empty() {
+        return Ok(());
+    }
+    let theirs = wire::uuid(&hello.cluster, "hello.cluster").map_err(invalid)?;
+    let ours = control
+        .read(|state| state.cluster.as_ref().map(|row| row.cluster))
+        .await?;
+    match ours {
+        Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
+            "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"
+        ))),
+        _ => Ok(()),
     }
 }
 
-/// Takes a worker's messages until its stream ends, however that comes; then its session is over.
+/// Takes a worker's messages until its stream ends, however that comes; then its session is over. When
+/// this coordinator must not speak any more, the session is not over: whoever leads then finds it.
 async fn listen(
     control: Control,
+    over: Shutdown,
     session: SessionId,
     name: String,
     mut messages: Streaming<v1::WorkerMessage>,
@@ -153,12 +158,16 @@ async fn listen(
             Ok(parsed) if parsed.is_empty() => {}
             Ok(parsed) => {
                 if control.tell(parsed).await.is_err() {
-                    break "this coordinator does not lead any more".to_string();
+                    return;
                 }
             }
             Err(error) => break format!("it does not follow the protocol: {error}"),
         }
-        events = match messages.message().await {
+        let message = tokio::select! {
+            message = messages.message() => message,
+            () = over.stopping().cancelled() => return,
+        };
+        events = match message {
             Ok(Some(message)) => message.events,
             Ok(None) => break "it left".to_string(),
             Err(status) => break status.message().to_string(),

@@ -5,12 +5,24 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use gapless_common::ids::Term;
+use gapless_platform::retry::Policy;
 
 use super::{Batch, Store, StoreError, Write};
+
+/// Writes of one batch. The tree takes any number; this bounds how long answers wait for a batch.
+const ROWS_PER_BATCH: usize = 4096;
+
+/// A disk that fails once may be full for a moment; one that goes on failing ends the term.
+const UNKNOWN: Policy = Policy {
+    first_delay: Duration::from_millis(10),
+    longest_delay: Duration::from_millis(200),
+    give_up_after: Some(Duration::from_secs(1)),
+};
 
 /// Rows and the store's own keys lie in two keyspaces of one database: a batch spans both.
 pub struct EmbeddedStore {
@@ -104,6 +116,17 @@ impl Store for EmbeddedStore {
         Ok(Term(term))
     }
 
+    /// Nobody else can have the store open: there is nobody to give way to.
+    fn end_term(&mut self) {}
+
+    fn rows_per_batch(&self) -> usize {
+        ROWS_PER_BATCH
+    }
+
+    fn unknown_policy(&self) -> Policy {
+        UNKNOWN
+    }
+
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let mut rows = Vec::new();
         for guard in self.rows.iter() {
@@ -117,6 +140,12 @@ impl Store for EmbeddedStore {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.writes.len() > ROWS_PER_BATCH {
+            return Err(StoreError::TooLarge {
+                rows: batch.writes.len(),
+                most: ROWS_PER_BATCH,
+            });
+        }
         let current = Term(self.number(TERM)?);
         if batch.term != current {
             return Err(StoreError::LostTerm {

@@ -1,10 +1,13 @@
 //! The store: rows that survive, written in batches that a former leader cannot write.
 
 mod embedded;
+mod etcd;
 
 use gapless_common::ids::Term;
+use gapless_platform::retry::Policy;
 
 pub use embedded::EmbeddedStore;
+pub use etcd::{Etcd, EtcdConfig, EtcdStore, Standing, StoreFull};
 
 /// One write of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,15 @@ pub enum StoreError {
     /// It may have been written: ask again with the same batch.
     #[error("the outcome of a write is unknown: {reason}")]
     Unknown { reason: String },
+    /// Nobody has to be told: this coordinator is not the one that leads.
+    #[error("the coordinator at {leader} leads")]
+    Led { leader: String },
+    /// A fault of the caller: what belongs together is decided in fewer rows.
+    #[error("a batch of {rows} rows, and the store takes {most} at a time")]
+    TooLarge { rows: usize, most: usize },
+    /// It was not written and will not be, however often it is sent.
+    #[error("the store refuses a batch: {reason}")]
+    Refused { reason: String },
     #[error("the store at {place} cannot be opened: {reason}")]
     Open { place: String, reason: String },
     #[error("the store cannot be read: {reason}")]
@@ -45,10 +57,22 @@ pub enum StoreError {
 /// What the control loop needs of a store. One caller, one batch at a time.
 pub trait Store: Send {
     /// Begins a new term, above every earlier one; batches of earlier terms are refused from then on.
+    ///
+    /// Errors: [`StoreError::Led`] where the store is shared and another coordinator leads.
     fn begin_term(&mut self) -> Result<Term, StoreError>;
 
-    /// All rows, with their keys.
+    /// Gives the term up, so that another coordinator need not wait for it to run out. Batches of it
+    /// are refused from then on, where others may lead.
+    fn end_term(&mut self);
+
+    /// All rows, with their keys, as they were at one moment.
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
+
+    /// How many writes a batch may hold; more are refused with [`StoreError::TooLarge`].
+    fn rows_per_batch(&self) -> usize;
+
+    /// How an unknown outcome is asked for again.
+    fn unknown_policy(&self) -> Policy;
 
     /// Writes a batch durably. The first batch of a term has number 1. A batch that is already
     /// written (same term, same number as the last) answers [`StoreError::OutOfSequence`] with

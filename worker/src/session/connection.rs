@@ -1,7 +1,11 @@
-//! Reaching the leader: endpoint after endpoint, with a pause that grows, until one says welcome.
+//! Reaching the leader: endpoint after endpoint, with a pause that grows, until one says welcome. A
+//! coordinator that does not lead says who does; that one is tried next.
+
+use std::time::Duration;
 
 use gapless_common::ids::{ClusterId, SessionId};
-use gapless_platform::retry::{self, Delays};
+use gapless_platform::retry::{self, Delays, Policy};
+use gapless_proto::LEADER_KEY;
 use gapless_proto::v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,8 +17,8 @@ use tonic::{
 use super::{
     WorkerError,
     limits::{
-        CONNECT_TIMEOUT, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MAX_OUTBOUND_MESSAGES, MAX_SESSION_MESSAGE_BYTES,
-        WELCOME_TIMEOUT,
+        CONNECT_TIMEOUT, DIALS_PER_LEASE, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT, MAX_OUTBOUND_MESSAGES,
+        MAX_SESSION_MESSAGE_BYTES, WELCOME_TIMEOUT,
     },
     wire::{self, WireError},
 };
@@ -54,6 +58,15 @@ pub enum LinkError {
     OtherCluster { known: ClusterId, found: ClusterId },
 }
 
+impl LinkError {
+    /// The leader that a coordinator named when it refused, where it knows one.
+    fn leader(&self) -> Option<&str> {
+        let LinkError::Refused(status) = self else { return None };
+        let leader = status.metadata().get(LEADER_KEY)?.to_str().ok()?;
+        Some(leader).filter(|leader| !leader.is_empty())
+    }
+}
+
 /// An error with what caused it: a transport error alone says no more than "transport error".
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -71,6 +84,11 @@ fn causes(error: &dyn std::error::Error) -> String {
 pub struct Dialer {
     endpoints: Vec<(String, Endpoint)>,
     next: usize,
+    /// Where another coordinator says that the leader is.
+    named: Option<(String, Endpoint)>,
+    /// Whether the present try goes where another coordinator sent us. Such a one is not sent on: two
+    /// that take each other for the leader must not keep a worker busy.
+    sent: bool,
     delays: Delays,
     /// Whether to wait before the next try: not before the first.
     pause: bool,
@@ -82,15 +100,10 @@ impl Dialer {
     /// Errors: [`WorkerError::Endpoint`] for one that is no URL, [`WorkerError::NoEndpoint`].
     pub fn new(endpoints: &[String]) -> Result<Self, WorkerError> {
         let parse = |text: &String| {
-            let endpoint = Endpoint::from_shared(text.clone()).map_err(|error| WorkerError::Endpoint {
+            let endpoint = endpoint(text).map_err(|error| WorkerError::Endpoint {
                 endpoint: text.clone(),
                 reason: causes(&error),
             })?;
-            let endpoint = endpoint
-                .connect_timeout(CONNECT_TIMEOUT)
-                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-                .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-                .keep_alive_while_idle(true);
             Ok((text.clone(), endpoint))
         };
         let endpoints: Vec<_> = endpoints.iter().map(parse).collect::<Result<_, WorkerError>>()?;
@@ -100,6 +113,8 @@ impl Dialer {
         Ok(Self {
             endpoints,
             next: 0,
+            named: None,
+            sent: false,
             delays: Delays::new(retry::CONNECT),
             pause: false,
             failures: 0,
@@ -108,6 +123,11 @@ impl Dialer {
 
     /// Waits its turn, then connects to the next endpoint. Endless only in failing: each call is one try.
     pub async fn connect(&mut self) -> (String, Result<Channel, LinkError>) {
+        self.sent = self.named.is_some();
+        if let Some((name, endpoint)) = self.named.take() {
+            let channel = endpoint.connect().await;
+            return (name, channel.map_err(LinkError::Connect));
+        }
         if self.pause
             && let Some(delay) = self.delays.next_delay()
         {
@@ -123,9 +143,14 @@ impl Dialer {
         self.next = (self.next + 1) % self.endpoints.len();
     }
 
-    /// The endpoint was of no use: on to the next one. The first failure and then ever fewer are told.
+    /// The endpoint was of no use: on to the leader that it names, or to the next one. The first failure
+    /// and then ever fewer are told.
     pub fn failed(&mut self, endpoint: &str, error: &LinkError) {
-        self.turn();
+        if !self.sent {
+            self.turn();
+            let named = error.leader().filter(|leader| *leader != endpoint);
+            self.named = named.and_then(|leader| Some((leader.to_string(), self::endpoint(leader).ok()?)));
+        }
         self.failures = self.failures.saturating_add(1);
         if self.failures.is_power_of_two() {
             tracing::warn!(endpoint, %error, failures = self.failures, "no session here; trying on");
@@ -134,11 +159,24 @@ impl Dialer {
         }
     }
 
-    /// A session was opened: the next break begins with the shortest pause.
-    pub fn succeeded(&mut self) {
-        self.delays.reset();
+    /// A session was opened: the next break begins with the shortest pause, and no pause is so long that
+    /// the lease time which a new leader gives could pass meanwhile.
+    pub fn succeeded(&mut self, lease: Duration) {
+        self.delays = Delays::new(Policy {
+            longest_delay: retry::CONNECT.longest_delay.min(lease / DIALS_PER_LEASE),
+            ..retry::CONNECT
+        });
         self.failures = 0;
     }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(text.to_string())?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_while_idle(true))
 }
 
 /// Opens a session: says hello, waits for the welcome.

@@ -87,6 +87,8 @@ struct State {
     keep_log: bool,
     sessions: u32,
     refusing: bool,
+    /// Whom a refusal names as the leader.
+    names: Option<String>,
     /// Answers nothing that needs no command.
     mute: bool,
     refused: u32,
@@ -144,7 +146,12 @@ impl Workers for Service {
         if state.refusing {
             state.refused += 1;
             self.0.1.notify_all();
-            return Err(Status::unavailable("told to refuse"));
+            let mut status = Status::unavailable("told to refuse");
+            if let Some(leader) = &state.names {
+                let leader = leader.parse().expect("an address");
+                status.metadata_mut().insert(gapless_proto::LEADER_KEY, leader);
+            }
+            return Err(status);
         }
         state.sessions += 1;
         let session = state.sessions;
@@ -219,6 +226,7 @@ impl FakeLeader {
                 keep_log: true,
                 sessions: 0,
                 refusing: false,
+                names: None,
                 mute: false,
                 refused: 0,
                 term: 5,
@@ -299,6 +307,16 @@ impl FakeLeader {
         let mut state = self.service.lock();
         state.refusing = refusing;
         state.outbound = None;
+    }
+
+    /// Is a standby from now on, which names this leader.
+    pub fn stand_by(&self, leader: &str) {
+        self.service.lock().names = Some(leader.to_string());
+        self.cut_off(true);
+    }
+
+    pub fn refused(&self) -> u32 {
+        self.service.lock().refused
     }
 
     pub fn accept_again(&self) {

@@ -6,6 +6,10 @@ use std::time::Duration;
 /// longer is better tried at another endpoint.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(800);
 
+/// A worker without a leader looks for one so many times in a lease time, at least: one endpoint after
+/// the other, each of which knows who leads.
+pub const DIALS_PER_LEASE: u32 = 6;
+
 /// From the opened stream to the leader's welcome, which waits for one store transaction.
 pub const WELCOME_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -202,7 +202,7 @@ impl Pump {
                 })));
             }
             Reached::Link(_, Ok(link)) => {
-                dialer.succeeded();
+                dialer.succeeded(Duration::from_millis(u64::from(link.welcome.lease_ms)));
                 self.welcome(*link);
                 return Ok(Reaching::Idle(dialer));
             }

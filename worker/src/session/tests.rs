@@ -629,6 +629,52 @@ fn endpoints_are_tried_in_turn() {
 }
 
 #[test]
+fn a_worker_follows_to_the_leader_that_a_standby_names_and_keeps_its_attempts() {
+    let (old, new) = (FakeLeader::start(accepting()), FakeLeader::start(accepting()));
+    new.set_term(6);
+    // The new leader's address is not among its endpoints.
+    let (go_on, waits) = std::sync::mpsc::channel();
+    let waits = std::sync::Mutex::new(waits);
+    for leader in [&old, &new] {
+        leader.set_step(step(true));
+    }
+    let worker = Worker::start(vec![old.endpoint()], 1, Clock::system(), move |_, leader, _| {
+        waits.lock().expect("one slot").recv().expect("the test goes on");
+        leader.commit(commit(0, true))?;
+        Ok(Outcome::Committed)
+    });
+    old.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    old.send(vec![grant(execute(3), 1, 7)]);
+    old.wait("the attempt", |heard| holds(heard, 1, 1));
+    old.stand_by(&new.endpoint());
+    new.wait_event("a hello with the attempt", 1, |event| match event {
+        Event::Hello(hello) => (hello.held.len() == 1).then_some(()),
+        _ => None,
+    });
+    go_on.send(()).expect("the slot waits");
+    new.wait_event("the commit", 1, |event| is_commit(event, 0));
+    assert!(old.refused() >= 1);
+    worker.stop();
+}
+
+#[test]
+fn two_that_name_each_other_are_not_asked_without_a_pause() {
+    let (one, other) = (FakeLeader::start(accepting()), FakeLeader::start(accepting()));
+    one.stand_by(&other.endpoint());
+    other.stand_by(&one.endpoint());
+    let worker = Worker::start(vec![one.endpoint(), other.endpoint()], 1, Clock::system(), |_, _, _| {
+        Ok(Outcome::Released)
+    });
+    let begun = std::time::Instant::now();
+    one.wait_until_refused(8);
+    // Two refusals for each pause, of which eight come to a second and more.
+    assert!(begun.elapsed() > Duration::from_millis(100), "{:?}", begun.elapsed());
+    one.accept_again();
+    one.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    worker.stop();
+}
+
+#[test]
 fn another_cluster_is_refused_in_words() {
     let (leader, mut worker) = pair(accepting(), |_, _, _| Ok(Outcome::Released));
     leader.wait("in session", |heard| holds(heard, 1, 0));

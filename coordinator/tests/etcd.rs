@@ -1,0 +1,239 @@
+//! What only etcd can do wrong: answers that get lost, members that freeze and die, a lead that is
+//! taken away.
+
+mod support;
+
+use std::{
+    io::{Read, Write as _},
+    net::{Shutdown as Close, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+};
+
+use gapless_common::ids::Term;
+use gapless_coordinator::store::{Batch, EtcdStore, Standing, Store, StoreError, Write};
+use gapless_tests::wait_for;
+use support::{OnEtcd, Place, settle};
+
+fn create(term: Term, seq: u64) -> Batch {
+    let writes = vec![Write::Create(format!("row/{seq}"), seq.to_string().into())];
+    Batch { term, seq, writes }
+}
+
+fn keys(store: &dyn Store) -> Vec<String> {
+    let rows = store.rows().expect("the rows are read");
+    rows.into_iter().map(|(key, _)| key).collect()
+}
+
+fn begun(place: &OnEtcd) -> (EtcdStore, Term) {
+    let mut store = place.store("coordinator:1");
+    let term = store.begin_term().expect("a term");
+    (store, term)
+}
+
+/// Passes bytes on between a client and etcd; muted, it keeps back what etcd says.
+struct Proxy {
+    port: u16,
+    muted: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Proxy {
+    fn start(to: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("bound").port();
+        let muted: Arc<(Mutex<bool>, Condvar)> = Arc::default();
+        let gate = muted.clone();
+        // These threads end with the process of the tests.
+        thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else {
+                    return;
+                };
+                let (up, down) = (
+                    client.try_clone().expect("a handle"),
+                    server.try_clone().expect("a handle"),
+                );
+                thread::spawn(move || pass(up, server, None));
+                let gate = gate.clone();
+                thread::spawn(move || pass(down, client, Some(&gate)));
+            }
+        });
+        Proxy { port, muted }
+    }
+
+    fn mute(&self, muted: bool) {
+        *self.muted.0.lock().expect("no panic") = muted;
+        self.muted.1.notify_all();
+    }
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, gate: Option<&(Mutex<bool>, Condvar)>) {
+    let mut bytes = [0; 16 * 1024];
+    while let Ok(count) = from.read(&mut bytes) {
+        if let Some((muted, changed)) = gate {
+            let muted = muted.lock().expect("no panic");
+            drop(changed.wait_while(muted, |muted| *muted).expect("no panic"));
+        }
+        if count == 0 || to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    // Either side may have closed already.
+    let _ = to.shutdown(Close::Write);
+}
+
+#[test]
+fn a_batch_whose_answer_is_lost_is_known_when_it_is_sent_again() {
+    let place = OnEtcd::new(1);
+    let servers = place.servers.as_ref().expect("its own");
+    let proxy = Proxy::start(servers.port(0));
+    let mut config = place.config("coordinator:1");
+    config.endpoints = vec![format!("http://127.0.0.1:{}", proxy.port)];
+    let mut store = place.store_with(config);
+    let term = store.begin_term().expect("a term");
+    store.write(&create(term, 1)).expect("the way is free");
+    proxy.mute(true);
+    let lost = store.write(&create(term, 2));
+    assert!(matches!(lost, Err(StoreError::Unknown { .. })), "{lost:?}");
+    // It was applied: this is what another connection sees.
+    wait_for("the batch in etcd", || (place.key("seq")?.0 == "2").then_some(()));
+    proxy.mute(false);
+    let known = settle(&mut store, &create(term, 2)).expect("the term is kept");
+    assert!(known, "it had been written by the first try");
+    store.write(&create(term, 3)).expect("the next one follows");
+    assert_eq!(keys(&store), ["row/1", "row/2", "row/3"]);
+}
+
+#[test]
+fn a_batch_sent_to_a_frozen_etcd_is_settled_when_it_thaws() {
+    let mut place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    store.write(&create(term, 1)).expect("etcd answers");
+    place.servers().freeze(0);
+    let unknown = store.write(&create(term, 2));
+    assert!(matches!(unknown, Err(StoreError::Unknown { .. })), "{unknown:?}");
+    place.servers().thaw(0);
+    settle(&mut store, &create(term, 2)).expect("the term is kept");
+    store.write(&create(term, 3)).expect("the next one follows");
+    assert_eq!(keys(&store), ["row/1", "row/2", "row/3"]);
+}
+
+#[test]
+fn a_batch_under_way_when_etcd_is_killed_is_settled_when_it_is_back() {
+    let mut place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    for seq in 1..=10 {
+        store.write(&create(term, seq)).expect("etcd answers");
+    }
+    place.servers().kill(0);
+    let unknown = store.write(&create(term, 11));
+    assert!(matches!(unknown, Err(StoreError::Unknown { .. })), "{unknown:?}");
+    place.servers().start_again(0);
+    settle(&mut store, &create(term, 11)).expect("the term is kept");
+    store.write(&create(term, 12)).expect("the next one follows");
+    assert_eq!(keys(&store).len(), 12);
+}
+
+#[test]
+fn a_member_that_dies_costs_no_term() {
+    let mut place = OnEtcd::new(3);
+    let (mut store, term) = begun(&place);
+    let mut seq = 0;
+    // Each of them once: so also the one that is spoken to, and the one that leads the others.
+    for member in 0..3 {
+        place.servers().kill(member);
+        for _ in 0..20 {
+            seq += 1;
+            settle(&mut store, &create(term, seq)).expect("the term is kept");
+        }
+        place.servers().start_again(member);
+    }
+    assert_eq!(keys(&store).len(), 60);
+    assert!(matches!(*store.standing().borrow(), Standing::Leads { .. }));
+}
+
+#[test]
+fn one_leads_at_a_time_and_the_other_is_told_who() {
+    let place = OnEtcd::new(1);
+    let (mut first, term) = begun(&place);
+    let mut second = place.store("coordinator:2");
+    let refused = second.begin_term();
+    assert!(
+        matches!(&refused, Err(StoreError::Led { leader }) if leader == "http://coordinator:1"),
+        "{refused:?}"
+    );
+    first.write(&create(term, 1)).expect("it leads");
+    first.end_term();
+    let next = second.begin_term().expect("nobody leads");
+    assert!(next > term, "{next} after {term}");
+    let late = first.write(&create(term, 2));
+    assert!(
+        matches!(late, Err(StoreError::LostTerm { offered, current }) if (offered, current) == (term, next)),
+        "{late:?}"
+    );
+    assert_eq!(keys(&second), ["row/1"]);
+    second.write(&create(next, 1)).expect_err("the row exists");
+    assert_eq!(keys(&second), ["row/1"]);
+}
+
+#[test]
+fn a_term_whose_lease_is_taken_away_is_lost_and_writes_nothing() {
+    let place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    store.write(&create(term, 1)).expect("it leads");
+    let standing = store.standing();
+    let (_, lease) = place.key("leader").expect("a leader");
+    let mut client = place.client();
+    place.runtime.block_on(client.lease_revoke(lease)).expect("revoked");
+    // At once for batches, whatever the store has been told so far.
+    let lost = store.write(&create(term, 2));
+    assert!(
+        matches!(lost, Err(StoreError::LostTerm { offered, current: Term(0) }) if offered == term),
+        "{lost:?}"
+    );
+    wait_for("the store to know", || {
+        (*standing.borrow() == Standing::Lost).then_some(())
+    });
+    assert_eq!(keys(&store), ["row/1"]);
+    let again = store.begin_term().expect("nobody leads");
+    assert!(again > term);
+    store.write(&create(again, 1)).expect_err("the row exists");
+}
+
+#[test]
+fn a_term_is_kept_for_longer_than_its_lease() {
+    let place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    let standing = store.standing();
+    let begun = std::time::Instant::now();
+    wait_for("half a lease more than one", || {
+        assert!(matches!(*standing.borrow(), Standing::Leads { .. }));
+        (begun.elapsed() > support::LEADER_TTL * 3 / 2).then_some(())
+    });
+    store.write(&create(term, 1)).expect("it leads still");
+    drop(store);
+    // Nobody keeps it now.
+    place.wait_until_free();
+}
+
+#[test]
+#[ignore = "measures; run it with --ignored --nocapture"]
+fn batches_a_second() {
+    for members in [1, 3] {
+        let place = OnEtcd::new(members);
+        let (mut store, term) = begun(&place);
+        let mut seq = 0;
+        for rows in [1, 10, store.rows_per_batch()] {
+            let began = std::time::Instant::now();
+            let batches = 300;
+            for _ in 0..batches {
+                seq += 1;
+                let write = |row| Write::Put(format!("row/{row}"), vec![b'x'; 200]);
+                let writes = (0..rows).map(write).collect();
+                settle(&mut store, &Batch { term, seq, writes }).expect("the term is kept");
+            }
+            let rate = f64::from(batches) / began.elapsed().as_secs_f64();
+            println!("{members} members, {rows} rows of 200 bytes: {rate:.0} batches/s");
+        }
+    }
+}
