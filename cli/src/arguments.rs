@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     app::App,
     commands::{
-        cancel, config, coordinator, describe, get, list, plan, run, schema, stop, submit, validate, verify, watch,
+        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, validate, verify, watch,
         worker, workers,
     },
     failure::Failure,
@@ -56,6 +56,8 @@ pub enum Command {
     Describe(describe::Arguments),
     /// Follow a run until it has ended
     Watch(watch::Arguments),
+    /// Show what happened to a run: its stages, lost workers, take-overs, failures
+    Logs(logs::Arguments),
     /// Stop a run at the next checkpoint; submitting it again goes on from there
     Stop(stop::Arguments),
     /// End a run and remove what it staged
@@ -83,6 +85,7 @@ impl Command {
             Command::Get(arguments) => get::run(arguments, app).await,
             Command::Describe(arguments) => describe::run(arguments, app).await,
             Command::Watch(arguments) => watch::run(arguments, app).await,
+            Command::Logs(arguments) => logs::run(arguments, app).await,
             Command::Stop(arguments) => stop::run(arguments, app).await,
             Command::Cancel(arguments) => cancel::run(arguments, app).await,
             Command::Verify(arguments) => verify::run(arguments, app).await,

@@ -8,7 +8,7 @@ use std::{
 
 use gapless_platform::config::Setting;
 use gapless_proto::v1::{
-    CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run,
+    CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent,
     StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
 };
 use tonic::{
@@ -174,6 +174,20 @@ impl Client {
     pub async fn watch(&mut self, run: &str) -> Result<Streaming<Run>, Failure> {
         let request = GetRunRequest { run: run.to_string() };
         let response = self.jobs.watch_run(request).await;
+        response
+            .map(|response| response.into_inner())
+            .map_err(|status| self.failure(&status))
+    }
+
+    /// What happened to a run after a time; with `follow`, until it has ended. No deadline then.
+    pub async fn events(&mut self, run: &str, after_micros: i64, follow: bool) -> Result<Streaming<RunEvent>, Failure> {
+        let request = ListEventsRequest {
+            run: run.to_string(),
+            after_micros,
+            follow,
+        };
+        let request = if follow { Request::new(request) } else { bounded(request) };
+        let response = self.jobs.list_events(request).await;
         response
             .map(|response| response.into_inner())
             .map_err(|status| self.failure(&status))

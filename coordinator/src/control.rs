@@ -9,11 +9,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use gapless_common::ids::{ClusterId, SessionId, Term};
+use gapless_common::ids::{ClusterId, RunId, SessionId, Term};
 use gapless_core::{
     Answer, Change, Decision, Effect, Event, Refusal, Row, State, Timestamp,
     decide::{self, decide},
     event::Held,
+    history::{self, Entry, Kind},
     row::ClusterRow,
 };
 use gapless_platform::clock::Clock;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use crate::{
     limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, ROWS_PER_BATCH, STALL, UNKNOWN_RETRIES},
+    metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     wire,
 };
@@ -84,6 +86,7 @@ impl Control {
         mut store: Box<dyn Store>,
         clock: Clock,
         config: ControlConfig,
+        metrics: Metrics,
     ) -> Result<(Control, JoinHandle<()>), StoreError> {
         let term = store.begin_term()?;
         let now = Timestamp(clock.now_micros());
@@ -106,11 +109,14 @@ impl Control {
             seq: 0,
             outboxes: HashMap::new(),
             changed,
+            metrics,
         };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
+            control_loop.metrics.leads(term);
             if let Err(lost) = control_loop.run(queue) {
                 error!(%lost, "the control loop has ended");
             }
+            control_loop.metrics.leads_no_more();
         });
         let thread = thread.map_err(|error| StoreError::Read {
             reason: format!("no thread for the loop: {error}"),
@@ -180,6 +186,7 @@ struct Loop {
     seq: u64,
     outboxes: HashMap<SessionId, mpsc::Sender<v1::LeaderMessage>>,
     changed: watch::Sender<u64>,
+    metrics: Metrics,
 }
 
 type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -203,6 +210,7 @@ impl Loop {
     fn run(&mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), StoreError> {
         self.found()?;
         while let Some(first) = queue.blocking_recv() {
+            let begun = self.clock.monotonic();
             let mut out = Outgoing::default();
             let mut stopping = false;
             let mut next = Some(first);
@@ -222,8 +230,15 @@ impl Loop {
                 self.take(message, &mut out);
             }
             self.follow_up(&mut out);
+            let wrote = !out.writes.is_empty();
             self.write(&mut out)?;
             self.send(out);
+            if wrote {
+                self.metrics.batch_done(self.clock.monotonic().saturating_sub(begun));
+            }
+            if self.metrics.turned() {
+                self.metrics.publish(&self.state);
+            }
             if stopping {
                 return Ok(());
             }
@@ -356,7 +371,14 @@ impl Loop {
     fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {
         let now = self.now();
         self.state.note(&event, now);
+        let failed = match &event {
+            Event::Failed { error, .. } => Some(error.class),
+            _ => None,
+        };
         let Decision { rows, answer, effects } = decide(&self.state, now, event)?;
+        if let Some(class) = failed {
+            self.metrics.attempt_failed(class);
+        }
         self.apply(rows, out);
         for effect in effects {
             self.effect(effect, out);
@@ -372,8 +394,18 @@ impl Loop {
                 Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
                 Change::Delete(key) => Write::Delete(key.to_string()),
             });
+            self.metrics.count(&self.state, &change);
+            let told = history::told_by(&self.state, &change, now);
             self.state.apply(change, now);
+            if let Some((run, entry)) = told {
+                self.remember(run, entry);
+            }
         }
+    }
+
+    fn remember(&mut self, run: RunId, entry: Entry) {
+        info!(%run, step = entry.step, kind = entry.kind.name(), "{}", entry.text);
+        self.state.remember(run, entry);
     }
 
     fn effect(&mut self, effect: Effect, out: &mut Outgoing) {
@@ -397,6 +429,7 @@ impl Loop {
                 refusal,
             } => {
                 warn!(%task, %fence, seq, %refusal, "commit refused");
+                self.metrics.commit_refused();
                 let reply = commit_reply(task, fence, seq, Some(refusal.to_string()));
                 command(out, session, Command::CommitReply(reply));
             }
@@ -417,10 +450,14 @@ impl Loop {
             }
             Effect::Close { session } => out.closed.push(session),
             Effect::Continue(continuation) => out.follow.push_back(Event::Continue(continuation)),
-            Effect::Note { run, step, text } => {
-                info!(%run, step, "{text}");
-                let now = self.now();
-                self.state.remember(run, step, text, now);
+            Effect::Note { run, step, kind, text } => {
+                let entry = Entry {
+                    at: self.now(),
+                    step: (kind != Kind::Resumed).then_some(step),
+                    kind,
+                    text,
+                };
+                self.remember(run, entry);
             }
         }
     }
@@ -455,18 +492,22 @@ impl Loop {
             writes,
         };
         let mut tries = 0;
+        let begun = self.clock.monotonic();
         loop {
             match self.store.write(&batch) {
                 Ok(()) => break,
                 Err(StoreError::OutOfSequence { offered, stored }) if offered == stored && tries > 0 => break,
                 Err(StoreError::Unknown { reason }) if tries < UNKNOWN_RETRIES => {
                     warn!(reason, "the outcome of a batch is unknown; asking again");
+                    self.metrics.store_asked_again();
                     tries += 1;
                 }
                 Err(lost) => return Err(lost),
             }
         }
         self.seq += 1;
+        let took = self.clock.monotonic().saturating_sub(begun);
+        self.metrics.stored(batch.writes.len(), took);
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 pub mod control;
 mod grpc;
 mod limits;
+pub mod metrics;
 mod server;
 pub mod store;
 mod view;

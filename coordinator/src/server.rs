@@ -11,6 +11,7 @@ use crate::{
     control::{Control, ControlConfig},
     grpc::{ClusterService, JobsService, Sessions, WorkersService},
     limits::{MESSAGE_LIMIT, TICK},
+    metrics::Metrics,
     store::{EmbeddedStore, StoreError},
 };
 
@@ -27,6 +28,8 @@ pub struct ServeConfig {
     pub heartbeat_ms: u32,
     /// Whether every worker of earlier starts is known to be dead.
     pub workers_died: bool,
+    /// Filled by the coordinator; whoever made it may serve it.
+    pub metrics: Metrics,
 }
 
 /// Why a coordinator did not start, or ended.
@@ -134,7 +137,7 @@ fn start_control(store: EmbeddedStore, config: &ServeConfig, clock: &Clock) -> R
         heartbeat_ms: config.heartbeat_ms,
         workers_died: config.workers_died,
     };
-    let (control, thread) = Control::start(Box::new(store), clock.clone(), control_config)?;
+    let (control, thread) = Control::start(Box::new(store), clock.clone(), control_config, config.metrics.clone())?;
     Ok(ControlParts { control, thread })
 }
 

@@ -194,6 +194,7 @@ fn waiting_shows_progress_on_stderr_and_the_result_on_stdout() {
         at_micros: 1,
         step: "load".into(),
         text: "partition 3 taken over from worker-2, which was lost".into(),
+        kind: "take-over".into(),
     }];
     let mut published = step("load", "published", 1000);
     published.output_rows = 990;

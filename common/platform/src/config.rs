@@ -42,10 +42,11 @@ pub enum Setting {
     HeartbeatMs,
     LogFormat,
     LogLevel,
+    MetricsListen,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 10] = [
+    pub const ALL: [Setting; 11] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -56,6 +57,7 @@ impl Setting {
         Setting::HeartbeatMs,
         Setting::LogFormat,
         Setting::LogLevel,
+        Setting::MetricsListen,
     ];
 
     /// The name in the config file.
@@ -71,6 +73,7 @@ impl Setting {
             Setting::HeartbeatMs => "heartbeat_ms",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
+            Setting::MetricsListen => "metrics_listen",
         }
     }
 
@@ -89,6 +92,7 @@ impl Setting {
             Setting::HeartbeatMs => "time between a worker's heartbeats, in milliseconds",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
+            Setting::MetricsListen => "address for /metrics, /healthz and /readyz of a coordinator or worker; or `off`",
         }
     }
 
@@ -104,6 +108,7 @@ impl Setting {
             Setting::HeartbeatMs => "1000",
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
+            Setting::MetricsListen => "off",
         }
     }
 
@@ -242,6 +247,8 @@ pub struct Config {
     pub heartbeat_ms: u32,
     pub log_format: LogFormat,
     pub log_level: String,
+    /// Where metrics and probes are served; `None` where they are not.
+    pub metrics_listen: Option<SocketAddr>,
     /// One for each setting, in the order of [`Setting::ALL`].
     pub sources: Vec<Sourced>,
     /// What is not wrong but probably not meant, to be logged once telemetry runs.
@@ -282,6 +289,13 @@ impl Config {
                 telemetry::filter(text)
                     .map(|_| text.to_string())
                     .map_err(|error| error.to_string())
+            })?,
+            metrics_listen: parse(&sources, Setting::MetricsListen, |text| match text {
+                "off" => Ok(None),
+                address => address
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| "write an address and a port, such as 127.0.0.1:9464, or off".to_string()),
             })?,
             sources,
             warnings: unknown_variables(&layers.variables),
@@ -501,6 +515,7 @@ mod tests {
         assert_eq!(config.endpoints, ["http://127.0.0.1:7070"]);
         assert_eq!(config.scratch, PathBuf::from(".gapless/scratch"));
         assert!(config.slots >= 1);
+        assert_eq!(config.metrics_listen, None);
         assert!(config.sources.iter().all(|sourced| sourced.origin == Origin::Default));
     }
 
@@ -553,6 +568,10 @@ mod tests {
             &["variable GAPLESS_LISTEN", "127.0.0.1:7070"],
         );
         check(
+            layers(&[], &[], Some("metrics_listen: 9464")),
+            &["file conf.yaml", "127.0.0.1:9464, or off"],
+        );
+        check(
             layers(&[], &[("GAPLESS_LOG_FORMAT", "xml")], None),
             &["compact and json"],
         );
@@ -585,8 +604,11 @@ mod tests {
         let path = folder.path().join("config.yaml");
         let error = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect_err("no file");
         assert!(error.to_string().contains("config.yaml"), "{error}");
-        fs::write(&path, "# nothing yet\n").expect("written");
-        let layers = Layers::of_process(BTreeMap::new(), Some(path)).expect("a file");
-        assert!(Config::resolve(&layers).is_ok());
+        for text in ["# nothing yet\n", "metrics_listen: off\n"] {
+            fs::write(&path, text).expect("written");
+            let layers = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect("a file");
+            let config = Config::resolve(&layers).expect("valid");
+            assert_eq!(config.metrics_listen, None);
+        }
     }
 }

@@ -10,6 +10,7 @@ use gapless_common::{
 use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
+    history::Kind,
     limits::LOSSES_BEFORE_QUARANTINE,
     row::{Failure, Phase, ProgressRow, RunState},
     state::{Run, Step, Task},
@@ -48,7 +49,8 @@ pub(crate) fn failed(
     );
     if tries_again {
         if progress.failures > 0 {
-            draft.note(key.run, key.step, format!("{place} failed and is tried again: {error}"));
+            let text = format!("{place} failed and is tried again: {error}");
+            draft.note(key.run, key.step, Kind::Retry, text);
         }
         draft.release(key, fence, progress);
     } else {
@@ -74,7 +76,7 @@ fn give_up(
         restart: run.row.restarts,
     });
     draft.release(key, fence, progress);
-    draft.note(key.run, key.step, message.clone());
+    draft.note(key.run, key.step, Kind::Failure, message.clone());
     match run.definition(key.step).on_error.partition_failed {
         PartitionFailed::Stop => fail_run(draft, key.run, run, message),
         PartitionFailed::Continue => {
@@ -187,7 +189,7 @@ pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Hold
     let rejected = rejected(holding.run, key.step) + more;
     if rejected > limit && more > 0 {
         let message = over_limit(holding.run, key.step, rejected, limit);
-        draft.note(key.run, key.step, message.clone());
+        draft.note(key.run, key.step, Kind::Failure, message.clone());
         fail_run(draft, key.run, holding.run, message);
     }
 }

@@ -12,6 +12,7 @@ use gapless_proto::v1::{self, jobs_server::Jobs};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::events;
 use crate::{control::Control, limits::WATCH_INTERVAL, view};
 
 /// The metadata key that names the run a submit conflicts with.
@@ -199,6 +200,18 @@ impl Jobs for JobsService {
             Ok(page)
         };
         Ok(Response::new(self.control.read(list).await??))
+    }
+
+    type ListEventsStream = Pin<Box<dyn Stream<Item = Result<v1::RunEvent, Status>> + Send>>;
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        let request = request.into_inner();
+        let run = self.find(request.run).await?;
+        let events = events::stream(self.control.clone(), run, request.after_micros, request.follow);
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {
