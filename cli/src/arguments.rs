@@ -3,12 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use gapless_platform::config::Setting;
 
 use crate::{
-    app::App,
+    app::{App, Flags, flag},
     commands::{
-        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, validate, verify, watch,
-        worker, workers,
+        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, validate, verify,
+        watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -116,6 +117,29 @@ pub struct TargetArguments {
     /// Speak to the embedded store in this folder, as `gapless run` leaves it
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+}
+
+/// What a process that serves tells of itself.
+#[derive(Debug, Args)]
+pub struct TellingArguments {
+    /// Address for /metrics, /healthz and /readyz; port 0 takes a free one [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// Form of log lines: compact or json
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<String>,
+    /// error, warn, info, debug, trace, or target=level parts joined by commas
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl TellingArguments {
+    /// Notes the flags that were given.
+    pub fn note(&self, flags: &mut Flags) {
+        flag(flags, Setting::MetricsListen, self.metrics_listen.as_ref());
+        flag(flags, Setting::LogFormat, self.log_format.as_ref());
+        flag(flags, Setting::LogLevel, self.log_level.as_ref());
+    }
 }
 
 /// How results are printed.

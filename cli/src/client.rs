@@ -8,8 +8,9 @@ use std::{
 
 use gapless_platform::config::Setting;
 use gapless_proto::v1::{
-    CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent,
-    StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+    CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest,
+    PartitionStatus, Run, RunEvent, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient,
+    jobs_client::JobsClient,
 };
 use tonic::{
     Code, Request, Status, Streaming,
@@ -186,7 +187,11 @@ impl Client {
             after_micros,
             follow,
         };
-        let request = if follow { Request::new(request) } else { bounded(request) };
+        let request = if follow {
+            Request::new(request)
+        } else {
+            bounded(request)
+        };
         let response = self.jobs.list_events(request).await;
         response
             .map(|response| response.into_inner())

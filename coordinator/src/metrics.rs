@@ -121,8 +121,18 @@ impl Metrics {
             role: AtomicU8::new(Role::Starting as u8),
             turned_micros: AtomicU64::new(0),
             published_micros: AtomicU64::new(0),
-            leader: add(r, "gapless_leader", "1 while this process leads the cluster, else 0", Gauge::default()),
-            term: add(r, "gapless_term", "The term in which this process leads, or led last", Gauge::default()),
+            leader: add(
+                r,
+                "gapless_leader",
+                "1 while this process leads the cluster, else 0",
+                Gauge::default(),
+            ),
+            term: add(
+                r,
+                "gapless_term",
+                "The term in which this process leads, or led last",
+                Gauge::default(),
+            ),
             runs: add(r, "gapless_runs", "Runs on record by state", Gauges::default()),
             tasks_waiting: add(
                 r,
@@ -136,12 +146,27 @@ impl Metrics {
                 "Tasks that failed in a way that may pass and wait before they are tried again",
                 Gauges::default(),
             ),
-            tasks_leased: add(r, "gapless_tasks_leased", "Tasks in the hands of workers", Gauges::default()),
+            tasks_leased: add(
+                r,
+                "gapless_tasks_leased",
+                "Tasks in the hands of workers",
+                Gauges::default(),
+            ),
             workers: add(r, "gapless_workers", "Workers connected by state", Gauges::default()),
-            slots: add(r, "gapless_slots", "Slots of all workers that take work", Gauge::default()),
+            slots: add(
+                r,
+                "gapless_slots",
+                "Slots of all workers that take work",
+                Gauge::default(),
+            ),
             slots_busy: add(r, "gapless_slots_busy", "Slots that have a task", Gauge::default()),
             runs_submitted: add(r, "gapless_runs_submitted", "Runs made by a submit", Counter::default()),
-            runs_ended: add(r, "gapless_runs_ended", "Runs that came to an end, by state", Counts::default()),
+            runs_ended: add(
+                r,
+                "gapless_runs_ended",
+                "Runs that came to an end, by state",
+                Counts::default(),
+            ),
             attempts_started: add(
                 r,
                 "gapless_attempts_started",
@@ -168,10 +193,30 @@ impl Metrics {
                 Counter::default(),
             ),
             rows_read: add(r, "gapless_rows_read", "Records read, as committed", Counts::default()),
-            rows_written: add(r, "gapless_rows_written", "Rows written, as committed", Counts::default()),
-            rows_filtered: add(r, "gapless_rows_filtered", "Rows filtered out, as committed", Counts::default()),
-            rows_rejected: add(r, "gapless_rows_rejected", "Records rejected, as committed", Counts::default()),
-            bytes_read: add(r, "gapless_bytes_read", "Bytes of input read, as committed", Counts::default()),
+            rows_written: add(
+                r,
+                "gapless_rows_written",
+                "Rows written, as committed",
+                Counts::default(),
+            ),
+            rows_filtered: add(
+                r,
+                "gapless_rows_filtered",
+                "Rows filtered out, as committed",
+                Counts::default(),
+            ),
+            rows_rejected: add(
+                r,
+                "gapless_rows_rejected",
+                "Records rejected, as committed",
+                Counts::default(),
+            ),
+            bytes_read: add(
+                r,
+                "gapless_bytes_read",
+                "Bytes of input read, as committed",
+                Counts::default(),
+            ),
             bytes_written: add(
                 r,
                 "gapless_bytes_written",
@@ -303,7 +348,11 @@ impl Metrics {
         add(&inner.rows_filtered, counters.filtered, after.counters.filtered);
         add(&inner.rows_rejected, counters.rejected, after.counters.rejected);
         add(&inner.bytes_read, counters.bytes_read, after.counters.bytes_read);
-        add(&inner.bytes_written, counters.bytes_written, after.counters.bytes_written);
+        add(
+            &inner.bytes_written,
+            counters.bytes_written,
+            after.counters.bytes_written,
+        );
     }
 
     fn count_run(&self, before: &RunRow, after: &RunRow) {

@@ -4,6 +4,7 @@
 pub mod attempt;
 pub mod engine;
 pub mod exchange;
+pub mod metrics;
 pub mod publish;
 pub mod reread;
 pub mod runner;

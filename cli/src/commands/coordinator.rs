@@ -6,8 +6,9 @@ use clap::Args;
 use gapless_platform::{config::Setting, shutdown::Shutdown};
 
 use crate::{
-    app::{App, Flags, flag, start_log},
-    embedded::{Announced, Coordinator, CoordinatorSettings},
+    app::{App, Flags, flag, start_log, start_monitor},
+    arguments::TellingArguments,
+    embedded::{Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings},
     failure::{Failure, talk},
     output,
 };
@@ -32,6 +33,8 @@ pub struct Arguments {
     /// Time between a worker's heartbeats, in milliseconds
     #[arg(long, value_name = "MS")]
     heartbeat_ms: Option<u32>,
+    #[command(flatten)]
+    telling: TellingArguments,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -49,11 +52,15 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     flag(&mut flags, Setting::LeaseMs, arguments.lease_ms);
     flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
+    arguments.telling.note(&mut flags);
     let config = app.config(flags)?;
     start_log(&config)?;
 
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
+    let metrics = CoordinatorMetrics::new(app.clock.clone());
+    // First: a probe may look while the coordinator starts or stands by.
+    let monitor = start_monitor(&config, metrics.clone()).await?;
     let settings = CoordinatorSettings {
         state_dir: config.state_dir.clone(),
         scratch: config.scratch,
@@ -61,6 +68,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
         own_workers: false,
+        metrics,
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();
@@ -74,7 +82,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         ended = coordinator.ended() => ended,
         () = shutdown.draining().cancelled() => coordinator.stop().await,
     };
-    drop((signals, announced));
+    drop((signals, announced, monitor));
     ended
 }
 

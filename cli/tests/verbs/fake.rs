@@ -10,10 +10,10 @@ use std::{
 };
 
 use gapless_proto::v1::{
-    CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest,
-    ListPartitionsResponse, ListRunsRequest, ListRunsResponse, ListWorkersRequest, ListWorkersResponse,
-    PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, StopRunRequest, SubmitRequest, SubmitResponse,
-    WorkerInfo,
+    CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListEventsRequest,
+    ListPartitionsRequest, ListPartitionsResponse, ListRunsRequest, ListRunsResponse, ListWorkersRequest,
+    ListWorkersResponse, PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, StopRunRequest,
+    SubmitRequest, SubmitResponse, WorkerInfo,
     cluster_server::{Cluster, ClusterServer},
     jobs_server::{Jobs, JobsServer},
 };

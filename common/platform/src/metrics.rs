@@ -28,7 +28,11 @@ pub fn task_buckets() -> impl Iterator<Item = f64> {
 pub fn registry(part: &'static str, clock: &Clock) -> Registry {
     let mut registry = Registry::default();
     let build = Info::new([("version", env!("CARGO_PKG_VERSION")), ("part", part)]);
-    registry.register("gapless_build", "Version of Gapless, and which part of it this is", build);
+    registry.register(
+        "gapless_build",
+        "Version of Gapless, and which part of it this is",
+        build,
+    );
     registry.register_collector(Box::new(ThisProcess {
         started: clock.now_micros() as f64 / 1e6,
     }));

@@ -99,7 +99,9 @@ async fn talk(stream: TcpStream, what: Arc<dyn Monitored>) {
 fn answer(method: &Method, path: &str, what: &dyn Monitored) -> Response<Full<Bytes>> {
     if method != Method::GET && method != Method::HEAD {
         let mut refused = text(StatusCode::METHOD_NOT_ALLOWED, "ask with GET\n".to_string());
-        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        refused
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     match path {
@@ -177,15 +179,16 @@ mod tests {
                 ("GET /metrics", "200 OK", "things 3"),
                 ("GET /metrics", "200 OK", "application/openmetrics-text"),
                 ("GET /healthz", "200 OK", "ok"),
-                ("GET /readyz", expected, if ready { "leading" } else { "no session yet" }),
+                (
+                    "GET /readyz",
+                    expected,
+                    if ready { "leading" } else { "no session yet" },
+                ),
                 ("GET /", "404 Not Found", "/metrics, /healthz and /readyz"),
                 ("POST /metrics", "405 Method Not Allowed", "allow: GET, HEAD"),
             ] {
                 let answer = ask(monitor.address, &format!("{request} HTTP/1.1\r\nhost: here\r\n\r\n")).await;
-                assert!(
-                    answer.contains(status) && answer.contains(words),
-                    "{request}: {answer}"
-                );
+                assert!(answer.contains(status) && answer.contains(words), "{request}: {answer}");
             }
         }
     }

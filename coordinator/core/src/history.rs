@@ -196,7 +196,10 @@ fn step_told(step: &Step, after: &StepRow) -> Option<(Kind, String)> {
         Phase::Prepare => (Kind::Planned, planned(after)),
         Phase::Scatter => (Kind::Stage, format!("scatter of {}", partitions(tasks(Stage::Scatter)))),
         Phase::Execute => (Kind::Stage, format!("execute of {}", partitions(tasks(Stage::Execute)))),
-        Phase::Merge => (Kind::Stage, format!("merge into {}", files(u64::from(tasks(Stage::Merge))))),
+        Phase::Merge => (
+            Kind::Stage,
+            format!("merge into {}", files(u64::from(tasks(Stage::Merge)))),
+        ),
         Phase::Publish => (
             Kind::Sealed,
             format!("sealed as {:016x}", after.seal.unwrap_or_default()),
