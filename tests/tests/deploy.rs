@@ -60,20 +60,31 @@ fn every_yaml_and_json_file_can_be_read() {
 #[test]
 fn manifests_hang_together() {
     let kubernetes = deploy().join("kubernetes");
-    let documents: Vec<Value> = files(&kubernetes, &[".yaml"]).iter().flat_map(|path| yaml(path)).collect();
+    let documents: Vec<Value> = files(&kubernetes, &[".yaml"])
+        .iter()
+        .flat_map(|path| yaml(path))
+        .collect();
     let of_kind = |kind: &str| -> Vec<&Value> { documents.iter().filter(|it| it["kind"] == kind).collect() };
     for document in &documents {
-        assert!(document["apiVersion"].is_string() && document["metadata"]["name"].is_string(), "{document}");
+        assert!(
+            document["apiVersion"].is_string() && document["metadata"]["name"].is_string(),
+            "{document}"
+        );
         let everywhere = document["kind"] == "Namespace" || document["metadata"]["namespace"] == "gapless";
         assert!(everywhere, "{document}");
     }
-    assert_eq!((of_kind("Deployment").len(), of_kind("PodDisruptionBudget").len()), (2, 2));
+    assert_eq!(
+        (of_kind("Deployment").len(), of_kind("PodDisruptionBudget").len()),
+        (2, 2)
+    );
     for deployment in of_kind("Deployment") {
         let template = &deployment["spec"]["template"];
         let labels = &deployment["spec"]["selector"]["matchLabels"];
         assert_eq!(labels, &template["metadata"]["labels"]);
         assert!(
-            of_kind("PodDisruptionBudget").iter().any(|it| it["spec"]["selector"]["matchLabels"] == *labels),
+            of_kind("PodDisruptionBudget")
+                .iter()
+                .any(|it| it["spec"]["selector"]["matchLabels"] == *labels),
             "{labels} has a budget"
         );
         let container = &template["spec"]["containers"][0];
@@ -89,7 +100,10 @@ fn manifests_hang_together() {
     let scaled = &of_kind("ScaledObject")[0]["spec"]["scaleTargetRef"]["name"];
     assert!(of_kind("Deployment").iter().any(|it| it["metadata"]["name"] == *scaled));
     // The settings in the ConfigMap are settings.
-    let settings = of_kind("ConfigMap")[0]["data"]["config.yaml"].as_str().expect("a file").to_string();
+    let settings = of_kind("ConfigMap")[0]["data"]["config.yaml"]
+        .as_str()
+        .expect("a file")
+        .to_string();
     let world = World::with_sales(1).0;
     fs::write(world.path("config.yaml"), settings).expect("written");
     let shown = world.gapless(&["config", "show", "--config", "config.yaml"]);
@@ -132,7 +146,9 @@ fn the_commented_configuration_holds_each_setting_at_its_default() {
     for setting in defaults.as_array().expect("settings") {
         let name = setting["setting"].as_str().expect("a name");
         assert!(
-            commented.lines().any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}:"))),
+            commented
+                .lines()
+                .any(|line| line.trim_start_matches("# ").starts_with(&format!("{name}:"))),
             "{name} is missing in deploy/gapless.yaml"
         );
     }
@@ -145,8 +161,17 @@ fn systemd_understands_the_units() {
     let place = tempfile::tempdir().expect("a folder");
     for unit in &units {
         let content = text(unit);
-        for line in ["TimeoutStopSec=", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always"] {
-            assert!(content.lines().any(|it| it.starts_with(line)), "{}: {line}", unit.display());
+        for line in [
+            "TimeoutStopSec=",
+            "NoNewPrivileges=yes",
+            "ProtectSystem=strict",
+            "Restart=always",
+        ] {
+            assert!(
+                content.lines().any(|it| it.starts_with(line)),
+                "{}: {line}",
+                unit.display()
+            );
         }
         // The program lies elsewhere in a test.
         let here = content.replace("/usr/bin/gapless", &gapless().display().to_string());
@@ -157,7 +182,11 @@ fn systemd_understands_the_units() {
         // Where there is no systemd, there is nobody to ask.
         let Ok(verified) = verified else { return };
         let said = String::from_utf8_lossy(&verified.stderr);
-        assert!(verified.status.success() && !said.contains("Unknown"), "{}: {said}", unit.display());
+        assert!(
+            verified.status.success() && !said.contains("Unknown"),
+            "{}: {said}",
+            unit.display()
+        );
     }
 }
 

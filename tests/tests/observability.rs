@@ -30,11 +30,11 @@ fn metrics_follow_a_job() {
     assert_eq!(cluster.coordinator.monitor("/readyz"), (200, "leading\n".to_string()));
     assert_eq!(cluster.coordinator.monitor("/other").0, 404);
     let before = cluster.coordinator.metrics();
+    assert_eq!((before.get("gapless_leader"), before.get("gapless_term")), (1.0, 1.0));
     assert_eq!(
-        (before.get("gapless_leader"), before.get("gapless_term")),
-        (1.0, 1.0)
+        (before.sum("gapless_runs"), before.sum("gapless_tasks_waiting")),
+        (0.0, 0.0)
     );
-    assert_eq!((before.sum("gapless_runs"), before.sum("gapless_tasks_waiting")), (0.0, 0.0));
 
     // Nobody works: both steps wait to be surveyed, which is the depth of the queue.
     let run = cluster.submit("job.yaml");
@@ -46,7 +46,9 @@ fn metrics_follow_a_job() {
 
     cluster.add_worker();
     assert_eq!(cluster.ended(&run)["state"], "completed");
-    let after = coordinator_tells(&cluster, "the end", |now| now.get("gapless_runs{state=\"completed\"}") == 1.0);
+    let after = coordinator_tells(&cluster, "the end", |now| {
+        now.get("gapless_runs{state=\"completed\"}") == 1.0
+    });
     for (sample, expected) in [
         ("gapless_runs_ended_total{state=\"completed\"}", 1.0),
         ("gapless_workers{state=\"live\"}", 1.0),
@@ -60,7 +62,11 @@ fn metrics_follow_a_job() {
     ] {
         assert_eq!(after.get(sample), expected, "{sample}");
     }
-    for name in ["gapless_tasks_waiting", "gapless_tasks_leased", "gapless_attempts_failed_total"] {
+    for name in [
+        "gapless_tasks_waiting",
+        "gapless_tasks_leased",
+        "gapless_attempts_failed_total",
+    ] {
         assert_eq!(after.sum(name), 0.0, "{name}");
     }
     assert!(after.get("gapless_commits_total{stage=\"execute\"}") >= PARTITIONS as f64);
@@ -89,7 +95,13 @@ fn metrics_follow_a_job() {
         executed
     );
     assert_eq!(metrics.get("gapless_worker_connected"), 1.0);
-    assert_eq!((metrics.get("gapless_worker_slots"), metrics.get("gapless_worker_slots_busy")), (1.0, 0.0));
+    assert_eq!(
+        (
+            metrics.get("gapless_worker_slots"),
+            metrics.get("gapless_worker_slots_busy")
+        ),
+        (1.0, 0.0)
+    );
     assert!(metrics.get("gapless_worker_heartbeat_duration_seconds_count") > 0.0);
     assert!(metrics.get("process_resident_memory_bytes") > 1e6);
 
@@ -123,7 +135,9 @@ fn a_take_over_is_counted_and_told() {
     assert_eq!(cluster.ended(&run)["state"], "completed");
     let events = history(&world, &cluster, &run, &[]);
     let of_kind = |kind: &str| events.iter().filter(|event| event["kind"] == kind).count() as f64;
-    let metrics = coordinator_tells(&cluster, "the end", |now| now.get("gapless_runs{state=\"completed\"}") == 1.0);
+    let metrics = coordinator_tells(&cluster, "the end", |now| {
+        now.get("gapless_runs{state=\"completed\"}") == 1.0
+    });
     assert!(of_kind("worker-lost") >= 1.0, "{events:#?}");
     assert_eq!(metrics.get("gapless_takeovers_total"), of_kind("take-over"));
     assert_eq!(
@@ -173,10 +187,16 @@ fn a_run_has_a_history_that_can_be_followed() {
     ];
     assert_eq!(of_load.len(), expected.len(), "{of_load:#?}");
     for ((kind, words), (expected_kind, beginning)) in of_load.iter().zip(expected) {
-        assert!(*kind == expected_kind && words.starts_with(beginning), "{kind}: {words}");
+        assert!(
+            *kind == expected_kind && words.starts_with(beginning),
+            "{kind}: {words}"
+        );
     }
     let times: Vec<i64> = events.iter().filter_map(|event| event["at_micros"].as_i64()).collect();
-    assert!(times.is_sorted_by(|one, next| one < next), "no two at the same time: {times:?}");
+    assert!(
+        times.is_sorted_by(|one, next| one < next),
+        "no two at the same time: {times:?}"
+    );
 
     let for_people = world.gapless(&["logs", "sales", "--endpoint", &cluster.endpoint]);
     assert!(text(&for_people.stdout).contains("Z  load: execute of 24 partitions\n"));
@@ -188,7 +208,15 @@ fn a_run_has_a_history_that_can_be_followed() {
     cluster.restart_coordinator();
     let outline = history(&world, &cluster, &run, &["-f"]);
     let kinds: Vec<&str> = outline.iter().filter_map(|event| event["kind"].as_str()).collect();
-    let expected = ["submitted", "stage", "stage", "published", "published", "completed", "gap"];
+    let expected = [
+        "submitted",
+        "stage",
+        "stage",
+        "published",
+        "published",
+        "completed",
+        "gap",
+    ];
     assert_eq!(kinds, expected, "{outline:#?}");
 }
 
@@ -214,7 +242,10 @@ fn each_log_line_of_a_task_names_it() {
             continue;
         }
         let span = &line["span"];
-        assert_eq!((&span["run"], &span["worker"]), (&Value::from(run.clone()), &Value::from("worker-0")));
+        assert_eq!(
+            (&span["run"], &span["worker"]),
+            (&Value::from(run.clone()), &Value::from("worker-0"))
+        );
         for field in ["step", "stage", "partition", "attempt"] {
             assert!(!span[field].is_null(), "{field} is missing: {line}");
         }
@@ -224,7 +255,11 @@ fn each_log_line_of_a_task_names_it() {
         messages.insert(message);
     }
     assert_eq!(executed, (0..PARTITIONS).collect(), "every partition left a line");
-    for message in ["the attempt begins", "a chunk is durable", "the attempt ended with its last commit"] {
+    for message in [
+        "the attempt begins",
+        "a chunk is durable",
+        "the attempt ended with its last commit",
+    ] {
         assert!(messages.contains(message), "{message} is not among {messages:?}");
     }
 }
@@ -281,7 +316,9 @@ fn dashboard_alerts_and_documentation_name_metrics_that_exist() {
 
     // One table, in which each metric has a row.
     let manual = read("docs/operating.md");
-    let rows = manual.lines().filter(|line| line.starts_with("| `gapless_") || line.starts_with("| `process_"));
+    let rows = manual
+        .lines()
+        .filter(|line| line.starts_with("| `gapless_") || line.starts_with("| `process_"));
     let documented: BTreeSet<String> = rows
         .filter_map(|row| row.split('`').nth(1))
         .map(|name| name.split('{').next().unwrap_or(name).to_string())
