@@ -459,3 +459,44 @@ fn micros(duration: Duration) -> u64 {
 fn gauge(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probes_and_gauges_follow_the_lead() {
+        let clock = Clock::manual(1);
+        let metrics = Metrics::new(clock.clone());
+        let has = |line: &str| {
+            let text = metrics.metrics();
+            assert!(text.contains(&format!("\n{line}\n")), "{line} is not in\n{text}");
+        };
+        assert!(metrics.health().is_ok() && metrics.ready().is_err());
+        has("gapless_leader 0");
+        metrics.stands_by();
+        assert_eq!(metrics.ready(), Ok("standing by"));
+        clock.advance(2 * LOOP_SILENCE);
+        assert!(metrics.health().is_ok(), "whoever stands by has no loop");
+
+        metrics.leads(Term(3));
+        assert_eq!(metrics.ready(), Ok("leading"));
+        has("gapless_leader 1");
+        has("gapless_term 3");
+        metrics.publish_load(&Load {
+            slots: 4,
+            ..Load::default()
+        });
+        has("gapless_slots 4");
+        assert!(metrics.turned(), "nothing was published by the loop yet");
+        clock.advance(LOOP_SILENCE + Duration::from_secs(1));
+        assert!(metrics.health().is_err() && metrics.ready().is_err());
+        metrics.turned();
+        assert!(metrics.health().is_ok());
+
+        metrics.leads_no_more();
+        assert!(metrics.health().is_err());
+        has("gapless_leader 0");
+        has("gapless_slots 0");
+    }
+}
