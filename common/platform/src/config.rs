@@ -362,7 +362,9 @@ fn as_text(value: &serde_json::Value) -> Option<String> {
             .map(as_text)
             .collect::<Option<Vec<_>>>()
             .map(|all| all.join(",")),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Object(_) => None,
+        // What YAML 1.1 makes of the word `off`, which is a value of ours.
+        serde_json::Value::Bool(false) => Some("off".to_string()),
+        serde_json::Value::Null | serde_json::Value::Bool(true) | serde_json::Value::Object(_) => None,
     }
 }
 
