@@ -116,7 +116,7 @@ impl History {
     /// room.
     pub fn push(&mut self, mut entry: Entry) {
         if let Some(last) = self.entries.back() {
-            entry.at = entry.at.max(Timestamp(last.at.0.saturating_add(1)));
+            entry.at = entry.at.max(after(last.at));
         }
         if self.entries.len() == EVENTS_PER_RUN {
             self.entries.pop_front();
@@ -256,7 +256,7 @@ pub fn of_run(run: &Run, after: Timestamp) -> Vec<Entry> {
             outline.retain(|entry| first.is_none_or(|first| entry.at < first.at));
             let last = outline.last().map_or(Timestamp(0), |entry| entry.at);
             let gap = Entry {
-                at: Timestamp(last.0.saturating_add(1)),
+                at: self::after(last),
                 step: None,
                 kind: Kind::Gap,
                 text: "events up to here are not kept, but for this outline".to_string(),
@@ -294,5 +294,15 @@ fn outline(run: &Run) -> Vec<Entry> {
     }
     // Stable: what happened at one moment stays in the order of a run's life.
     entries.sort_by_key(|entry| entry.at);
+    let mut last = None;
+    for entry in &mut entries {
+        entry.at = last.map_or(entry.at, |last| entry.at.max(after(last)));
+        last = Some(entry.at);
+    }
     entries
+}
+
+/// The next moment: no two entries have the same.
+fn after(at: Timestamp) -> Timestamp {
+    Timestamp(at.0.saturating_add(1))
 }
