@@ -116,7 +116,7 @@ impl History {
     /// room.
     pub fn push(&mut self, mut entry: Entry) {
         if let Some(last) = self.entries.back() {
-            entry.at = entry.at.max(after(last.at));
+            entry.at = entry.at.max(next_moment(last.at));
         }
         if self.entries.len() == EVENTS_PER_RUN {
             self.entries.pop_front();
@@ -256,7 +256,7 @@ pub fn of_run(run: &Run, after: Timestamp) -> Vec<Entry> {
             outline.retain(|entry| first.is_none_or(|first| entry.at < first.at));
             let last = outline.last().map_or(Timestamp(0), |entry| entry.at);
             let gap = Entry {
-                at: self::after(last),
+                at: next_moment(last),
                 step: None,
                 kind: Kind::Gap,
                 text: "events up to here are not kept, but for this outline".to_string(),
@@ -296,13 +296,13 @@ fn outline(run: &Run) -> Vec<Entry> {
     entries.sort_by_key(|entry| entry.at);
     let mut last = None;
     for entry in &mut entries {
-        entry.at = last.map_or(entry.at, |last| entry.at.max(after(last)));
+        entry.at = last.map_or(entry.at, |last| entry.at.max(next_moment(last)));
         last = Some(entry.at);
     }
     entries
 }
 
 /// The next moment: no two entries have the same.
-fn after(at: Timestamp) -> Timestamp {
+fn next_moment(at: Timestamp) -> Timestamp {
     Timestamp(at.0.saturating_add(1))
 }
