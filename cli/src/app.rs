@@ -1,14 +1,15 @@
 //! What every verb is given: the way to its settings, and the time.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use gapless_platform::{
     clock::Clock,
     config::{Config, Layers, Setting},
+    monitor::{self, Monitor, Monitored},
     telemetry,
 };
 
-use crate::failure::{Failure, talk};
+use crate::failure::{Failure, Kind, talk};
 
 pub struct App {
     /// The configuration file that was named.
@@ -40,6 +41,24 @@ impl App {
 /// Starts the log on stderr, for verbs that serve.
 pub fn start_log(config: &Config) -> Result<(), Failure> {
     telemetry::init(config.log_format, &config.log_level).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Serves metrics and probes, where the settings say so, until the handle is dropped.
+pub async fn start_monitor(config: &Config, what: impl Monitored + 'static) -> Result<Option<Monitor>, Failure> {
+    let Some(address) = config.metrics_listen else {
+        return Ok(None);
+    };
+    match monitor::open(address, Arc::new(what)).await {
+        Ok(monitor) => {
+            talk(format_args!("metrics at http://{}/metrics", monitor.address));
+            Ok(Some(monitor))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(Failure::new(
+            Kind::Conflict,
+            format!("{address} is in use; choose another address with --metrics-listen"),
+        )),
+        Err(error) => Err(Failure::failed(format!("cannot serve metrics on {address}: {error}"))),
+    }
 }
 
 /// Notes a flag where it was given.

@@ -3,12 +3,13 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
+use gapless_platform::config::Setting;
 
 use crate::{
-    app::App,
+    app::{App, Flags, flag},
     commands::{
-        cancel, config, coordinator, describe, get, list, plan, run, schema, stop, submit, validate, verify, watch,
-        worker, workers,
+        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, validate, verify,
+        watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -56,6 +57,8 @@ pub enum Command {
     Describe(describe::Arguments),
     /// Follow a run until it has ended
     Watch(watch::Arguments),
+    /// Show what happened to a run: its stages, lost workers, take-overs, failures
+    Logs(logs::Arguments),
     /// Stop a run at the next checkpoint; submitting it again goes on from there
     Stop(stop::Arguments),
     /// End a run and remove what it staged
@@ -83,6 +86,7 @@ impl Command {
             Command::Get(arguments) => get::run(arguments, app).await,
             Command::Describe(arguments) => describe::run(arguments, app).await,
             Command::Watch(arguments) => watch::run(arguments, app).await,
+            Command::Logs(arguments) => logs::run(arguments, app).await,
             Command::Stop(arguments) => stop::run(arguments, app).await,
             Command::Cancel(arguments) => cancel::run(arguments, app).await,
             Command::Verify(arguments) => verify::run(arguments, app).await,
@@ -113,6 +117,29 @@ pub struct TargetArguments {
     /// Speak to the embedded store in this folder, as `gapless run` leaves it
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+}
+
+/// What a process that serves tells of itself.
+#[derive(Debug, Args)]
+pub struct TellingArguments {
+    /// Address for /metrics, /healthz and /readyz; port 0 takes a free one [default: off]
+    #[arg(long, value_name = "ADDRESS")]
+    metrics_listen: Option<String>,
+    /// Form of log lines: compact or json
+    #[arg(long, value_name = "FORM")]
+    log_format: Option<String>,
+    /// error, warn, info, debug, trace, or target=level parts joined by commas
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+}
+
+impl TellingArguments {
+    /// Notes the flags that were given.
+    pub fn note(&self, flags: &mut Flags) {
+        flag(flags, Setting::MetricsListen, self.metrics_listen.as_ref());
+        flag(flags, Setting::LogFormat, self.log_format.as_ref());
+        flag(flags, Setting::LogLevel, self.log_level.as_ref());
+    }
 }
 
 /// How results are printed.

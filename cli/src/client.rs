@@ -15,8 +15,9 @@ use gapless_platform::{
 use gapless_proto::{
     LEADER_KEY,
     v1::{
-        CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus,
-        Run, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+        CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest,
+        PartitionStatus, Run, RunEvent, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient,
+        jobs_client::JobsClient,
     },
 };
 use tonic::{
@@ -239,6 +240,24 @@ impl Client {
         let called = self.call(Again::Always, |mut line| {
             let request = GetRunRequest { run: run.to_string() };
             async move { line.jobs.watch_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
+    }
+
+    /// What happened to a run after a time; with `follow`, until it has ended. No deadline then.
+    pub async fn events(&mut self, run: &str, after_micros: i64, follow: bool) -> Result<Streaming<RunEvent>, Failure> {
+        let called = self.call(Again::Always, |mut line| {
+            let request = ListEventsRequest {
+                run: run.to_string(),
+                after_micros,
+                follow,
+            };
+            let request = if follow {
+                Request::new(request)
+            } else {
+                bounded(request)
+            };
+            async move { line.jobs.list_events(request).await }
         });
         called.await.map_err(|status| self.failure(&status))
     }

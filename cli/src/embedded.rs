@@ -10,8 +10,10 @@ use std::{
     time::Duration,
 };
 
+pub use gapless_coordinator::metrics::Metrics as CoordinatorMetrics;
 use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+pub use gapless_worker::metrics::Metrics as WorkerMetrics;
 use gapless_worker::{
     session::{WorkerConfig, run_worker as run_session},
     work::Stages,
@@ -31,6 +33,7 @@ pub struct CoordinatorSettings {
     pub heartbeat_ms: u32,
     /// Whether the workers are in the process that has the store, so that none outlives it.
     pub own_workers: bool,
+    pub metrics: CoordinatorMetrics,
 }
 
 /// Where a coordinator keeps its state.
@@ -59,6 +62,7 @@ pub struct WorkerSettings {
     pub name: Option<String>,
     pub slots: u32,
     pub memory_per_slot_mib: u32,
+    pub metrics: WorkerMetrics,
 }
 
 /// A coordinator that serves in this process.
@@ -93,6 +97,7 @@ impl Coordinator {
             lease_ms: settings.lease_ms,
             heartbeat_ms: settings.heartbeat_ms,
             workers_died: settings.own_workers,
+            metrics: settings.metrics,
         };
         let served = gapless_coordinator::serve(config, shutdown.clone()).await;
         let server = served.map_err(|error| start_failure(&error, &settings.state))?;
@@ -136,6 +141,7 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         slots: settings.slots,
         memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
         clock: Clock::system(),
+        metrics: settings.metrics,
     };
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
     let ended = tokio::task::spawn_blocking(move || run_session(config, Arc::new(Stages::default()), &shutdown)).await;
@@ -222,6 +228,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         heartbeat_ms: 1000,
         // A cluster's workers may outlive its coordinator: a look must not void what they hold.
         own_workers: false,
+        metrics: CoordinatorMetrics::new(Clock::system()),
     };
     Coordinator::start(settings, Shutdown::new()).await
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// A coordinator that is started again, or a fail-over, is waited for so long.
-const RECONNECT: Policy = Policy {
+pub const RECONNECT: Policy = Policy {
     first_delay: Duration::from_millis(100),
     longest_delay: Duration::from_secs(2),
     give_up_after: Some(Duration::from_secs(60)),
@@ -211,7 +211,7 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-fn is_passing(code: Code) -> bool {
+pub fn is_passing(code: Code) -> bool {
     matches!(
         code,
         Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal

@@ -247,6 +247,7 @@ mod tests {
                     at_micros: *at,
                     step: "load".into(),
                     text: text.to_string(),
+                    ..Default::default()
                 })
                 .collect(),
             ..Default::default()

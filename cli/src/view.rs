@@ -78,8 +78,11 @@ pub struct CountersView {
 #[derive(Debug, Serialize)]
 pub struct EventView {
     pub at: Option<String>,
+    pub at_micros: i64,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub step: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
     pub text: String,
 }
 
@@ -223,7 +226,9 @@ impl From<&RunEvent> for EventView {
     fn from(event: &RunEvent) -> Self {
         Self {
             at: wording::time(event.at_micros),
+            at_micros: event.at_micros,
             step: event.step.clone(),
+            kind: event.kind.clone(),
             text: event.text.clone(),
         }
     }

@@ -9,11 +9,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use gapless_common::ids::{ClusterId, SessionId, Term};
+use gapless_common::ids::{ClusterId, RunId, SessionId, Term};
 use gapless_core::{
     Answer, Change, Decision, Effect, Event, Refusal, Row, State, Timestamp,
     decide::{self, decide},
     event::Held,
+    history::{self, Entry, Kind},
     row::ClusterRow,
 };
 use gapless_platform::{clock::Clock, retry::Delays, shutdown::Shutdown};
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, STALL},
+    metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     wire,
 };
@@ -100,6 +102,7 @@ impl Control {
         clock: Clock,
         config: ControlConfig,
         stop: Shutdown,
+        metrics: Metrics,
     ) -> Result<(Control, JoinHandle<Result<(), StoreError>>), StoreError> {
         let term = store.begin_term()?;
         let now = Timestamp(clock.now_micros());
@@ -127,13 +130,16 @@ impl Control {
             seq: 0,
             outboxes: HashMap::new(),
             changed,
+            metrics,
         };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
+            control_loop.metrics.leads(term);
             let ended = control_loop.run(queue);
             if let Err(error) = &ended {
                 error!(%error, "the control loop has ended");
             }
             control_loop.store.end_term();
+            control_loop.metrics.leads_no_more();
             ended
         });
         let thread = thread.map_err(|error| StoreError::Read {
@@ -229,6 +235,7 @@ struct Loop {
     seq: u64,
     outboxes: HashMap<SessionId, mpsc::Sender<v1::LeaderMessage>>,
     changed: watch::Sender<Changes>,
+    metrics: Metrics,
 }
 
 type Reply = oneshot::Sender<Result<Answer, Refusal>>;
@@ -256,6 +263,7 @@ impl Loop {
     fn run(&mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), StoreError> {
         self.found()?;
         while let Some(first) = queue.blocking_recv() {
+            let begun = self.clock.monotonic();
             let mut out = Outgoing::default();
             let mut stopping = false;
             let mut next = Some(first);
@@ -275,8 +283,15 @@ impl Loop {
                 self.take(message, &mut out);
             }
             self.follow_up(&mut out);
+            let wrote = !out.writes.is_empty();
             self.write(&mut out)?;
             self.send(out);
+            if wrote {
+                self.metrics.batch_done(self.clock.monotonic().saturating_sub(begun));
+            }
+            if self.metrics.turned() {
+                self.metrics.publish(&self.state);
+            }
             if stopping {
                 return Ok(());
             }
@@ -413,7 +428,14 @@ impl Loop {
     fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {
         let now = self.now();
         self.state.note(&event, now);
+        let failed = match &event {
+            Event::Failed { error, .. } => Some(error.class),
+            _ => None,
+        };
         let Decision { rows, answer, effects } = decide(&self.state, now, event)?;
+        if let Some(class) = failed {
+            self.metrics.attempt_failed(class);
+        }
         self.apply(rows, out);
         for effect in effects {
             self.effect(effect, out);
@@ -432,9 +454,19 @@ impl Loop {
                 Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
                 Change::Delete(key) => Write::Delete(key.to_string()),
             });
+            self.metrics.count(&self.state, &change);
+            let told = history::told_by(&self.state, &change, now);
             self.state.apply(change, now);
+            if let Some((run, entry)) = told {
+                self.remember(run, entry);
+            }
         }
         out.ends.push(out.writes.len());
+    }
+
+    fn remember(&mut self, run: RunId, entry: Entry) {
+        info!(%run, step = entry.step, kind = entry.kind.name(), "{}", entry.text);
+        self.state.remember(run, entry);
     }
 
     fn effect(&mut self, effect: Effect, out: &mut Outgoing) {
@@ -458,6 +490,7 @@ impl Loop {
                 refusal,
             } => {
                 warn!(%task, %fence, seq, %refusal, "commit refused");
+                self.metrics.commit_refused();
                 let reply = commit_reply(task, fence, seq, Some(refusal.to_string()));
                 command(out, session, Command::CommitReply(reply));
             }
@@ -478,10 +511,14 @@ impl Loop {
             }
             Effect::Close { session } => out.closed.push(session),
             Effect::Continue(continuation) => out.follow.push_back(Event::Continue(continuation)),
-            Effect::Note { run, step, text } => {
-                info!(%run, step, "{text}");
-                let now = self.now();
-                self.state.remember(run, step, text, now);
+            Effect::Note { run, step, kind, text } => {
+                let entry = Entry {
+                    at: self.now(),
+                    step: (kind != Kind::Resumed).then_some(step),
+                    kind,
+                    text,
+                };
+                self.remember(run, entry);
             }
         }
     }
@@ -523,11 +560,13 @@ impl Loop {
         };
         let mut delays = Delays::new(self.store.unknown_policy());
         let mut tries = 0u32;
+        let begun = self.clock.monotonic();
         loop {
             match self.store.write(&batch) {
                 Ok(()) => break,
                 Err(StoreError::OutOfSequence { offered, stored }) if offered == stored && tries > 0 => break,
                 Err(StoreError::Unknown { reason }) => {
+                    self.metrics.store_asked_again();
                     tries += 1;
                     if tries.is_power_of_two() {
                         warn!(
@@ -551,6 +590,8 @@ impl Loop {
             info!(tries, seq = batch.seq, "the batch is written");
         }
         self.seq += 1;
+        let took = self.clock.monotonic().saturating_sub(begun);
+        self.metrics.stored(batch.writes.len(), took);
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::{
     control::{Control, ControlConfig},
     grpc::{JobsService, WorkersService},
     limits::{CONFIRM_FRACTION, LOOP_GRACE, TICK},
+    metrics::Metrics,
     seat::{Lead, Role},
     store::{Etcd, EtcdStore, Standing, Store, StoreError, StoreFull},
 };
@@ -29,6 +30,7 @@ pub struct Leading {
     pub health: HealthReporter,
     pub clock: Clock,
     pub config: ControlConfig,
+    pub metrics: Metrics,
     reign: Option<Reign>,
 }
 
@@ -42,12 +44,19 @@ struct Reign {
 }
 
 impl Leading {
-    pub fn new(role: watch::Sender<Role>, health: HealthReporter, clock: Clock, config: ControlConfig) -> Leading {
+    pub fn new(
+        role: watch::Sender<Role>,
+        health: HealthReporter,
+        clock: Clock,
+        config: ControlConfig,
+        metrics: Metrics,
+    ) -> Leading {
         Leading {
             role,
             health,
             clock,
             config,
+            metrics,
             reign: None,
         }
     }
@@ -59,9 +68,9 @@ impl Leading {
         full: watch::Receiver<Option<StoreFull>>,
     ) -> Result<(), StoreError> {
         let (clock, config, stop) = (self.clock.clone(), self.config, Shutdown::new());
-        let own = stop.clone();
+        let (own, metrics) = (stop.clone(), self.metrics.clone());
         // Beginning reads all rows, and blocks.
-        let started = tokio::task::spawn_blocking(move || Control::start(store, clock, config, own)).await;
+        let started = tokio::task::spawn_blocking(move || Control::start(store, clock, config, own, metrics)).await;
         let (control, thread) = started.map_err(|error| StoreError::Read {
             reason: format!("the loop did not start: {error}"),
         })??;
@@ -147,6 +156,7 @@ impl Leading {
         let mut delays = Delays::new(retry::CONNECT);
         self.fall_silent("").await;
         loop {
+            self.metrics.stands_by();
             let mut known = String::new();
             etcd.until_free(|leader| {
                 if leader != known {
@@ -167,6 +177,7 @@ impl Leading {
                         () = etcd.upkeep(tell_full) => {}
                     }
                     let failed = self.end().await;
+                    self.metrics.stands_by();
                     if !failed {
                         delays.reset();
                         continue;
@@ -212,12 +223,14 @@ impl Leading {
                     "etcd has not confirmed the term; falling silent until it does"
                 );
                 self.fall_silent("").await;
+                self.metrics.falls_silent();
             }
             if !doubtful && silent {
                 info!("etcd confirms the term; speaking again");
                 if reign.control.renew_sessions().await.is_err() {
                     return;
                 }
+                self.metrics.speaks_again();
                 self.speak().await;
             }
             silent = doubtful;

@@ -5,6 +5,7 @@ pub mod control;
 mod grpc;
 mod leading;
 mod limits;
+pub mod metrics;
 mod seat;
 mod server;
 pub mod store;

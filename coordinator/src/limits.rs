@@ -15,6 +15,17 @@ pub const OUTBOX: usize = 256;
 /// How often the loop looks at the clock: sessions, waits and stalls are noticed so much later at most.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// How often gauges of the state are published: far more often than anyone scrapes, far more seldom than
+/// a look over all live runs would cost anything.
+pub const METRICS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// A leading loop that has not turned for so long is stuck: it turns with every tick, and no store
+/// transaction may take so long.
+pub const LOOP_SILENCE: Duration = Duration::from_secs(60);
+
+/// Notable events that travel with each state of a run; the whole history is asked for apart.
+pub const NOTABLE_EVENTS: usize = 64;
+
 /// How often one watcher is told of changes at most.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 

@@ -16,6 +16,7 @@ use crate::{
     grpc::{ClusterService, JobsService, Sessions, WorkersService},
     leading::Leading,
     limits::MESSAGE_LIMIT,
+    metrics::Metrics,
     seat::{Role, Seat},
     store::{EmbeddedStore, Etcd, EtcdConfig, StoreError},
 };
@@ -42,6 +43,8 @@ pub struct ServeConfig {
     pub heartbeat_ms: u32,
     /// Whether every worker of earlier starts is known to be dead.
     pub workers_died: bool,
+    /// Filled by the coordinator; whoever made it may serve it.
+    pub metrics: Metrics,
 }
 
 /// Why a coordinator did not start, or ended.
@@ -109,7 +112,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         heartbeat_ms: config.heartbeat_ms,
         workers_died: config.workers_died,
     };
-    let mut leading = Leading::new(role, health_reporter, clock.clone(), control);
+    let mut leading = Leading::new(role, health_reporter, clock.clone(), control, config.metrics.clone());
     let place = match store {
         Opened::Embedded(store) => {
             leading.begin(Box::new(store), watch::channel(None).1).await?;

@@ -9,13 +9,14 @@ use gapless_common::{
     plan::{BucketFn, StepFrame},
 };
 use gapless_core::{
-    State,
+    State, Timestamp,
+    history::{self, Entry},
     row::{Phase, RunState},
     state::{Run, StageState, Step, Task},
 };
 use gapless_proto::v1;
 
-use crate::wire;
+use crate::{limits::NOTABLE_EVENTS, wire};
 
 /// Finds a run by its id, by a unique beginning of it, or the newest of a job by name.
 pub fn find(state: &State, wanted: &str) -> Result<RunId, String> {
@@ -59,22 +60,34 @@ pub fn run(state: &State, id: RunId) -> Option<v1::Run> {
         steps: steps
             .map(|(number, step)| step_status(run, number as StepNo, step, &in_flight))
             .collect(),
-        events: run
-            .events
-            .iter()
-            .map(|(at, step, text)| v1::RunEvent {
-                at_micros: at.0,
-                step: run
-                    .job
-                    .job
-                    .steps
-                    .get(*step as usize)
-                    .map(|step| step.name.clone())
-                    .unwrap_or_default(),
-                text: text.clone(),
-            })
-            .collect(),
+        events: notable(run),
     })
+}
+
+/// The last notable events, oldest first.
+fn notable(run: &Run) -> Vec<v1::RunEvent> {
+    let notable = run.history.iter().rev().filter(|entry| entry.kind.is_notable());
+    let mut events: Vec<v1::RunEvent> = notable.take(NOTABLE_EVENTS).map(|entry| event(run, entry)).collect();
+    events.reverse();
+    events
+}
+
+fn event(run: &Run, entry: &Entry) -> v1::RunEvent {
+    let step = entry.step.and_then(|step| run.job.job.steps.get(step as usize));
+    v1::RunEvent {
+        at_micros: entry.at.0,
+        step: step.map(|step| step.name.clone()).unwrap_or_default(),
+        text: entry.text.clone(),
+        kind: entry.kind.name().to_string(),
+    }
+}
+
+/// What happened to a run after a time, and whether it has ended.
+pub fn events(state: &State, id: RunId, after_micros: i64) -> Option<(Vec<v1::RunEvent>, bool)> {
+    let run = state.run(id)?;
+    let entries = history::of_run(run, Timestamp(after_micros));
+    let events = entries.iter().map(|entry| event(run, entry)).collect();
+    Some((events, !run.row.state.is_live()))
 }
 
 fn run_state(state: RunState) -> v1::RunState {

@@ -4,8 +4,8 @@ mod support;
 
 use std::net::SocketAddr;
 
-use gapless_coordinator::{ServeConfig, Server, StoreConfig, serve};
-use gapless_platform::shutdown::Shutdown;
+use gapless_coordinator::{ServeConfig, Server, StoreConfig, metrics::Metrics, serve};
+use gapless_platform::{clock::Clock, monitor::Monitored, shutdown::Shutdown};
 use gapless_proto::{
     LEADER_KEY,
     v1::{
@@ -31,6 +31,7 @@ steps:
 struct Coordinator<'a> {
     place: &'a OnEtcd,
     server: Server,
+    metrics: Metrics,
     shutdown: Shutdown,
     _scratch: TempDir,
 }
@@ -41,6 +42,7 @@ impl<'a> Coordinator<'a> {
         let mut etcd = place.config("");
         etcd.address = None;
         etcd.quota_bytes = quota_bytes;
+        let metrics = Metrics::new(Clock::system());
         let config = ServeConfig {
             store: StoreConfig::Etcd(etcd),
             scratch: scratch.path().to_path_buf(),
@@ -48,6 +50,7 @@ impl<'a> Coordinator<'a> {
             lease_ms: 2000,
             heartbeat_ms: 200,
             workers_died: false,
+            metrics: metrics.clone(),
         };
         let shutdown = Shutdown::new();
         let server = place
@@ -57,6 +60,7 @@ impl<'a> Coordinator<'a> {
         Coordinator {
             place,
             server,
+            metrics,
             shutdown,
             _scratch: scratch,
         }
@@ -107,6 +111,12 @@ impl<'a> Coordinator<'a> {
         self.place.runtime.block_on(asked).expect("known").into_inner().status()
     }
 
+    /// What monitoring sees: its probe, and whether its metrics say that it leads.
+    fn monitored(&self) -> (Result<&'static str, String>, bool) {
+        let leads = self.metrics.metrics().contains("\ngapless_leader 1\n");
+        (self.metrics.ready(), leads)
+    }
+
     fn stop(self) {
         self.shutdown.stop();
         let ended = self.place.runtime.block_on(self.server.ended);
@@ -142,6 +152,8 @@ fn a_standby_sends_callers_to_the_leader_and_leads_when_that_one_leaves() {
         assert_eq!(leader.health(service), ServingStatus::Serving);
         assert_eq!(standby.health(service), ServingStatus::NotServing);
     }
+    assert_eq!(leader.monitored(), (Ok("leading"), true));
+    assert_eq!(standby.monitored(), (Ok("standing by"), false));
     let run = leader.submit().expect("it leads");
     let before = leader.cluster().expect("it leads");
     let left = std::time::Instant::now();
@@ -152,6 +164,7 @@ fn a_standby_sends_callers_to_the_leader_and_leads_when_that_one_leaves() {
     assert!(after.term > before.term, "{} after {}", after.term, before.term);
     assert_eq!((after.id, after.live_runs), (before.id, 1));
     assert_eq!(standby.health("gapless.v1.Jobs"), ServingStatus::Serving);
+    assert_eq!(standby.monitored(), (Ok("leading"), true));
     let again = standby.submit().expect_err("the run is known");
     assert_eq!(
         again.metadata().get("gapless-run").and_then(|run| run.to_str().ok()),
@@ -188,8 +201,10 @@ fn a_leader_that_etcd_does_not_confirm_falls_silent_until_it_does() {
         Some(true)
     );
     assert_eq!(leader.health("gapless.v1.Workers"), ServingStatus::NotServing);
+    assert_eq!(leader.monitored(), (Ok("standing by"), false));
     servers.thaw(0);
     let after = wait_for("it to speak again", || leader.leads());
+    assert_eq!(leader.monitored(), (Ok("leading"), true));
     assert!(after.term >= before.term);
     leader.submit().expect("it leads");
     leader.stop();
@@ -237,6 +252,7 @@ fn etcd_that_is_not_there_is_told_at_the_start() {
         lease_ms: 2000,
         heartbeat_ms: 200,
         workers_died: false,
+        metrics: Metrics::new(Clock::system()),
     };
     let Err(error) = runtime.block_on(serve(config, Shutdown::new())) else {
         panic!("there is no etcd");

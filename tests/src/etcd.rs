@@ -133,7 +133,8 @@ impl Etcd {
 impl Member {
     fn spawn(&mut self) {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
-        let log = File::create(self.folder.path().join("log")).expect("made");
+        let path = self.folder.path().join("log");
+        let log = File::create(&path).expect("made");
         let mut command = Command::new(&program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
             command.env_remove(name);
@@ -144,13 +145,14 @@ impl Member {
             .stdout(log.try_clone().expect("a handle"))
             .stderr(log)
             .spawn();
-        self.process = Some(Process::new(spawned.unwrap_or_else(|error| {
+        let child = spawned.unwrap_or_else(|error| {
             panic!(
                 "{}: {error}. These tests need etcd: install the package etcd-server (Debian, Ubuntu) or another \
                  etcd of version 3.4 or newer, or name its program with {PROGRAM}=/path/to/etcd",
                 program.to_string_lossy()
             )
-        })));
+        });
+        self.process = Some(Process::new(child, path));
     }
 }
 

@@ -6,7 +6,8 @@ pub mod etcd;
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
@@ -135,14 +136,14 @@ steps:
 
     /// Starts the program with its log in a file of this name.
     pub fn start_as(&self, name: &str, arguments: &[&str]) -> Process {
-        let log = fs::File::create(self.path(&format!("{name}.log"))).expect("made");
+        let log = self.path(&format!("{name}.log"));
         let child = self
             .command(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(fs::File::create(&log).expect("made"))
             .spawn();
-        Process::new(child.expect("the program starts"))
+        Process::new(child.expect("the program starts"), log)
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -219,11 +220,13 @@ pub fn expected(sales: &Sales) -> Vec<String> {
 /// A process of the program that is ended with the test.
 pub struct Process {
     child: Child,
+    log: PathBuf,
 }
 
 impl Process {
-    pub fn new(child: Child) -> Process {
-        Process { child }
+    /// With what it writes to stderr in the file `log`.
+    pub fn new(child: Child, log: PathBuf) -> Process {
+        Process { child, log }
     }
 
     /// Stops it with SIGSTOP, until [`Process::thaw`]. All its threads stand still when this returns.
@@ -245,7 +248,7 @@ impl Process {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         let id = Pid::from_child(&self.child);
         kill_process(id, signal).expect("it runs");
     }
@@ -256,6 +259,28 @@ impl Process {
         let stdout = self.child.stdout.as_mut().expect("piped");
         BufReader::new(stdout).read_line(&mut line).expect("it prints a line");
         line.trim().to_string()
+    }
+
+    /// What it has written to stderr so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("its log is there")
+    }
+
+    /// Asks its monitoring endpoint: the status and the body.
+    pub fn monitor(&self, path: &str) -> (u16, String) {
+        let address = wait_for("the monitoring endpoint", || {
+            let log = self.log();
+            let (_, rest) = log.split_once("metrics at http://")?;
+            rest.split_once("/metrics").map(|(address, _)| address.to_string())
+        });
+        http_get(&address, path)
+    }
+
+    /// Its metrics now.
+    pub fn metrics(&self) -> Metrics {
+        let (status, text) = self.monitor("/metrics");
+        assert_eq!(status, 200, "{text}");
+        Metrics::read(&text)
     }
 
     /// Kills it with SIGKILL; false if it had ended before.
@@ -284,6 +309,64 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Samples of one scrape by their names with labels, as they stand in the text.
+pub struct Metrics {
+    samples: BTreeMap<String, f64>,
+    /// Names of all metrics, as queries use them.
+    pub names: Vec<String>,
+}
+
+impl Metrics {
+    /// Reads the text format of OpenMetrics.
+    pub fn read(text: &str) -> Metrics {
+        assert!(text.ends_with("# EOF\n"), "it is whole: {text}");
+        let mut samples = BTreeMap::new();
+        let mut names = Vec::new();
+        for line in text.lines() {
+            if let Some(kind) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = kind.split_once(' ').expect("a name and a kind");
+                let endings: &[&str] = match kind {
+                    "counter" => &["_total"],
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    "info" => &["_info"],
+                    _ => &[""],
+                };
+                names.extend(endings.iter().map(|ending| format!("{name}{ending}")));
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').expect("a name and a value");
+                samples.insert(name.to_string(), value.parse().expect("a number"));
+            }
+        }
+        Metrics { samples, names }
+    }
+
+    /// The value of a sample, which must be there.
+    pub fn get(&self, sample: &str) -> f64 {
+        match self.samples.get(sample) {
+            Some(value) => *value,
+            None => panic!("{sample} is not among {:#?}", self.samples.keys()),
+        }
+    }
+
+    /// The sum over all samples of a metric, whatever their labels.
+    pub fn sum(&self, name: &str) -> f64 {
+        let of_name = |sample: &&String| sample.split('{').next() == Some(name);
+        let samples = self.samples.iter().filter(|(sample, _)| of_name(sample));
+        samples.map(|(_, value)| value).sum()
+    }
+}
+
+fn http_get(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("set");
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    (status.expect("a status"), body.to_string())
 }
 
 /// A coordinator and workers as processes of their own.
@@ -329,6 +412,8 @@ impl<'a> Cluster<'a> {
             "2000",
             "--heartbeat-ms",
             "200",
+            "--metrics-listen",
+            "127.0.0.1:0",
         ]);
         let endpoint = process.line();
         assert!(
@@ -346,10 +431,10 @@ impl<'a> Cluster<'a> {
 
     pub fn add_worker(&mut self) {
         let name = format!("worker-{}", self.workers.len());
-        let worker = self
-            .world
-            .start(&["worker", "--endpoint", &self.endpoint, "--slots", "1", "--name", &name]);
-        self.workers.push(worker);
+        let mut arguments = vec!["worker", "--endpoint", &self.endpoint, "--slots", "1", "--name", &name];
+        arguments.extend(["--metrics-listen", "127.0.0.1:0"]);
+        arguments.extend(["--log-format", "json", "--log-level", "info,gapless_worker=debug"]);
+        self.workers.push(self.world.start(&arguments));
     }
 
     /// What the program prints as JSON.

@@ -5,6 +5,7 @@ pub mod attempt;
 pub mod engine;
 pub mod examine;
 pub mod exchange;
+pub mod metrics;
 pub mod publish;
 pub mod reread;
 pub mod runner;

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Assignment, CommittedPartition, Leader, Outcome, Stop},
+    metrics::{Ended, Metrics},
     session::{
         book::{Said, What},
         calls::Calls,
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub work: Arc<dyn Work>,
     pub worker: String,
     pub memory_bytes: u64,
+    pub metrics: Metrics,
 }
 
 /// Starts the thread of one slot. It ends when the queue is closed; `alive` is dropped with it.
@@ -90,17 +92,14 @@ pub(crate) fn start_slot(shared: Arc<Shared>, slot: u32, alive: mpsc::Sender<()>
 }
 
 fn work_off(shared: &Shared, held: &Arc<Held>, state: &mut SlotState) {
-    let span = tracing::info_span!(
-        "task",
-        run = %held.task.run,
-        step = held.task.step,
-        stage = held.task.stage.name(),
-        partition = held.task.partition,
-        attempt = %held.fence.id,
-        worker = shared.worker,
-    );
+    let span = held.span(&shared.worker);
     let _entered = span.enter();
-    let line = Line { shared, held };
+    let line = Line {
+        shared,
+        held,
+        span: &span,
+    };
+    let begun = shared.metrics.begun();
     let outcome = match catch_unwind(AssertUnwindSafe(|| attempt(shared, held, &line, state))) {
         Ok(outcome) => outcome,
         Err(panic) => {
@@ -115,11 +114,20 @@ fn work_off(shared: &Shared, held: &Arc<Held>, state: &mut SlotState) {
             Err(TaskError::new(ErrorClass::Transient, message))
         }
     };
+    let (how, error) = match &outcome {
+        // What comes after the last commit was offered changes nothing.
+        _ if held.last_offered() => (Ended::Done, None),
+        Ok(Outcome::Committed | Outcome::Finished(_)) => (Ended::Done, None),
+        Ok(Outcome::Released) => (Ended::Released, None),
+        Err(error) => (Ended::Failed, Some(error)),
+    };
+    shared.metrics.ended(held.task.stage, begun, how, error);
     let what = match outcome {
         _ if held.last_offered() => {
             if let Err(error) = outcome {
                 tracing::warn!(%error, "an error after the last commit was offered changes nothing");
             }
+            tracing::debug!("the attempt ended with its last commit");
             return;
         }
         Ok(Outcome::Committed) => {
@@ -163,6 +171,8 @@ fn attempt(shared: &Shared, held: &Held, line: &Line, state: &mut SlotState) -> 
 struct Line<'a> {
     shared: &'a Shared,
     held: &'a Arc<Held>,
+    /// Entered by whatever thread commits.
+    span: &'a tracing::Span,
 }
 
 impl Line<'_> {
@@ -191,6 +201,15 @@ impl Leader for Line<'_> {
             return Err(held.cancelled("it was stopped"));
         }
         let (next, last) = (commit.next, commit.last);
+        let _entered = self.span.enter();
+        tracing::debug!(
+            seq = commit.seq,
+            next,
+            last,
+            rows = commit.counters.read,
+            "a chunk is durable"
+        );
+        self.shared.metrics.chunk(held.task.stage, &commit.counters);
         if last {
             held.reached(next, 0);
             // Set first: a stop that comes now must know that no slot waits any more.

@@ -10,8 +10,9 @@ use gapless_platform::{
 };
 
 use crate::{
-    app::{App, Flags, flag, start_log},
-    embedded::{Announced, Coordinator, CoordinatorSettings, EtcdSettings, State},
+    app::{App, Flags, flag, start_log, start_monitor},
+    arguments::TellingArguments,
+    embedded::{Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, EtcdSettings, State},
     failure::{Failure, talk},
     output,
 };
@@ -51,6 +52,8 @@ pub struct Arguments {
     /// Silence of the leading coordinator after which another one leads, in seconds
     #[arg(long, value_name = "S")]
     leader_ttl_s: Option<u32>,
+    #[command(flatten)]
+    telling: TellingArguments,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -73,12 +76,16 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::ClusterName, arguments.cluster_name);
     flag(&mut flags, Setting::Advertise, arguments.advertise);
     flag(&mut flags, Setting::LeaderTtlS, arguments.leader_ttl_s);
+    arguments.telling.note(&mut flags);
     let config = app.config(flags)?;
     let state = state(&config)?;
     start_log(&config)?;
 
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
+    let metrics = CoordinatorMetrics::new(app.clock.clone());
+    // First: a probe may look while the coordinator starts or stands by.
+    let monitor = start_monitor(&config, metrics.clone()).await?;
     let settings = CoordinatorSettings {
         state: state.clone(),
         scratch: config.scratch,
@@ -86,6 +93,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
         own_workers: false,
+        metrics,
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();
@@ -102,7 +110,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         ended = coordinator.ended() => ended,
         () = shutdown.draining().cancelled() => coordinator.stop().await,
     };
-    drop((signals, announced));
+    drop((signals, announced, monitor));
     ended
 }
 

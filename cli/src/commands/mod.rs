@@ -6,6 +6,7 @@ pub mod coordinator;
 pub mod describe;
 pub mod get;
 pub mod list;
+pub mod logs;
 pub mod plan;
 pub mod run;
 pub mod schema;

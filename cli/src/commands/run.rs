@@ -8,6 +8,7 @@ use std::{
 
 use clap::Args;
 use gapless_platform::{
+    clock::Clock,
     config::{Config, Origin, Setting},
     shutdown::Shutdown,
 };
@@ -19,7 +20,9 @@ use crate::{
     app::{App, Flags, flag, start_log},
     arguments::{JobArguments, OutputArguments, TimeoutArgument},
     client::{Client, Submitted},
-    embedded::{self, Announced, Coordinator, CoordinatorSettings, State, WorkerSettings},
+    embedded::{
+        self, Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, State, WorkerMetrics, WorkerSettings,
+    },
     failure::{Failure, Kind, talk},
     follow::{Manner, again, follow},
     job_file::JobFile,
@@ -179,6 +182,7 @@ impl Household {
             lease_ms: config.lease_ms,
             heartbeat_ms: config.heartbeat_ms,
             own_workers: true,
+            metrics: CoordinatorMetrics::new(Clock::system()),
         };
         // The coordinator outlives the workers, which hand back their attempts as they leave.
         let coordinator = Coordinator::start(settings, Shutdown::new()).await?;
@@ -190,6 +194,7 @@ impl Household {
                 name: Some(format!("worker-{number}")),
                 slots: config.slots,
                 memory_per_slot_mib: config.memory_per_slot_mib,
+                metrics: WorkerMetrics::new(config.slots, Clock::system()),
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));
         }

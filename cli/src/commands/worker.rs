@@ -7,8 +7,9 @@ use gapless_platform::{config::Setting, shutdown::Shutdown};
 
 use super::coordinator::follow_signals;
 use crate::{
-    app::{App, Flags, flag, start_log},
-    embedded::{WorkerSettings, run_worker},
+    app::{App, Flags, flag, start_log, start_monitor},
+    arguments::TellingArguments,
+    embedded::{WorkerMetrics, WorkerSettings, run_worker},
     failure::Failure,
 };
 
@@ -26,23 +27,29 @@ pub struct Arguments {
     /// Name in lists and messages [default: host name and process id]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    #[command(flatten)]
+    telling: TellingArguments,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut flags = Flags::new();
     flag(&mut flags, Setting::Endpoints, arguments.endpoint.as_ref());
     flag(&mut flags, Setting::Slots, arguments.slots);
+    arguments.telling.note(&mut flags);
     let config = app.config(flags)?;
     start_log(&config)?;
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
+    let metrics = WorkerMetrics::new(config.slots, app.clock.clone());
+    let monitor = start_monitor(&config, metrics.clone()).await?;
     let settings = WorkerSettings {
         endpoints: config.endpoints,
         name: arguments.name,
         slots: config.slots,
         memory_per_slot_mib: config.memory_per_slot_mib,
+        metrics,
     };
     let ended = run_worker(settings, shutdown).await;
-    drop(signals);
+    drop((signals, monitor));
     ended
 }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use gapless_proto::v1::{
-    CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListPartitionsRequest,
-    ListPartitionsResponse, ListRunsRequest, ListRunsResponse, ListWorkersRequest, ListWorkersResponse,
-    PartitionCounts, PartitionStatus, Run, RunState, StepStatus, StopRunRequest, SubmitRequest, SubmitResponse,
-    WorkerInfo,
+    CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListEventsRequest,
+    ListPartitionsRequest, ListPartitionsResponse, ListRunsRequest, ListRunsResponse, ListWorkersRequest,
+    ListWorkersResponse, PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, StopRunRequest,
+    SubmitRequest, SubmitResponse, WorkerInfo,
     cluster_server::{Cluster, ClusterServer},
     jobs_server::{Jobs, JobsServer},
 };
@@ -35,6 +35,13 @@ pub enum Watch {
     Hang,
 }
 
+/// The answer to one call of `ListEvents`: these events, then the end or a break.
+#[derive(Clone, Debug)]
+pub struct Events {
+    pub events: Vec<RunEvent>,
+    pub then: Option<Code>,
+}
+
 #[derive(Default)]
 struct Script {
     refusal: Option<Status>,
@@ -42,8 +49,10 @@ struct Script {
     watches: VecDeque<Watch>,
     workers: Vec<WorkerInfo>,
     partitions: Vec<PartitionStatus>,
+    events: VecDeque<Events>,
     submitted: Vec<SubmitRequest>,
     stopped: Vec<String>,
+    listed: Vec<ListEventsRequest>,
 }
 
 /// The coordinator; it ends when this is dropped.
@@ -113,6 +122,15 @@ impl Fake {
 
     pub fn partitions(&self, partitions: impl Iterator<Item = PartitionStatus>) {
         self.script().partitions = partitions.collect();
+    }
+
+    pub fn events(&self, events: Vec<Events>) {
+        self.script().events = events.into();
+    }
+
+    /// What `ListEvents` was asked.
+    pub fn listed(&self) -> Vec<ListEventsRequest> {
+        self.script().listed.clone()
     }
 
     pub fn submitted(&self) -> Vec<SubmitRequest> {
@@ -275,6 +293,24 @@ impl Jobs for Service {
             partitions: script.partitions[request.from as usize..end].to_vec(),
             next: (end < script.partitions.len()).then_some(end as u32),
         }))
+    }
+
+    type ListEventsStream = Pin<Box<dyn Stream<Item = Result<RunEvent, Status>> + Send>>;
+
+    async fn list_events(
+        &self,
+        request: Request<ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        let request = request.into_inner();
+        self.find(&request.run)?;
+        let mut script = self.script();
+        script.listed.push(request);
+        let Some(Events { events, then }) = script.events.pop_front() else {
+            return Err(Status::unavailable("the script is over"));
+        };
+        let end = then.map(|code| Err(Status::new(code, "a scripted break")));
+        let events = events.into_iter().map(Ok).chain(end);
+        Ok(Response::new(Box::pin(tokio_stream::iter(events))))
     }
 
     async fn stop_run(&self, request: Request<StopRunRequest>) -> Result<Response<Run>, Status> {

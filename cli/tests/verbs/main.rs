@@ -6,7 +6,7 @@ mod program;
 
 use std::{collections::HashMap, fs, io::Read, process::Stdio};
 
-use fake::{Fake, Watch, run, step};
+use fake::{Events, Fake, Watch, run, step};
 use gapless_proto::v1::{Counters, PartitionStatus, RunEvent, RunState, WorkerInfo};
 use program::{Program, lines, read_until};
 use tonic::{Code, Status};
@@ -278,6 +278,7 @@ fn waiting_shows_progress_on_stderr_and_the_result_on_stdout() {
         at_micros: 1,
         step: "load".into(),
         text: "partition 3 taken over from worker-2, which was lost".into(),
+        kind: "take-over".into(),
     }];
     let mut published = step("load", "published", 1000);
     published.output_rows = 990;
@@ -547,4 +548,58 @@ fn settings_are_shown_with_their_origin() {
     let wrong = Program::new(&["config", "show"]).env("GAPLESS_SLOTS", "many").end();
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("GAPLESS_SLOTS"), "{}", wrong.stderr);
+}
+
+#[test]
+fn a_history_is_printed_and_a_break_is_survived_where_it_is_followed() {
+    let fake = Fake::start();
+    fake.know(run("run-1", RunState::Completed, vec![step("load", "published", 1000)]));
+    let event = |seconds: i64, step: &str, kind: &str, text: &str| RunEvent {
+        at_micros: 1_795_171_200_000_000 + seconds * 1_000_000,
+        step: step.into(),
+        kind: kind.into(),
+        text: text.into(),
+    };
+    let first = event(0, "", "submitted", "submitted");
+    let second = event(1, "load", "stage", "execute of 4 partitions");
+    let whole = |events: &[&RunEvent]| Events {
+        events: events.iter().map(|event| (*event).clone()).collect(),
+        then: None,
+    };
+    fake.events(vec![whole(&[&first, &second])]);
+    let shown = Program::new(&["logs", "run-1"]).at(&fake).end();
+    assert_eq!(
+        (shown.code, shown.stdout.as_str()),
+        (
+            0,
+            "2026-11-20T10:40:00Z  submitted\n2026-11-20T10:40:01Z  load: execute of 4 partitions\n"
+        ),
+        "{}",
+        shown.stderr
+    );
+
+    let broken = Events {
+        then: Some(Code::Unavailable),
+        ..whole(&[&first])
+    };
+    fake.events(vec![broken.clone(), whole(&[&second])]);
+    let followed = Program::new(&["logs", "run-1", "--follow", "-o", "json"])
+        .at(&fake)
+        .end();
+    assert_eq!(followed.code, 0, "{}", followed.stderr);
+    let kinds: Vec<_> = lines(&followed.stdout)
+        .iter()
+        .map(|line| line["kind"].clone())
+        .collect();
+    assert_eq!(kinds, ["submitted", "stage"]);
+    let asked: Vec<(i64, bool)> = fake.listed().iter().map(|it| (it.after_micros, it.follow)).collect();
+    assert_eq!(
+        asked,
+        [(0, false), (0, true), (first.at_micros, true)],
+        "it goes on after the last line"
+    );
+
+    // Without it nothing is waited for.
+    fake.events(vec![broken]);
+    assert_eq!(Program::new(&["logs", "run-1"]).at(&fake).end().code, 6);
 }

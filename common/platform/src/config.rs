@@ -53,10 +53,11 @@ pub enum Setting {
     Advertise,
     LeaderTtlS,
     EtcdQuotaMib,
+    MetricsListen,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 16] = [
+    pub const ALL: [Setting; 17] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -73,6 +74,7 @@ impl Setting {
         Setting::Advertise,
         Setting::LeaderTtlS,
         Setting::EtcdQuotaMib,
+        Setting::MetricsListen,
     ];
 
     /// The name in the config file.
@@ -94,6 +96,7 @@ impl Setting {
             Setting::Advertise => "advertise",
             Setting::LeaderTtlS => "leader_ttl_s",
             Setting::EtcdQuotaMib => "etcd_quota_mib",
+            Setting::MetricsListen => "metrics_listen",
         }
     }
 
@@ -124,6 +127,7 @@ impl Setting {
             }
             Setting::LeaderTtlS => "silence of the leading coordinator after which another one leads, in seconds",
             Setting::EtcdQuotaMib => "etcd's --quota-backend-bytes in MiB, for versions that do not tell it",
+            Setting::MetricsListen => "address for /metrics, /healthz and /readyz of a coordinator or worker; or `off`",
         }
     }
 
@@ -145,6 +149,7 @@ impl Setting {
             Setting::Advertise => "auto",
             Setting::LeaderTtlS => "10",
             Setting::EtcdQuotaMib => "2048",
+            Setting::MetricsListen => "off",
         }
     }
 
@@ -297,6 +302,8 @@ pub struct Config {
     pub advertise: Option<String>,
     pub leader_ttl_s: u32,
     pub etcd_quota_mib: u32,
+    /// Where metrics and probes are served; `None` where they are not.
+    pub metrics_listen: Option<SocketAddr>,
     /// One for each setting, in the order of [`Setting::ALL`].
     pub sources: Vec<Sourced>,
     /// What is not wrong but probably not meant, to be logged once telemetry runs.
@@ -351,6 +358,13 @@ impl Config {
             },
             leader_ttl_s: parse_number(&sources, Setting::LeaderTtlS, LEADER_TTL_S)?,
             etcd_quota_mib: parse_number(&sources, Setting::EtcdQuotaMib, ETCD_QUOTA_MIB)?,
+            metrics_listen: parse(&sources, Setting::MetricsListen, |text| match text {
+                "off" => Ok(None),
+                address => address
+                    .parse()
+                    .map(Some)
+                    .map_err(|_| "write an address and a port, such as 127.0.0.1:9464, or off".to_string()),
+            })?,
             sources,
             warnings: unknown_variables(&layers.variables),
         };
@@ -416,7 +430,9 @@ fn as_text(value: &serde_json::Value) -> Option<String> {
             .map(as_text)
             .collect::<Option<Vec<_>>>()
             .map(|all| all.join(",")),
-        serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Object(_) => None,
+        // What YAML 1.1 makes of the word `off`, which is a value of ours.
+        serde_json::Value::Bool(false) => Some("off".to_string()),
+        serde_json::Value::Null | serde_json::Value::Bool(true) | serde_json::Value::Object(_) => None,
     }
 }
 
@@ -591,6 +607,7 @@ mod tests {
         assert_eq!(config.endpoints, ["http://127.0.0.1:7070"]);
         assert_eq!(config.scratch, PathBuf::from(".gapless/scratch"));
         assert!(config.slots >= 1);
+        assert_eq!(config.metrics_listen, None);
         assert!(config.sources.iter().all(|sourced| sourced.origin == Origin::Default));
     }
 
@@ -643,6 +660,10 @@ mod tests {
             &["variable GAPLESS_LISTEN", "127.0.0.1:7070"],
         );
         check(
+            layers(&[], &[], Some("metrics_listen: 9464")),
+            &["file conf.yaml", "127.0.0.1:9464, or off"],
+        );
+        check(
             layers(&[], &[("GAPLESS_LOG_FORMAT", "xml")], None),
             &["compact and json"],
         );
@@ -692,8 +713,11 @@ mod tests {
         let path = folder.path().join("config.yaml");
         let error = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect_err("no file");
         assert!(error.to_string().contains("config.yaml"), "{error}");
-        fs::write(&path, "# nothing yet\n").expect("written");
-        let layers = Layers::of_process(BTreeMap::new(), Some(path)).expect("a file");
-        assert!(Config::resolve(&layers).is_ok());
+        for text in ["# nothing yet\n", "metrics_listen: off\n"] {
+            fs::write(&path, text).expect("written");
+            let layers = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect("a file");
+            let config = Config::resolve(&layers).expect("valid");
+            assert_eq!(config.metrics_listen, None);
+        }
     }
 }

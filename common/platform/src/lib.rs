@@ -5,6 +5,8 @@
 
 pub mod clock;
 pub mod config;
+pub mod metrics;
+pub mod monitor;
 pub mod process;
 pub mod retry;
 pub mod shutdown;

@@ -10,6 +10,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
+    history::Kind,
     limits::MAX_STEPS,
     row::{Phase, ProgressRow, Publication, RunState},
     state::{StageState, Step},
@@ -146,6 +147,7 @@ pub(crate) fn aborted(
             draft.note(
                 key.run,
                 key.step,
+                Kind::Note,
                 format!("too late to cancel step {name}: it is published"),
             );
             publish_step(draft, key.run, key.step, holding.step, publication);

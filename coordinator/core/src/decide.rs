@@ -10,7 +10,9 @@ use gapless_common::{
 use crate::{
     commit, consolidate,
     event::{Answer, Continuation, Decision, Effect, Event, Refusal, StageResult},
-    fail, lease,
+    fail,
+    history::Kind,
+    lease,
     limits::MAX_ROWS,
     row::{Change, Phase, ProgressRow, Row, RowKey, RunRow, RunState, StepRow},
     session,
@@ -180,8 +182,8 @@ impl<'a> Draft<'a> {
         self.effects.push(effect);
     }
 
-    pub fn note(&mut self, run: RunId, step: StepNo, text: String) {
-        self.effects.push(Effect::Note { run, step, text });
+    pub fn note(&mut self, run: RunId, step: StepNo, kind: Kind, text: String) {
+        self.effects.push(Effect::Note { run, step, kind, text });
     }
 
     /// Finds the lease under which a worker acts, or says why it may not.

@@ -11,7 +11,10 @@ use gapless_common::{
 };
 use uuid::Uuid;
 
-use crate::row::{Change, JobRow, Publication};
+use crate::{
+    history::Kind,
+    row::{Change, JobRow, Publication},
+};
 
 /// Everything that can change the state. Ids in events were made by the shell.
 #[derive(Clone, Debug, PartialEq)]
@@ -169,10 +172,11 @@ pub enum Effect {
     },
     /// To be fed back as an event.
     Continue(Continuation),
-    /// For those who watch and for the log.
+    /// For the run's history and for the log.
     Note {
         run: RunId,
         step: StepNo,
+        kind: Kind,
         text: String,
     },
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     decide::{Draft, Holding},
     event::{Continuation, Effect, Refusal},
+    history::Kind,
     limits::LOSSES_BEFORE_QUARANTINE,
     row::{Failure, Phase, ProgressRow, RunState},
     state::{Run, Step, Task},
@@ -50,7 +51,8 @@ pub(crate) fn failed(
     );
     if tries_again {
         if progress.failures > 0 {
-            draft.note(key.run, key.step, format!("{place} failed and is tried again: {error}"));
+            let text = format!("{place} failed and is tried again: {error}");
+            draft.note(key.run, key.step, Kind::Retry, text);
         }
         draft.release(key, fence, progress);
     } else {
@@ -76,7 +78,7 @@ fn give_up(
         restart: run.row.restarts,
     });
     draft.release(key, fence, progress);
-    draft.note(key.run, key.step, message.clone());
+    draft.note(key.run, key.step, Kind::Failure, message.clone());
     match run.definition(key.step).on_error.partition_failed {
         PartitionFailed::Stop => fail_run(draft, key.run, run, message),
         PartitionFailed::Continue => {
@@ -189,7 +191,7 @@ pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Hold
     let rejected = rejected(holding.run, key.step) + more;
     if rejected > limit && more > 0 {
         let message = over_limit(holding.run, key.step, rejected, limit);
-        draft.note(key.run, key.step, message.clone());
+        draft.note(key.run, key.step, Kind::Failure, message.clone());
         fail_run(draft, key.run, holding.run, message);
     }
 }

@@ -15,9 +15,10 @@ use crate::{
     decide::Draft,
     event::{Effect, Event, Grant},
     fail,
+    history::Kind,
     limits::{LOSSES_BEFORE_ALONE, MAX_GRANTS, MAX_PREFETCH, PREFETCH_WINDOW_MICROS, STALLS_WITHOUT_POSITION},
     row::{LeaseRow, Phase, Row, RunState},
-    state::{Run, Session, State},
+    state::{Run, Session, StageState, State},
     time::Timestamp,
 };
 
@@ -89,36 +90,34 @@ fn identity(run: &Run) -> &str {
     &run.row.identity
 }
 
+/// The stages of a run whose ready tasks may be granted, in order.
+pub(crate) fn open_stages(run: &Run) -> impl Iterator<Item = (StepNo, Stage, &StageState)> {
+    let steps = (0..).zip(&run.steps);
+    let open = steps.filter(|(number, step)| match run.row.state {
+        RunState::Running => step.row.phase != Phase::Abort && fail::exceeded_limit(run, *number).is_none(),
+        RunState::Cancelling => step.row.phase == Phase::Abort,
+        _ => false,
+    });
+    open.filter_map(|(number, step)| step.current().map(|(stage, tasks)| (number, stage, tasks)))
+}
+
 /// The tasks of a run that may be granted, in order, and whether each must run alone.
 fn ready(id: RunId, run: &Run) -> impl Iterator<Item = (TaskKey, bool)> + '_ {
-    run.steps
-        .iter()
-        .enumerate()
-        .filter(|(number, step)| match run.row.state {
-            RunState::Running => {
-                step.row.phase != Phase::Abort && fail::exceeded_limit(run, *number as StepNo).is_none()
-            }
-            RunState::Cancelling => step.row.phase == Phase::Abort,
-            _ => false,
+    open_stages(run).flat_map(move |(step, stage, tasks)| {
+        tasks.ready.iter().map(move |&partition| {
+            let losses = tasks.tasks[partition as usize]
+                .progress
+                .as_ref()
+                .map_or(0, |progress| progress.losses);
+            let key = TaskKey {
+                run: id,
+                step,
+                stage,
+                partition,
+            };
+            (key, losses >= LOSSES_BEFORE_ALONE)
         })
-        .filter_map(move |(number, step)| {
-            let (stage, tasks) = step.current()?;
-            let keys = tasks.ready.iter().map(move |&partition| {
-                let losses = tasks.tasks[partition as usize]
-                    .progress
-                    .as_ref()
-                    .map_or(0, |progress| progress.losses);
-                let key = TaskKey {
-                    run: id,
-                    step: number as StepNo,
-                    stage,
-                    partition,
-                };
-                (key, losses >= LOSSES_BEFORE_ALONE)
-            });
-            Some(keys)
-        })
-        .flatten()
+    })
 }
 
 fn runs_alone(state: &State, key: &TaskKey) -> bool {
@@ -159,7 +158,7 @@ fn grant(draft: &mut Draft, run: &Run, key: TaskKey, session: SessionId, nth: u6
             "{} partition {} taken over by {worker} (attempt {})",
             key.stage, key.partition, fence.number
         );
-        draft.note(key.run, key.step, text);
+        draft.note(key.run, key.step, Kind::TakeOver, text);
     }
 }
 

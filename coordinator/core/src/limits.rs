@@ -50,8 +50,8 @@ pub const RETRY_LONGEST_MILLIS: u64 = 30_000;
 /// times the stall deadline: every wait ends, and none of them takes an hour and a half.
 pub const STALLS_WITHOUT_POSITION: u64 = 6;
 
-/// Notable events kept of each run for those who watch.
-pub const EVENTS_PER_RUN: usize = 64;
+/// Entries kept of the history of each run: its whole life as a rule, and some 60 KB at most.
+pub const EVENTS_PER_RUN: usize = 512;
 
 const _: () = assert!(MAX_GRANTS < MAX_ROWS);
 // The new session, and the former ones of the worker: one that lives and a few that are void.

@@ -81,7 +81,7 @@ pub struct SessionRow {
     pub void: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RunState {
     Running,
@@ -97,6 +97,30 @@ pub enum RunState {
 }
 
 impl RunState {
+    pub const ALL: [RunState; 8] = [
+        RunState::Running,
+        RunState::Stopping,
+        RunState::Stopped,
+        RunState::Failing,
+        RunState::Failed,
+        RunState::Cancelling,
+        RunState::Cancelled,
+        RunState::Completed,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            RunState::Running => "running",
+            RunState::Stopping => "stopping",
+            RunState::Stopped => "stopped",
+            RunState::Failing => "failing",
+            RunState::Failed => "failed",
+            RunState::Cancelling => "cancelling",
+            RunState::Cancelled => "cancelled",
+            RunState::Completed => "completed",
+        }
+    }
+
     /// Whether the run still holds or may take workers.
     pub fn is_live(self) -> bool {
         match self {

@@ -7,6 +7,7 @@ use crate::{
     decide::Draft,
     event::{Continuation, Effect, Held, Refusal},
     fail,
+    history::Kind,
     limits::{MAX_MOVED, MAX_VOIDED},
     row::{LeaseRow, Row, RowKey, RunState, SessionRow},
     state::Session,
@@ -189,6 +190,7 @@ pub(crate) fn lost(draft: &mut Draft, id: SessionId) {
         draft.note(
             run,
             step,
+            Kind::WorkerLost,
             format!("worker {} lost; {count} tasks wait for another", session.row.name),
         );
     }

@@ -4,7 +4,7 @@
 //! so recovery and normal running cannot differ.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
@@ -18,7 +18,8 @@ use gapless_common::{
 
 use crate::{
     event::{Event, Held},
-    limits::{EVENTS_PER_RUN, PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
+    history::{Entry, History},
+    limits::{PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
     row::{Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, StepRow},
     time::Timestamp,
 };
@@ -63,7 +64,7 @@ pub struct Run {
     needs: Vec<Vec<StepNo>>,
     /// Live leases over all steps.
     pub leases: usize,
-    pub events: VecDeque<(Timestamp, StepNo, String)>,
+    pub history: History,
 }
 
 #[derive(Debug)]
@@ -319,7 +320,7 @@ impl State {
                         job,
                         steps,
                         leases: 0,
-                        events: VecDeque::new(),
+                        history: History::default(),
                     },
                 );
             }
@@ -591,13 +592,10 @@ impl State {
         self.backoff.first().map(|(at, _)| *at)
     }
 
-    /// Keeps a notable event of a run for those who watch.
-    pub fn remember(&mut self, run: RunId, step: StepNo, text: String, now: Timestamp) {
+    /// Keeps what happened to a run for those who ask.
+    pub fn remember(&mut self, run: RunId, entry: Entry) {
         if let Some(run) = self.runs.get_mut(&run) {
-            if run.events.len() == EVENTS_PER_RUN {
-                run.events.pop_front();
-            }
-            run.events.push_back((now, step, text));
+            run.history.push(entry);
         }
     }
 }

@@ -10,20 +10,6 @@ use crate::{
     row::{Phase, RunState},
 };
 
-/// The name of a state in refusals.
-fn name(state: RunState) -> &'static str {
-    match state {
-        RunState::Running => "running",
-        RunState::Stopping => "stopping",
-        RunState::Stopped => "stopped",
-        RunState::Failing => "failing",
-        RunState::Failed => "failed",
-        RunState::Cancelling => "cancelling",
-        RunState::Cancelled => "cancelled",
-        RunState::Completed => "completed",
-    }
-}
-
 /// Stops a run at the next checkpoint of each of its tasks. It can be submitted again to go on.
 pub(crate) fn stop(draft: &mut Draft, id: RunId) -> Result<(), Refusal> {
     let run = draft.state.run(id).ok_or(Refusal::NoSuchRun { run: id })?;
@@ -43,7 +29,7 @@ pub(crate) fn stop(draft: &mut Draft, id: RunId) -> Result<(), Refusal> {
         state @ (RunState::Failed | RunState::Cancelling | RunState::Cancelled | RunState::Completed) => {
             return Err(Refusal::RunEnded {
                 run: id,
-                state: name(state),
+                state: state.name(),
             });
         }
     }
@@ -68,7 +54,7 @@ pub(crate) fn cancel(draft: &mut Draft, id: RunId) -> Result<(), Refusal> {
         state @ (RunState::Cancelled | RunState::Completed) => {
             return Err(Refusal::RunEnded {
                 run: id,
-                state: name(state),
+                state: state.name(),
             });
         }
     }

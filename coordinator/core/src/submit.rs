@@ -6,6 +6,7 @@ use crate::{
     decide::Draft,
     event::{Answer, Continuation, Effect, Refusal, Submit},
     fail,
+    history::Kind,
     limits::{MAX_LIVE_RUNS, MAX_STEPS},
     row::{Phase, Row, RunRow, RunState, StepRow},
     state::{Run, needs},
@@ -78,7 +79,8 @@ fn resume(draft: &mut Draft, id: RunId, run: &Run) {
         row.error = None;
         row.finished = None;
     });
-    draft.note(id, 0, format!("taken up again (restart {})", run.row.restarts + 1));
+    let text = format!("taken up again (restart {})", run.row.restarts + 1);
+    draft.note(id, 0, Kind::Resumed, text);
     for step in (0..run.steps.len() as StepNo).filter(|step| fail::exceeded_limit(run, *step).is_some()) {
         draft.effect(Effect::Continue(Continuation::Settle { run: id, step }));
     }

@@ -15,8 +15,10 @@ use gapless_common::{
 use gapless_core::{
     Change, Decision, Effect, Event, Refusal, Row, RowKey, State, Timestamp, decide,
     event::{Continuation, Held, StageResult, Submit},
+    history::{self, Entry, Kind},
     invariants,
-    limits::MAX_ROWS,
+    limits::{EVENTS_PER_RUN, MAX_ROWS},
+    load::{StageLoad, load},
     row::{JobRow, Phase, Publication, RunState},
 };
 use uuid::Uuid;
@@ -88,7 +90,11 @@ impl Leader {
                     self.rows.remove(&key.to_string());
                 }
             }
+            let told = history::told_by(&self.state, &change, self.now);
             self.state.apply(change, self.now);
+            if let Some((run, entry)) = told {
+                self.state.remember(run, entry);
+            }
         }
         Ok(effects)
     }
@@ -567,4 +573,110 @@ fn reads_back(row: Row) {
         Ok(again) => assert_eq!(again, row),
         Err(error) => panic!("{key} {}: {error}", String::from_utf8_lossy(&value)),
     }
+}
+
+fn kinds(leader: &Leader) -> Vec<Kind> {
+    let entries = history::of_run(leader.state.run(RUN).unwrap(), Timestamp(0));
+    assert!(entries.is_sorted_by(|one, next| one.at < next.at), "{entries:?}");
+    entries.iter().map(|entry| entry.kind).collect()
+}
+
+#[test]
+fn a_history_tells_a_run_in_order_and_rows_tell_its_outline() {
+    let mut leader = Leader::new();
+    leader.submit(vec![step("load", &[], 1)]);
+    leader.connect(1);
+    leader.complete(0);
+    let expected = [
+        Kind::Submitted,
+        Kind::Stage,
+        Kind::Planned,
+        Kind::Stage,
+        Kind::Sealed,
+        Kind::Published,
+        Kind::Completed,
+    ];
+    assert_eq!(kinds(&leader), expected);
+    let run = leader.state.run(RUN).unwrap();
+    let last = run.history.iter().next_back().unwrap().at;
+    assert_eq!(history::of_run(run, last), [], "nothing has happened since");
+
+    let rows = leader.rows.values().cloned().collect();
+    leader.state = State::recover(Term(2), 10_000, 60_000, rows, leader.now);
+    let outline = [
+        Kind::Submitted,
+        Kind::Stage,
+        Kind::Published,
+        Kind::Completed,
+        Kind::Gap,
+    ];
+    assert_eq!(kinds(&leader), outline);
+}
+
+#[test]
+fn a_history_is_bounded_and_says_what_it_has_lost() {
+    let mut leader = Leader::new();
+    leader.submit(vec![step("load", &[], 1)]);
+    for number in 0..2 * EVENTS_PER_RUN {
+        let entry = Entry {
+            at: Timestamp(1000),
+            step: Some(0),
+            kind: Kind::Retry,
+            text: number.to_string(),
+        };
+        leader.state.remember(RUN, entry);
+    }
+    let run = leader.state.run(RUN).unwrap();
+    assert_eq!(run.history.iter().count(), EVENTS_PER_RUN);
+    let last = (2 * EVENTS_PER_RUN - 1).to_string();
+    assert_eq!(run.history.iter().next_back().unwrap().text, last);
+    assert_eq!(kinds(&leader)[..3], [Kind::Submitted, Kind::Stage, Kind::Gap]);
+}
+
+#[test]
+fn the_load_tells_tasks_that_wait_are_delayed_and_are_held() {
+    let mut leader = executing(3);
+    let execute = |leader: &Leader| load(&leader.state).stages.get(&Stage::Execute).copied();
+    let (waiting, delayed, leased) = (0, 0, 3);
+    let held = StageLoad {
+        waiting,
+        delayed,
+        leased,
+    };
+    assert_eq!(execute(&leader), Some(held));
+    let now = load(&leader.state);
+    assert_eq!((now.workers, now.slots, now.busy), (1, 3, 3));
+    assert_eq!(now.runs, BTreeMap::from([(RunState::Running, 1)]));
+
+    let first = task(0, Stage::Execute, 0);
+    let failed = Event::Failed {
+        session: SESSION,
+        task: first,
+        fence: leader.granted[&first],
+        error: TaskError::new(ErrorClass::Transient, "a disk was away"),
+    };
+    leader.send(failed).unwrap();
+    let failed = StageLoad {
+        delayed: 1,
+        leased: 2,
+        ..held
+    };
+    assert_eq!(execute(&leader), Some(failed));
+
+    leader.send(Event::Lost { session: SESSION }).unwrap();
+    let alone = StageLoad {
+        waiting: 2,
+        delayed: 1,
+        leased: 0,
+    };
+    assert_eq!(execute(&leader), Some(alone));
+    assert_eq!((load(&leader.state).workers, load(&leader.state).slots), (0, 0));
+
+    leader.send(Event::Cancel { run: RUN }).unwrap();
+    let abort = load(&leader.state).stages;
+    assert_eq!(
+        abort.keys().collect::<Vec<_>>(),
+        [&Stage::Abort],
+        "only the abort is left to do"
+    );
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
+use super::events;
 use crate::{
     control::{Changes, Control},
     limits::WATCH_INTERVAL,
@@ -194,6 +195,19 @@ impl Jobs for JobsService {
             Ok(page)
         };
         Ok(Response::new(control.read(list).await??))
+    }
+
+    type ListEventsStream = Pin<Box<dyn Stream<Item = Result<v1::RunEvent, Status>> + Send>>;
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<Self::ListEventsStream>, Status> {
+        let request = request.into_inner();
+        let lead = self.seat.lead()?;
+        let run = find(&lead.control, request.run).await?;
+        let events = events::stream(lead, run, request.after_micros, request.follow);
+        Ok(Response::new(Box::pin(events)))
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {

@@ -1,6 +1,7 @@
 //! The services. Each method turns a message into an event or a read, and the outcome into a reply.
 
 mod cluster;
+mod events;
 mod jobs;
 mod workers;
 

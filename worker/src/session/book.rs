@@ -92,13 +92,15 @@ pub struct Book {
     fresh: Vec<Arc<Held>>,
     /// The last run seen and its id as bytes, which its tasks share.
     run: (RunId, Bytes),
+    /// The worker's name, for the log.
+    worker: String,
     draining: bool,
     /// What is to be sent next, in order.
     pub out: Vec<v1::WorkerEvent>,
 }
 
 impl Book {
-    pub fn new(queue: Arc<Queue>) -> Self {
+    pub fn new(queue: Arc<Queue>, worker: String) -> Self {
         Self {
             entries: HashMap::new(),
             over: Over::default(),
@@ -106,6 +108,7 @@ impl Book {
             queue,
             fresh: Vec::new(),
             run: (RunId(uuid::Uuid::nil()), wire::bytes(uuid::Uuid::nil())),
+            worker,
             draining: false,
             out: Vec::new(),
         }
@@ -114,6 +117,10 @@ impl Book {
     /// Whether nothing is held and nothing is left to be sent.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.out.is_empty()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
     }
 
     pub fn held(&self) -> usize {
@@ -220,7 +227,8 @@ impl Book {
             return Ok(());
         }
         if !reply.accepted {
-            tracing::warn!(%task, attempt = %fence, seq = reply.seq, reason = reply.reason, "the last commit was refused");
+            let _entered = entry.held.span(&self.worker).entered();
+            tracing::warn!(seq = reply.seq, reason = reply.reason, "the last commit was refused");
         }
         self.entries.remove(&task);
         self.over.insert(fence.id);
@@ -240,7 +248,8 @@ impl Book {
         } else if stop.at_checkpoint {
             held.ask_to_stop(true);
         } else {
-            tracing::info!(%task, attempt = %fence, reason = stop.reason, "the leader stops an attempt");
+            let _entered = held.span(&self.worker).entered();
+            tracing::info!(reason = stop.reason, "the leader stops an attempt");
             if held.last_offered() {
                 // Its slot is done with it, and its commit will not be answered otherwise.
                 self.entries.remove(&task);

@@ -65,6 +65,19 @@ impl Held {
         }
     }
 
+    /// The span of everything that is logged of this attempt by this worker.
+    pub fn span(&self, worker: &str) -> tracing::Span {
+        tracing::info_span!(
+            "task",
+            run = %self.task.run,
+            step = self.task.step,
+            stage = self.task.stage.name(),
+            partition = self.task.partition,
+            attempt = %self.fence.id,
+            worker,
+        )
+    }
+
     pub fn wire_task(&self) -> v1::TaskKey {
         wire::task_to_wire(self.task, self.run.clone())
     }

@@ -32,7 +32,7 @@ use std::{io, sync::Arc};
 use gapless_common::ids::ClusterId;
 use gapless_platform::{clock::Clock, config::Config, process, shutdown::Shutdown};
 
-use crate::runner::Work;
+use crate::{metrics::Metrics, runner::Work};
 
 /// What a worker has to know before it speaks to anyone.
 #[derive(Clone, Debug)]
@@ -46,6 +46,8 @@ pub struct WorkerConfig {
     /// Memory for the data of one task, in bytes.
     pub memory_per_slot_bytes: u64,
     pub clock: Clock,
+    /// Filled by the worker; whoever made it may serve it.
+    pub metrics: Metrics,
 }
 
 impl WorkerConfig {
@@ -57,6 +59,7 @@ impl WorkerConfig {
             slots: config.slots,
             memory_per_slot_bytes: u64::from(config.memory_per_slot_mib) << 20,
             clock: Clock::system(),
+            metrics: Metrics::new(config.slots, Clock::system()),
         }
     }
 }

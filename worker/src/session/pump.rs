@@ -25,7 +25,10 @@ use super::{
     queue::{Heard, Queue},
     wire,
 };
-use crate::runner::{self, Shared, Work};
+use crate::{
+    metrics,
+    runner::{self, Shared, Work},
+};
 
 pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Result<(), WorkerError> {
     if config.slots == 0 {
@@ -48,6 +51,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         work,
         worker: config.name.clone(),
         memory_bytes: config.memory_per_slot_bytes,
+        metrics: config.metrics.clone(),
     });
     let (alive, ended) = mpsc::channel(1);
     let mut slots = Vec::new();
@@ -62,7 +66,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
     }
     drop((alive, shared));
     let pump = Pump {
-        book: Book::new(queue.clone()),
+        book: Book::new(queue.clone(), config.name.clone()),
         queue,
         heard,
         said: said_by_slots,
@@ -74,6 +78,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         inbound: None,
         outbound: None,
         beat: None,
+        asked: None,
     };
     let result = runtime.block_on(pump.run(dialer, &own, ended));
     if result.is_ok() {
@@ -111,6 +116,8 @@ struct Pump {
     inbound: Option<Streaming<v1::LeaderMessage>>,
     outbound: Option<mpsc::Sender<v1::WorkerMessage>>,
     beat: Option<Interval>,
+    /// When the oldest heartbeat was sent that nothing was heard after.
+    asked: Option<Duration>,
 }
 
 impl Pump {
@@ -121,6 +128,8 @@ impl Pump {
         mut slots_alive: mpsc::Receiver<()>,
     ) -> Result<(), WorkerError> {
         let result = self.pump(dialer, shutdown).await;
+        self.config.metrics.enter(metrics::State::Ended);
+        self.config.metrics.disconnected();
         shutdown.stop();
         self.leave().await;
         self.queue.close();
@@ -143,6 +152,7 @@ impl Pump {
         let mut batch = Vec::with_capacity(MAX_EVENTS_PER_MESSAGE);
         let mut deadline: Option<Instant> = None;
         loop {
+            self.config.metrics.turned(self.queue.len());
             if self.outbound.is_none() {
                 // Not lost: the book says it again when there is a session.
                 self.book.out.clear();
@@ -157,6 +167,7 @@ impl Pump {
                 () = shutdown.draining().cancelled(), if deadline.is_none() => {
                     tracing::info!(held = self.book.held(), "draining");
                     deadline = Some(Instant::now() + DRAIN_GRACE);
+                    self.config.metrics.enter(metrics::State::Draining);
                     self.book.drain(self.heard.now());
                 }
                 () = until(deadline) => {
@@ -168,6 +179,7 @@ impl Pump {
                         tracing::warn!("the leader answered no heartbeat for a lease time, and tasks wait: connecting anew");
                         reaching = self.disconnect(reaching);
                     } else {
+                        self.asked.get_or_insert(self.heard.now());
                         self.book.heartbeat(self.heard.now(), self.heard.lease(), process::resident_bytes());
                     }
                 }
@@ -233,6 +245,10 @@ impl Pump {
             endpoint = link.endpoint, session = %link.session, cluster = %link.cluster, term = link.first.term,
             ?lease, ?heartbeat, held = self.book.held(), "in session"
         );
+        if !self.book.is_draining() {
+            self.config.metrics.enter(metrics::State::InSession);
+        }
+        self.config.metrics.connected();
         self.cluster = Some(link.cluster);
         self.heard.set_lease(lease);
         let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
@@ -276,6 +292,9 @@ impl Pump {
             self.queue.wake();
         }
         let now = self.heard.now();
+        if let Some(asked) = self.asked.take() {
+            self.config.metrics.heartbeat_answered(now.saturating_sub(asked));
+        }
         for command in message.commands.iter().filter_map(|command| command.command.as_ref()) {
             let obeyed = match command {
                 // Settled when the session was opened.
@@ -304,6 +323,11 @@ impl Pump {
         self.inbound = None;
         self.outbound = None;
         self.beat = None;
+        self.asked = None;
+        self.config.metrics.disconnected();
+        if !self.book.is_draining() {
+            self.config.metrics.enter(metrics::State::Connecting);
+        }
         self.current.send_replace(None);
         match reaching {
             Reaching::Idle(mut dialer) => {

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::{WorkerConfig, WorkerError, fake_leader::*, run_worker};
 use crate::{
     attempt::{Assignment, Leader, Outcome, Stop},
+    metrics::Metrics,
     runner::{SlotState, Work},
 };
 
@@ -151,6 +152,7 @@ impl Worker {
             name: "w1".to_string(),
             slots,
             memory_per_slot_bytes: 1 << 20,
+            metrics: Metrics::new(slots, clock.clone()),
             clock,
         };
         let shutdown = Shutdown::new();
