@@ -7,5 +7,8 @@ pub mod clock;
 pub mod config;
 pub mod process;
 pub mod retry;
+pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
+pub mod tokens;
