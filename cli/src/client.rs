@@ -7,14 +7,14 @@ use std::{
 };
 
 use gapless_platform::config::Setting;
-use gapless_proto::v1::{
-    CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run,
-    StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+use gapless_proto::{
+    access::Access,
+    v1::{
+        CancelRunRequest, GetRunRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus,
+        Run, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+    },
 };
-use tonic::{
-    Code, Request, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{
     app::{App, Flags, flag},
@@ -37,8 +37,8 @@ const RUN_KEY: &str = "gapless-run";
 
 /// A connected client.
 pub struct Client {
-    jobs: JobsClient<Channel>,
-    cluster: ClusterClient<Channel>,
+    jobs: JobsClient<InterceptedService<Channel, Access>>,
+    cluster: ClusterClient<InterceptedService<Channel, Access>>,
     endpoint: String,
     /// What to add to a command so that it speaks to the same store.
     target: String,
@@ -60,14 +60,17 @@ impl Client {
     /// answers.
     pub async fn open(target: &TargetArguments, app: &App) -> Result<Client, Failure> {
         if let Some(state) = &target.state {
-            return Self::open_state(state.clone()).await;
+            return Self::open_state(state.clone(), target, app).await;
         }
         let mut flags = Flags::new();
         flag(&mut flags, Setting::Endpoints, target.endpoint.as_ref());
-        let endpoints = app.config(flags)?.endpoints;
+        target.access.note(&mut flags);
+        let config = app.config(flags)?;
+        let access = app.access(&config)?;
+        let endpoints = config.endpoints;
         let mut failures = Vec::new();
         for endpoint in &endpoints {
-            match Self::connect(endpoint).await {
+            match Self::connect(endpoint, &access).await {
                 Ok(client) => {
                     let given = target.endpoint.as_ref();
                     let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
@@ -81,33 +84,38 @@ impl Client {
     }
 
     /// Speaks to an embedded store: through the process that has it open, or by opening it here.
-    async fn open_state(state: PathBuf) -> Result<Client, Failure> {
+    async fn open_state(state: PathBuf, given: &TargetArguments, app: &App) -> Result<Client, Failure> {
         let target = format!(" --state {}", state.display());
-        let (endpoint, own) = match embedded::live_endpoint(&state) {
-            Some(endpoint) => (endpoint, None),
-            None => {
-                let own = embedded::open_store(&state).await?;
-                (own.endpoint(), Some(own))
-            }
+        let Some(endpoint) = embedded::live_endpoint(&state) else {
+            let own = embedded::open_store(&state).await?;
+            let client = Self::connect(&own.endpoint(), &Access::default()).await?;
+            let own = Some(own);
+            return Ok(Client { target, own, ..client });
         };
-        let client = Self::connect(&endpoint).await?;
-        Ok(Client { target, own, ..client })
+        let mut flags = Flags::new();
+        given.access.note(&mut flags);
+        let access = app.access(&app.config(flags)?)?;
+        let client = Self::connect(&endpoint, &access).await?;
+        Ok(Client { target, ..client })
     }
 
     /// Connects to an address such as `http://127.0.0.1:7070`.
-    pub async fn connect(endpoint: &str) -> Result<Client, Failure> {
-        let channel = Endpoint::from_shared(endpoint.to_string())
-            .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
+    pub async fn connect(endpoint: &str, access: &Access) -> Result<Client, Failure> {
+        let channel = access
+            .endpoint(endpoint)
+            .map_err(|error| Failure::usage(error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .tcp_nodelay(true);
         let channel = channel.connect().await;
-        let channel =
-            channel.map_err(|error| Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))))?;
+        let channel = channel.map_err(|error| match refused_handshake(&error, endpoint) {
+            Some(failure) => failure,
+            None => Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))),
+        })?;
         Ok(Client {
-            jobs: JobsClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel),
+            jobs: JobsClient::with_interceptor(channel.clone(), access.clone()),
+            cluster: ClusterClient::with_interceptor(channel, access.clone()),
             endpoint: endpoint.to_string(),
             target: String::new(),
             own: None,
@@ -275,8 +283,25 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// A server that wants a certificate, or another one, says so in an alert once the client has taken
+/// the connection for open.
+fn refused_handshake(error: &dyn std::error::Error, endpoint: &str) -> Option<Failure> {
+    let cause = root_cause(error);
+    if !cause.contains("fatal alert") {
+        return None;
+    }
+    let message = format!(
+        "{endpoint} refuses this side's certificate: {cause}. Give one that its authority has made, with --tls-cert and \
+         --tls-key"
+    );
+    Some(Failure::new(Kind::Denied, message))
+}
+
 fn failure_of(status: &Status, endpoint: &str) -> Failure {
     let message = status.message();
+    if let Some(failure) = refused_handshake(status, endpoint) {
+        return failure;
+    }
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),
         Code::NotFound if message.contains("`gapless list`") => Failure::new(Kind::NotFound, message),

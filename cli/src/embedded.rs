@@ -4,16 +4,19 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+pub use gapless_coordinator::Security;
 use gapless_coordinator::{ServeConfig, ServeError};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+use gapless_proto::access::Access;
 use gapless_worker::{
-    session::{WorkerConfig, run_worker as run_session},
+    allow::AllowList,
+    session::{WorkerConfig, WorkerError, run_worker as run_session},
     work::Stages,
 };
 use tokio::task::JoinHandle;
@@ -31,6 +34,7 @@ pub struct CoordinatorSettings {
     pub heartbeat_ms: u32,
     /// Whether the workers are in the process that has the store, so that none outlives it.
     pub own_workers: bool,
+    pub security: Security,
 }
 
 /// What a worker needs to know.
@@ -41,11 +45,15 @@ pub struct WorkerSettings {
     pub name: Option<String>,
     pub slots: u32,
     pub memory_per_slot_mib: u32,
+    pub access: Access,
+    /// Folders outside which it touches no data; empty for any.
+    pub allow_paths: Vec<PathBuf>,
 }
 
 /// A coordinator that serves in this process.
 pub struct Coordinator {
     pub address: SocketAddr,
+    scheme: &'static str,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), ServeError>>,
 }
@@ -66,18 +74,25 @@ impl Coordinator {
             lease_ms: settings.lease_ms,
             heartbeat_ms: settings.heartbeat_ms,
             workers_died: settings.own_workers,
+            security: settings.security,
         };
         let served = gapless_coordinator::serve(config, shutdown.clone()).await;
         let server = served.map_err(|error| start_failure(&error, &settings.state_dir))?;
         Ok(Coordinator {
             address: server.address,
+            scheme: server.scheme,
             shutdown,
             serving: server.ended,
         })
     }
 
+    /// Where it can be reached from this machine.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        }
+        format!("{}://{address}", self.scheme)
     }
 
     /// Waits until the coordinator has ended, by itself or because it was told to.
@@ -108,11 +123,15 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         name,
         slots: settings.slots,
         memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
+        access: settings.access,
         clock: Clock::system(),
     };
+    let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
+    let stages = Arc::new(Stages::within(allowed));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
-    let ended = tokio::task::spawn_blocking(move || run_session(config, Arc::new(Stages::default()), &shutdown)).await;
+    let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;
     match ended {
+        Ok(Err(WorkerError::Access(error))) => Err(Failure::usage(error.to_string())),
         Ok(result) => result.map_err(|error| Failure::failed(error.to_string())),
         Err(panic) => Err(Failure::failed(format!("the worker failed: {panic}; please report it"))),
     }
@@ -125,6 +144,7 @@ fn start_failure(error: &ServeError, state: &Path) -> Failure {
             Kind::Conflict,
             format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
         ),
+        ServeError::Security(error) => Failure::usage(error.to_string()),
         ServeError::Store(error) => match live_endpoint(state) {
             Some(endpoint) => Failure::new(
                 Kind::Conflict,
@@ -147,7 +167,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// killed may have left its address, at which nobody answers.
 pub fn live_endpoint(state: &Path) -> Option<String> {
     let endpoint = fs::read_to_string(state.join(ENDPOINT_FILE)).ok()?;
-    let address: SocketAddr = endpoint.trim().strip_prefix("http://")?.parse().ok()?;
+    let address: SocketAddr = endpoint.trim().split_once("://")?.1.parse().ok()?;
     TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).ok()?;
     Some(endpoint.trim().to_string())
 }
@@ -188,6 +208,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         heartbeat_ms: 1000,
         // A cluster's workers may outlive its coordinator: a look must not void what they hold.
         own_workers: false,
+        security: Security::default(),
     };
     Coordinator::start(settings, Shutdown::new()).await
 }

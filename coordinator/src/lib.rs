@@ -3,6 +3,7 @@
 
 pub mod control;
 mod grpc;
+mod guard;
 mod limits;
 mod server;
 pub mod store;
@@ -10,4 +11,5 @@ mod view;
 mod wire;
 
 pub use gapless_core::{split, validate};
+pub use guard::{Security, SecurityError};
 pub use server::{ServeConfig, ServeError, Server, serve};

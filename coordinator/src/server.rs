@@ -5,12 +5,13 @@ use std::{fs, io, net::SocketAddr, path::PathBuf, thread};
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
 use tokio::{net::TcpListener, task::JoinHandle};
-use tonic::transport::{Server as Grpc, server::TcpIncoming};
+use tonic::transport::Server as Grpc;
 
 use crate::{
     control::{Control, ControlConfig},
     grpc::{ClusterService, JobsService, Sessions, WorkersService},
-    limits::{MESSAGE_LIMIT, TICK},
+    guard::{Guard, Security, SecurityError},
+    limits::{KEEP_ALIVE, MESSAGE_LIMIT, REQUEST_LIMIT, STREAMS, TICK},
     store::{EmbeddedStore, StoreError},
 };
 
@@ -27,6 +28,7 @@ pub struct ServeConfig {
     pub heartbeat_ms: u32,
     /// Whether every worker of earlier starts is known to be dead.
     pub workers_died: bool,
+    pub security: Security,
 }
 
 /// Why a coordinator did not start, or ended.
@@ -38,6 +40,8 @@ pub enum ServeError {
     Store(#[from] StoreError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
     #[error("the services cannot describe themselves: {0}")]
@@ -49,12 +53,16 @@ pub enum ServeError {
 /// A coordinator that serves.
 pub struct Server {
     pub address: SocketAddr,
+    /// `https` or `http`.
+    pub scheme: &'static str,
     /// Ends when the shutdown does, or with an error when the coordinator cannot go on.
     pub ended: JoinHandle<Result<(), ServeError>>,
 }
 
 /// Opens the store, takes the lead and serves until `shutdown` stops.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
+    let clock = Clock::system();
+    let guard = Guard::new(&config.security, config.listen, clock.clone())?;
     for path in [&config.state_dir, &config.scratch] {
         fs::create_dir_all(path).map_err(|source| ServeError::Folder {
             path: path.clone(),
@@ -67,7 +75,6 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         source,
     })?;
     let store = EmbeddedStore::open(&config.state_dir.join("store"))?;
-    let clock = Clock::system();
     let ControlParts { control, thread } = start_control(store, &config, &clock)?;
     let refused = |source| ServeError::Listen {
         address: config.listen,
@@ -96,16 +103,20 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         .build_v1()?;
     let stop = shutdown.stopping().clone();
     let serving = Grpc::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .layer(guard.layer())
         .add_service(health)
         .add_service(reflection)
-        .add_service(JobsServer::new(jobs).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(JobsServer::new(jobs).max_decoding_message_size(REQUEST_LIMIT))
         .add_service(
             WorkersServer::new(workers)
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(ClusterServer::new(cluster))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .serve_with_incoming(guard.admit(listener));
     let ended = tokio::spawn(async move {
         let result = tokio::select! {
             served = serving => served.map_err(ServeError::from),
@@ -120,7 +131,11 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             _ => Err(ServeError::LoopEnded),
         }
     });
-    Ok(Server { address, ended })
+    Ok(Server {
+        address,
+        scheme: guard.scheme(),
+        ended,
+    })
 }
 
 struct ControlParts {

@@ -21,6 +21,7 @@ use gapless_common::{
 };
 
 use crate::{
+    allow::AllowList,
     attempt::{
         Assignment, CommittedPartition, Leader, Outcome, StepContext,
         execute::{Slot, StepIo, execute},
@@ -51,11 +52,13 @@ struct Shared {
 /// The stages' code behind the runner's seam.
 #[derive(Default)]
 pub struct Stages {
+    allowed: AllowList,
     shared: Mutex<VecDeque<Shared>>,
 }
 
 impl Work for Stages {
     fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
+        self.allowed.check(&assignment)?;
         match assignment.task.stage {
             Stage::Survey => run_survey(&assignment.context),
             Stage::Prepare => {
@@ -225,6 +228,14 @@ fn open_planned(
 }
 
 impl Stages {
+    /// Touches nothing outside these folders.
+    pub fn within(allowed: AllowList) -> Stages {
+        Stages {
+            allowed,
+            ..Stages::default()
+        }
+    }
+
     /// What can be told wrong before a partition is granted: look-ups that do not open.
     fn check(&self, assignment: &Assignment) -> Result<(), TaskError> {
         self.lookups(&assignment.context).map(drop)

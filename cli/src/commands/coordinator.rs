@@ -7,7 +7,8 @@ use gapless_platform::{config::Setting, shutdown::Shutdown};
 
 use crate::{
     app::{App, Flags, flag, start_log},
-    embedded::{Announced, Coordinator, CoordinatorSettings},
+    arguments::TlsArguments,
+    embedded::{Announced, Coordinator, CoordinatorSettings, Security},
     failure::{Failure, talk},
     output,
 };
@@ -32,6 +33,17 @@ pub struct Arguments {
     /// Time between a worker's heartbeats, in milliseconds
     #[arg(long, value_name = "MS")]
     heartbeat_ms: Option<u32>,
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// YAML file of the tokens to let in, as `gapless token new` makes them
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    tokens: Option<PathBuf>,
+    /// File to which is appended who did what, as JSON lines
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    audit_log: Option<PathBuf>,
+    /// Serve other machines although they are not made to show who they are
+    #[arg(long, help_heading = "Security")]
+    insecure: bool,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -49,6 +61,13 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     flag(&mut flags, Setting::LeaseMs, arguments.lease_ms);
     flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
+    arguments.tls.note(&mut flags);
+    flag(&mut flags, Setting::Tokens, arguments.tokens.as_ref().map(|path| path.display()));
+    flag(
+        &mut flags,
+        Setting::AuditLog,
+        arguments.audit_log.as_ref().map(|path| path.display()),
+    );
     let config = app.config(flags)?;
     start_log(&config)?;
 
@@ -61,6 +80,12 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         lease_ms: config.lease_ms,
         heartbeat_ms: config.heartbeat_ms,
         own_workers: false,
+        security: Security {
+            tls: config.tls,
+            tokens: config.tokens,
+            audit_log: config.audit_log,
+            insecure: arguments.insecure,
+        },
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();

@@ -11,7 +11,7 @@ use gapless_platform::{
     config::{Config, Origin, Setting},
     shutdown::Shutdown,
 };
-use gapless_proto::v1::RunState;
+use gapless_proto::{access::Access, v1::RunState};
 use tokio::task::JoinSet;
 
 use super::submit::completed;
@@ -19,7 +19,7 @@ use crate::{
     app::{App, Flags, flag, start_log},
     arguments::{JobArguments, OutputArguments, TimeoutArgument},
     client::{Client, Submitted},
-    embedded::{self, Announced, Coordinator, CoordinatorSettings, WorkerSettings},
+    embedded::{self, Announced, Coordinator, CoordinatorSettings, Security, WorkerSettings},
     failure::{Failure, Kind, talk},
     follow::{Manner, again, follow},
     job_file::JobFile,
@@ -67,7 +67,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 
     let endpoint = house.coordinator.endpoint();
     let work = async {
-        let mut client = Client::connect(&endpoint).await?;
+        let mut client = Client::connect(&endpoint, &Access::default()).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
             match client.submit(&job, &parameters).await? {
@@ -179,6 +179,8 @@ impl Household {
             lease_ms: config.lease_ms,
             heartbeat_ms: config.heartbeat_ms,
             own_workers: true,
+            // Loopback, on a port that nobody knows.
+            security: Security::default(),
         };
         // The coordinator outlives the workers, which hand back their attempts as they leave.
         let coordinator = Coordinator::start(settings, Shutdown::new()).await?;
@@ -190,6 +192,8 @@ impl Household {
                 name: Some(format!("worker-{number}")),
                 slots: config.slots,
                 memory_per_slot_mib: config.memory_per_slot_mib,
+                access: Access::default(),
+                allow_paths: config.allow_paths.clone(),
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));
         }

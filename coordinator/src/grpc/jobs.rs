@@ -12,7 +12,7 @@ use gapless_proto::v1::{self, jobs_server::Jobs};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::{control::Control, limits::WATCH_INTERVAL, view};
+use crate::{control::Control, guard::Subject, limits::WATCH_INTERVAL, view};
 
 /// The metadata key that names the run a submit conflicts with.
 const RUN_KEY: &str = "gapless-run";
@@ -85,8 +85,15 @@ impl JobsService {
         run.ok_or_else(|| Status::not_found(format!("no run {id}")))
     }
 
-    async fn act(&self, wanted: String, event: impl FnOnce(RunId) -> Event) -> Result<Response<v1::Run>, Status> {
-        let id = self.find(wanted).await?;
+    async fn act(
+        &self,
+        subject: Subject,
+        wanted: String,
+        event: impl FnOnce(RunId) -> Event,
+    ) -> Result<Response<v1::Run>, Status> {
+        let found = self.find(wanted.clone()).await;
+        subject.note(|about| about.run = found.as_ref().map_or(wanted, RunId::to_string));
+        let id = found?;
         self.control.ask(event(id)).await?.map_err(refused)?;
         Ok(Response::new(self.status(id).await?))
     }
@@ -95,15 +102,20 @@ impl JobsService {
 #[tonic::async_trait]
 impl Jobs for JobsService {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let subject = Subject::of(&request);
         let request = request.into_inner();
         // A hostile text can take seconds to refuse: not on a thread that serves others.
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
+        subject.note(|about| about.job = submit.job.job.name.clone());
         match self.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
-            Answer::Submitted { run, resumed } => Ok(Response::new(v1::SubmitResponse {
-                run: run.to_string(),
-                resumed,
-            })),
+            Answer::Submitted { run, resumed } => {
+                subject.note(|about| about.run = run.to_string());
+                Ok(Response::new(v1::SubmitResponse {
+                    run: run.to_string(),
+                    resumed,
+                }))
+            }
             Answer::Done => Err(Status::internal("a submit was answered without a run")),
         }
     }
@@ -202,10 +214,14 @@ impl Jobs for JobsService {
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {
-        self.act(request.into_inner().run, |run| Event::Stop { run }).await
+        let subject = Subject::of(&request);
+        self.act(subject, request.into_inner().run, |run| Event::Stop { run })
+            .await
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
-        self.act(request.into_inner().run, |run| Event::Cancel { run }).await
+        let subject = Subject::of(&request);
+        self.act(subject, request.into_inner().run, |run| Event::Cancel { run })
+            .await
     }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::{
     control::{Control, Hello},
+    guard::Subject,
     limits::COMMITTED_PAGE,
     view, wire,
 };
@@ -56,6 +57,7 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let subject = Subject::of(&request);
         let mut messages = request.into_inner();
         let first = messages
             .message()
@@ -65,6 +67,7 @@ impl Workers for WorkersService {
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
+        subject.note(|about| about.worker = hello.name.clone());
         self.same_cluster(&hello).await?;
         let connected = self.control.connect(Hello {
             worker: wire::uuid(&hello.worker, "hello.worker").map_err(invalid)?,

@@ -2,7 +2,10 @@
 
 use gapless_common::ids::{ClusterId, SessionId};
 use gapless_platform::retry::{self, Delays};
-use gapless_proto::v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient};
+use gapless_proto::{
+    access::Access,
+    v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -79,14 +82,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Errors: [`WorkerError::Endpoint`] for one that is no URL, [`WorkerError::NoEndpoint`].
-    pub fn new(endpoints: &[String]) -> Result<Self, WorkerError> {
+    /// Errors: [`WorkerError::Access`] for one that is no URL or must not be shown the token,
+    /// [`WorkerError::NoEndpoint`].
+    pub fn new(endpoints: &[String], access: &Access) -> Result<Self, WorkerError> {
         let parse = |text: &String| {
-            let endpoint = Endpoint::from_shared(text.clone()).map_err(|error| WorkerError::Endpoint {
-                endpoint: text.clone(),
-                reason: causes(&error),
-            })?;
-            let endpoint = endpoint
+            let endpoint = access
+                .endpoint(text)?
                 .connect_timeout(CONNECT_TIMEOUT)
                 .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
                 .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -145,6 +146,7 @@ impl Dialer {
 pub async fn open(
     endpoint: String,
     channel: Channel,
+    access: Access,
     hello: v1::Hello,
     known_term: u64,
     known_cluster: Option<ClusterId>,
@@ -157,7 +159,8 @@ pub async fn open(
     };
     // Cannot fail: the channel is empty and its receiver is here.
     outbound.try_send(first).map_err(|_| LinkError::Ended)?;
-    let mut client = WorkersClient::new(channel.clone()).max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
+    let client = WorkersClient::with_interceptor(channel.clone(), access);
+    let mut client = client.max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
     let refused = |status: Status| LinkError::Refused(Box::new(status));
     let opening = async {
         let mut inbound = client
