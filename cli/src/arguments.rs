@@ -143,7 +143,11 @@ pub struct TlsArguments {
 impl TlsArguments {
     pub fn note(&self, flags: &mut Flags) {
         flag(flags, Setting::TlsCa, self.tls_ca.as_ref().map(|path| path.display()));
-        flag(flags, Setting::TlsCert, self.tls_cert.as_ref().map(|path| path.display()));
+        flag(
+            flags,
+            Setting::TlsCert,
+            self.tls_cert.as_ref().map(|path| path.display()),
+        );
         flag(flags, Setting::TlsKey, self.tls_key.as_ref().map(|path| path.display()));
     }
 }
@@ -162,7 +166,11 @@ pub struct AccessArguments {
 impl AccessArguments {
     pub fn note(&self, flags: &mut Flags) {
         self.tls.note(flags);
-        flag(flags, Setting::TokenFile, self.token_file.as_ref().map(|path| path.display()));
+        flag(
+            flags,
+            Setting::TokenFile,
+            self.token_file.as_ref().map(|path| path.display()),
+        );
     }
 }
 

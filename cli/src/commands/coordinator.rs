@@ -62,7 +62,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::LeaseMs, arguments.lease_ms);
     flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
     arguments.tls.note(&mut flags);
-    flag(&mut flags, Setting::Tokens, arguments.tokens.as_ref().map(|path| path.display()));
+    flag(
+        &mut flags,
+        Setting::Tokens,
+        arguments.tokens.as_ref().map(|path| path.display()),
+    );
     flag(
         &mut flags,
         Setting::AuditLog,

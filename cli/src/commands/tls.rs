@@ -102,7 +102,9 @@ fn make(init: &Init, now: Duration) -> Result<Vec<Made>, rcgen::Error> {
         params
     };
     let mut authority = dated(CertificateParams::new(Vec::new())?);
-    authority.distinguished_name.push(DnType::CommonName, "Gapless authority");
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "Gapless authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let authority_key = KeyPair::generate()?;

@@ -63,7 +63,12 @@ pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     match &new.add_to {
         Some(path) => {
             add(path, &line)?;
-            talk(format_args!("{} has the role {} by {}", new.name, new.role, path.display()));
+            talk(format_args!(
+                "{} has the role {} by {}",
+                new.name,
+                new.role,
+                path.display()
+            ));
         }
         None => talk(format_args!(
             "Add this to the coordinator's tokens file, below `tokens:`, or give --add-to FILE:\n{line}"
@@ -85,9 +90,8 @@ fn add(path: &Path, line: &str) -> Result<(), Failure> {
     let before = fs::metadata(path).map_or(0, |file| file.len() as usize);
     added.push_str(line);
     added.push('\n');
-    TokenBook::parse(path, &added).map_err(|error| {
-        Failure::new(Kind::Conflict, format!("{error}; nothing was added"))
-    })?;
+    TokenBook::parse(path, &added)
+        .map_err(|error| Failure::new(Kind::Conflict, format!("{error}; nothing was added")))?;
     let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| file.write_all(&added.as_bytes()[before..]));
     written.map_err(failed)

@@ -189,7 +189,8 @@ impl Record {
 
     pub fn tell(mut self, outcome: Outcome, reason: &str) {
         self.told = true;
-        self.audit.tell(&self.caller, &self.method, &self.subject, outcome, reason);
+        self.audit
+            .tell(&self.caller, &self.method, &self.subject, outcome, reason);
     }
 }
 
@@ -197,7 +198,8 @@ impl Drop for Record {
     fn drop(&mut self) {
         if !self.told {
             let outcome = Outcome::Unanswered;
-            self.audit.tell(&self.caller, &self.method, &self.subject, outcome, "the caller left");
+            self.audit
+                .tell(&self.caller, &self.method, &self.subject, outcome, "the caller left");
         }
     }
 }

@@ -67,7 +67,10 @@ fn any(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
         // A long length: so many bytes of it follow. Four are 4 GiB.
         0x81..=0x84 => {
             let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-            (bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)), rest)
+            (
+                bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte)),
+                rest,
+            )
         }
         _ => return None,
     };

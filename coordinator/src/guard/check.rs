@@ -123,9 +123,9 @@ impl Guard {
         let token = token
             .ok_or_else(|| Status::unauthenticated("the metadata `authorization` must be `Bearer` and a token"))?;
         let book = tokens.now();
-        let entry = book
-            .find(token)
-            .ok_or_else(|| Status::unauthenticated("this token is not, or no longer, in the coordinator's tokens file"))?;
+        let entry = book.find(token).ok_or_else(|| {
+            Status::unauthenticated("this token is not, or no longer, in the coordinator's tokens file")
+        })?;
         caller.token = Some(entry.name.clone());
         caller.role = Some(entry.role);
         if entry.has_expired(self.clock.now_micros()) {
@@ -137,7 +137,12 @@ impl Guard {
         if entry.role.permits(needed) {
             return Ok(());
         }
-        Err(Status::permission_denied(denied(method, needed, &entry.name, entry.role)))
+        Err(Status::permission_denied(denied(
+            method,
+            needed,
+            &entry.name,
+            entry.role,
+        )))
     }
 }
 

@@ -104,7 +104,11 @@ impl Door {
                 let (tls, audit) = (self.tls.clone(), self.audit.clone());
                 self.opening.spawn(open(stream, peer, tls, audit, seat));
             }
-            Err(_) => deny(&self.audit, &peer, &format!("{CONNECTIONS} connections are open already")),
+            Err(_) => deny(
+                &self.audit,
+                &peer,
+                &format!("{CONNECTIONS} connections are open already"),
+            ),
         }
     }
 }
@@ -128,7 +132,11 @@ async fn open(
     // Messages are small and each is waited for. Without it they are only slower.
     let _ = stream.set_nodelay(true);
     let Ok(opened) = timeout(OPENING, greet(stream, &mut peer, tls)).await else {
-        deny(&audit, &peer, &format!("it had not said what it wants after {OPENING:?}"));
+        deny(
+            &audit,
+            &peer,
+            &format!("it had not said what it wants after {OPENING:?}"),
+        );
         return None;
     };
     match opened {
@@ -180,7 +188,8 @@ async fn greet(stream: TcpStream, peer: &mut Peer, tls: Option<TlsAcceptor>) -> 
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             peer.certificate = shown.map(|shown| {
                 let name = certificate::common_name(shown);
-                name.unwrap_or_else(|| "a certificate without a name".to_string()).into()
+                name.unwrap_or_else(|| "a certificate without a name".to_string())
+                    .into()
             });
             Io::Tls(Box::new(stream))
         }

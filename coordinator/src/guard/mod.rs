@@ -182,6 +182,9 @@ mod tests {
             assert_eq!(said(given, loopback), "ok");
         }
         let error = SecurityError::Plaintext { listen: everywhere }.to_string();
-        assert!(error.contains("--insecure") && error.contains("gapless tls init"), "{error}");
+        assert!(
+            error.contains("--insecure") && error.contains("gapless tls init"),
+            "{error}"
+        );
     }
 }
