@@ -213,8 +213,11 @@ async fn greet(stream: TcpStream, peer: &mut Peer, tls: Option<TlsAcceptor>) -> 
     Ok(io)
 }
 
-/// A request line of HTTP/1 begins with a word in capitals and a space.
+/// A request line of HTTP/1 begins with a word in capitals and a space, as the preface does.
 fn is_http1(said: &[u8]) -> bool {
+    if PREFACE.starts_with(said) {
+        return false;
+    }
     let word = said.iter().take_while(|byte| byte.is_ascii_uppercase()).count();
     word >= 3 && said.get(word) == Some(&b' ')
 }

@@ -185,7 +185,7 @@ impl TokenFile {
 
 /// A coordinator that serves.
 pub struct World {
-    pub folder: TempDir,
+    _folder: TempDir,
     pub address: SocketAddr,
     url: String,
     audit: PathBuf,
@@ -220,14 +220,10 @@ impl World {
             address: server.address,
             url: format!("{}://{}", server.scheme, server.address),
             server: Some(server),
-            folder,
+            _folder: folder,
             audit,
             shutdown,
         }
-    }
-
-    pub fn url(&self) -> &str {
-        &self.url
     }
 
     pub async fn channel(&self, access: &Access) -> Result<Channel, String> {
