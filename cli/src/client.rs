@@ -312,6 +312,11 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
         Code::PermissionDenied | Code::Unauthenticated => Failure::new(Kind::Denied, message),
         // What tonic calls a connection that broke while the call was under way.
         Code::Unknown if message.contains("transport error") => unreachable(&[format!("{endpoint}: {message}")]),
+        // What tonic calls an answer that is no HTTP/2, such as an alert of TLS.
+        Code::Internal if message.contains("h2 protocol error") => {
+            let hint = "it does not speak plain HTTP/2; if it serves TLS, write https:// and give --tls-ca";
+            unreachable(&[format!("{endpoint}: {hint} ({message})")])
+        }
         Code::Unavailable => unreachable(&[format!("{endpoint}: {message}")]),
         Code::DeadlineExceeded | Code::Cancelled => Failure::new(
             Kind::Unreachable,

@@ -138,7 +138,7 @@ fn a_guarded_cluster_does_its_job_and_tells_the_others_why_not() {
         ),
         ("fooled.yaml", &list, 6, &["invalid peer certificate"]),
         ("no-authority.yaml", &list, 2, &["--tls-ca"]),
-        ("plain.yaml", &list, 6, &["http://127.0.0.1"]),
+        ("plain.yaml", &list, 6, &["http://127.0.0.1", "write https://"]),
     ] {
         refused(&world, config, arguments, code, words);
         let alive = with(&world, "olga.yaml", &list);
