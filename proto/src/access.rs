@@ -56,16 +56,21 @@ impl fmt::Debug for Access {
     }
 }
 
+impl Pems {
+    /// The client's side of TLS, also for servers that are not ours; `None` where no authority is known.
+    pub fn client_tls(self) -> Option<ClientTlsConfig> {
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(self.ca?));
+        Some(match self.identity {
+            Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
+            None => tls,
+        })
+    }
+}
+
 impl Access {
     /// Errors: [`AccessError::BadToken`].
     pub fn new(pems: Pems, token: Option<&str>) -> Result<Access, AccessError> {
-        let tls = pems.ca.map(|ca| {
-            let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(ca));
-            match pems.identity {
-                Some((cert, key)) => tls.identity(Identity::from_pem(cert, key)),
-                None => tls,
-            }
-        });
+        let tls = pems.client_tls();
         let token = match token {
             Some(token) => {
                 let mut value: MetadataValue<Ascii> =

@@ -150,7 +150,8 @@ impl AllowList {
     }
 
     fn inside(&self, path: &Path, what: &str) -> Result<(), TaskError> {
-        let resolved = resolve(path).map_err(|error| refused(path, what, &format!("it cannot be resolved: {error}")))?;
+        let resolved =
+            resolve(path).map_err(|error| refused(path, what, &format!("it cannot be resolved: {error}")))?;
         if self.folders.iter().any(|folder| resolved.starts_with(folder)) {
             return Ok(());
         }
@@ -332,7 +333,10 @@ mod tests {
             let error = world.check(source, lookup, sink).expect_err(source);
             assert_eq!(error.class, ErrorClass::Config, "{error}");
             for words in [named, "allow_paths (--allow-path)"] {
-                assert!(error.message.contains(words), "{source} {lookup} {sink}: {error}\nlacks {words}");
+                assert!(
+                    error.message.contains(words),
+                    "{source} {lookup} {sink}: {error}\nlacks {words}"
+                );
             }
         }
     }
@@ -340,7 +344,9 @@ mod tests {
     #[test]
     fn an_allowed_folder_must_be_there() {
         let world = World::new();
-        let error = AllowList::new(&[world.path("nowhere")]).expect_err("refused").to_string();
+        let error = AllowList::new(&[world.path("nowhere")])
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("nowhere") && error.contains("--allow-path"), "{error}");
         assert_eq!(AllowList::new(&[]).expect("none"), AllowList::default());
     }

@@ -121,7 +121,9 @@ impl Setting {
             Setting::TlsCa => "PEM file of the authority that the other side's certificate must come from",
             Setting::TlsCert => "PEM file of this side's certificate",
             Setting::TlsKey => "PEM file of the private key of tls_cert",
-            Setting::TokenFile => "file with the token that a client or worker shows; GAPLESS_TOKEN holds the token itself",
+            Setting::TokenFile => {
+                "file with the token that a client or worker shows; GAPLESS_TOKEN holds the token itself"
+            }
             Setting::Tokens => "YAML file of the tokens that a coordinator lets in",
             Setting::AuditLog => "file to which a coordinator appends who did what, as JSON lines",
             Setting::AllowPaths => "folders outside which a worker touches no data, joined by commas",

@@ -112,8 +112,7 @@ impl TlsFiles {
             return Err(TlsError::NoIdentity);
         };
         let provider = provider();
-        let builder =
-            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13])?;
+        let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13])?;
         let builder = match (&self.ca, &material.ca) {
             (Some(path), Some(pem)) => {
                 let authority = |reason: String| TlsError::Authority {

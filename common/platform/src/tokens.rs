@@ -198,9 +198,7 @@ pub fn check_name(name: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     match name.len() {
         1..=MAX_NAME if name.chars().all(allowed) => Ok(()),
-        _ => Err(format!(
-            "a name has 1 to {MAX_NAME} letters, digits and signs of -_.@"
-        )),
+        _ => Err(format!("a name has 1 to {MAX_NAME} letters, digits and signs of -_.@")),
     }
 }
 
@@ -307,7 +305,10 @@ mod tests {
         assert_eq!((found.name.as_str(), found.role), ("alice", Role::Submit));
         assert!(!found.has_expired(1_801_353_599_999_999));
         assert!(found.has_expired(1_801_353_600_000_000), "at the beginning of the day");
-        assert_eq!(book.find(other.expose()).map(|entry| entry.name.as_str()), Some("bob@home"));
+        assert_eq!(
+            book.find(other.expose()).map(|entry| entry.name.as_str()),
+            Some("bob@home")
+        );
         for wrong in ["", "gapless_", &token.expose()[1..], &format!("{} ", token.expose())] {
             assert_eq!(book.find(wrong), None, "{wrong:?}");
         }
@@ -334,9 +335,18 @@ mod tests {
                 format!("tokens: [{}]", good.replace("view", "root")),
                 "\"a\": role \"root\": allowed are view, submit, operate, admin, worker",
             ),
-            (format!("tokens: [{}]", good.replace("000\"", "00\"")), "64 hexadecimal digits"),
-            (format!("tokens: [{}]", good.replace("0\"}", "x\"}")), "64 hexadecimal digits"),
-            (format!("tokens: [{}]", good.replace("a,", "\"a\\nb\",")), "letters, digits"),
+            (
+                format!("tokens: [{}]", good.replace("000\"", "00\"")),
+                "64 hexadecimal digits",
+            ),
+            (
+                format!("tokens: [{}]", good.replace("0\"}", "x\"}")),
+                "64 hexadecimal digits",
+            ),
+            (
+                format!("tokens: [{}]", good.replace("a,", "\"a\\nb\",")),
+                "letters, digits",
+            ),
             (
                 format!("tokens: [{}]", good.replace('}', ", expires: \"soon\"}")),
                 "2027-01-31T12:00:00Z",

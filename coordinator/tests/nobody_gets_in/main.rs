@@ -518,7 +518,11 @@ async fn a_foreign_or_changed_commit_counts_for_nothing() {
     let reply = stranger.offer(changed).await;
     assert!(!reply.accepted, "the same from another session: {reply:?}");
     stranger.offer(right.clone()).await;
-    assert_eq!(written(&world, &run).await, 400, "what is recorded is not recorded again");
+    assert_eq!(
+        written(&world, &run).await,
+        400,
+        "what is recorded is not recorded again"
+    );
     let next = v1::CommitRequest {
         seq: 1,
         previous: 400,
