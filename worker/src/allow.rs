@@ -64,7 +64,7 @@ impl AllowList {
         let step = context.step();
         self.check_sink(step, context)?;
         for lookup in step.lookups.values() {
-            self.check_patterns(paths_of(lookup), &context.base_dir)?;
+            self.check_patterns(paths_of(lookup), &context.base_dir, "a look-up")?;
         }
         self.check_source(step, context)?;
         let Some(frame) = &context.frame else { return Ok(()) };
@@ -98,8 +98,8 @@ impl AllowList {
             };
             // What a survey has pinned is checked file by file, with each task.
             return match &context.frame {
-                None => self.check_patterns(patterns, &context.base_dir),
-                Some(_) => self.check_roots(patterns, &context.base_dir),
+                None => self.check_patterns(patterns, &context.base_dir, "a source"),
+                Some(_) => self.check_roots(patterns, &context.base_dir, "a source"),
             };
         }
     }
@@ -117,18 +117,18 @@ impl AllowList {
     }
 
     /// Patterns and what they match now.
-    fn check_patterns(&self, patterns: &[String], base_dir: &Path) -> Result<(), TaskError> {
-        self.check_roots(patterns, base_dir)?;
+    fn check_patterns(&self, patterns: &[String], base_dir: &Path, what: &str) -> Result<(), TaskError> {
+        self.check_roots(patterns, base_dir, what)?;
         for pattern in patterns {
             for path in expand(base_dir, std::slice::from_ref(pattern))? {
-                self.inside(&base_dir.join(path), "a source")?;
+                self.inside(&base_dir.join(path), what)?;
             }
         }
         Ok(())
     }
 
     /// The folders that patterns begin in: nothing is even listed outside.
-    fn check_roots(&self, patterns: &[String], base_dir: &Path) -> Result<(), TaskError> {
+    fn check_roots(&self, patterns: &[String], base_dir: &Path, what: &str) -> Result<(), TaskError> {
         for pattern in patterns {
             let mut root = base_dir.to_path_buf();
             let mut wild = false;
@@ -137,14 +137,14 @@ impl AllowList {
                 match component {
                     Component::ParentDir if wild => {
                         let full = base_dir.join(pattern);
-                        return Err(refused(&full, "a source", "`..` after a wildcard may lead anywhere"));
+                        return Err(refused(&full, what, "`..` after a wildcard may lead anywhere"));
                     }
                     // The root of an absolute pattern takes the place of the base.
                     component if !wild => root.push(component),
                     _ => {}
                 }
             }
-            self.inside(&root, "a source")?;
+            self.inside(&root, what)?;
         }
         Ok(())
     }

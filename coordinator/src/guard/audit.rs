@@ -255,7 +255,7 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(
             lines[0],
-            r#"{"at":"2026-11-20T12:00:00.000001Z","who":"alice","role":"submit","certificate":"client","peer":"127.0.0.1:4711","method":"gapless.v1.Jobs/CancelRun","run":"run-1","outcome":"denied","reason":"no"}"#
+            r#"{"at":"2026-11-20T10:40:00.000001Z","who":"alice","role":"submit","certificate":"client","peer":"127.0.0.1:4711","method":"gapless.v1.Jobs/CancelRun","run":"run-1","outcome":"denied","reason":"no"}"#
         );
         assert!(lines[1].len() < AUDIT_LINE, "{} bytes", lines[1].len());
         assert!(lines[2].contains(r#""who":"anonymous","peer":"unknown","method":"m","outcome":"unanswered""#));

@@ -105,7 +105,6 @@ mod tests {
                 }
             }
         }
-        // Declared by the health protocol, but not part of the service that is served.
         let rows: BTreeSet<String> = METHODS.iter().map(|method| method.path.to_string()).collect();
         assert_eq!(rows.len(), METHODS.len(), "one row for each method");
         assert_eq!(served, rows);
