@@ -63,9 +63,7 @@ impl AllowList {
         self.inside(&context.scratch, "the scratch folder")?;
         let step = context.step();
         self.check_sink(step, context)?;
-        for lookup in step.lookups.values() {
-            self.check_patterns(paths_of(lookup), &context.base_dir, "a look-up")?;
-        }
+        self.check_lookups(step, context)?;
         self.check_source(step, context)?;
         let Some(frame) = &context.frame else { return Ok(()) };
         let opens_source = matches!(assignment.task.stage, Stage::Prepare | Stage::Scatter | Stage::Execute);
@@ -93,6 +91,7 @@ impl AllowList {
                         None => return Ok(()),
                     }
                     self.check_sink(step, context)?;
+                    self.check_lookups(step, context)?;
                     continue;
                 }
             };
@@ -102,6 +101,13 @@ impl AllowList {
                 Some(_) => self.check_roots(patterns, &context.base_dir, "a source"),
             };
         }
+    }
+
+    fn check_lookups(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {
+        for lookup in step.lookups.values() {
+            self.check_patterns(paths_of(lookup), &context.base_dir, "a look-up")?;
+        }
+        Ok(())
     }
 
     fn check_sink(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {
