@@ -63,14 +63,16 @@ impl AllowList {
         self.inside(&context.scratch, "the scratch folder")?;
         let step = context.step();
         self.check_sink(step, context)?;
+        match assignment.task.stage {
+            Stage::Survey | Stage::Prepare | Stage::Scatter | Stage::Execute => {}
+            // These read what was staged: a source may be gone by then.
+            Stage::Merge | Stage::Publish | Stage::Abort => return Ok(()),
+        }
         self.check_lookups(step, context)?;
         self.check_source(step, context)?;
-        let Some(frame) = &context.frame else { return Ok(()) };
-        let opens_source = matches!(assignment.task.stage, Stage::Prepare | Stage::Scatter | Stage::Execute);
-        if opens_source {
-            for file in &frame.facts.files {
-                self.inside(&context.base_dir.join(&file.path), "a source")?;
-            }
+        let pinned = context.frame.iter().flat_map(|frame| &frame.facts.files);
+        for file in pinned {
+            self.inside(&context.base_dir.join(&file.path), "a source")?;
         }
         Ok(())
     }
