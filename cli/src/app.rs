@@ -6,8 +6,10 @@ use gapless_platform::{
     clock::Clock,
     config::{Config, Layers, Setting},
     monitor::{self, Monitor, Monitored},
+    secret::Secret,
     telemetry,
 };
+use gapless_proto::access::{Access, Pems};
 
 use crate::failure::{Failure, Kind, talk};
 
@@ -35,6 +37,18 @@ impl App {
         let config = config.map_err(|error| Failure::usage(error.to_string()))?;
         config.warnings.iter().for_each(talk);
         Ok(config)
+    }
+
+    /// What this process shows to a coordinator, as the settings say.
+    pub fn access(&self, config: &Config) -> Result<Access, Failure> {
+        let material = config.tls.load().map_err(|error| Failure::usage(error.to_string()))?;
+        let token = config.token.read().map_err(|error| Failure::usage(error.to_string()))?;
+        let pems = Pems {
+            ca: material.ca,
+            identity: material.identity.map(|identity| (identity.cert, identity.key)),
+        };
+        let access = Access::new(pems, token.as_ref().map(Secret::expose));
+        access.map_err(|error| Failure::usage(error.to_string()))
     }
 }
 

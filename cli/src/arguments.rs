@@ -5,11 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use gapless_platform::config::Setting;
 
+use gapless_platform::config::Setting;
+
 use crate::{
     app::{App, Flags, flag},
     commands::{
-        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, validate, verify,
-        watch, worker, workers,
+        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, tls, token, validate,
+        verify, watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -71,6 +73,10 @@ pub enum Command {
     Schema(schema::Arguments),
     /// Show the settings in force
     Config(config::Arguments),
+    /// Make certificates for trying out
+    Tls(tls::Arguments),
+    /// Make tokens
+    Token(token::Arguments),
 }
 
 impl Command {
@@ -93,6 +99,8 @@ impl Command {
             Command::Workers(arguments) => workers::run(arguments, app).await,
             Command::Schema(arguments) => schema::run(arguments),
             Command::Config(arguments) => config::run(arguments, app),
+            Command::Tls(arguments) => tls::run(arguments, app),
+            Command::Token(arguments) => token::run(arguments, app),
         }
     }
 }
@@ -117,6 +125,57 @@ pub struct TargetArguments {
     /// Speak to the embedded store in this folder, as `gapless run` leaves it
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: AccessArguments,
+}
+
+/// TLS files of this side.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Security")]
+pub struct TlsArguments {
+    /// PEM file of the authority that the other side's certificate must come from
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// PEM file of this side's certificate
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsArguments {
+    pub fn note(&self, flags: &mut Flags) {
+        flag(flags, Setting::TlsCa, self.tls_ca.as_ref().map(|path| path.display()));
+        flag(
+            flags,
+            Setting::TlsCert,
+            self.tls_cert.as_ref().map(|path| path.display()),
+        );
+        flag(flags, Setting::TlsKey, self.tls_key.as_ref().map(|path| path.display()));
+    }
+}
+
+/// What a client or worker shows to a coordinator.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Security")]
+pub struct AccessArguments {
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// File with the token to show; the variable GAPLESS_TOKEN holds the token itself
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl AccessArguments {
+    pub fn note(&self, flags: &mut Flags) {
+        self.tls.note(flags);
+        flag(
+            flags,
+            Setting::TokenFile,
+            self.token_file.as_ref().map(|path| path.display()),
+        );
+    }
 }
 
 /// What a process that serves tells of itself.

@@ -14,16 +14,14 @@ use gapless_platform::{
 };
 use gapless_proto::{
     LEADER_KEY,
+    access::{Access, may_send_on},
     v1::{
         CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest,
         PartitionStatus, Run, RunEvent, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient,
         jobs_client::JobsClient,
     },
 };
-use tonic::{
-    Code, Request, Response, Status, Streaming,
-    transport::{Channel, Endpoint},
-};
+use tonic::{Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
 
 use crate::{
     app::{App, Flags, flag},
@@ -56,6 +54,7 @@ const FAIL_OVER: Policy = Policy {
 pub struct Client {
     line: Line,
     endpoints: Vec<String>,
+    access: Access,
     /// What to add to a command so that it speaks to the same store.
     target: String,
     /// The coordinator that this process runs itself to read an embedded store.
@@ -66,8 +65,8 @@ pub struct Client {
 #[derive(Clone)]
 struct Line {
     endpoint: String,
-    jobs: JobsClient<Channel>,
-    cluster: ClusterClient<Channel>,
+    jobs: JobsClient<InterceptedService<Channel, Access>>,
+    cluster: ClusterClient<InterceptedService<Channel, Access>>,
 }
 
 /// Whether a call is made again after one of which nobody knows whether it was answered.
@@ -93,37 +92,42 @@ impl Client {
     /// answers.
     pub async fn open(target: &TargetArguments, app: &App) -> Result<Client, Failure> {
         if let Some(state) = &target.state {
-            return Self::open_state(state.clone()).await;
+            return Self::open_state(state.clone(), target, app).await;
         }
         let mut flags = Flags::new();
         flag(&mut flags, Setting::Endpoints, target.endpoint.as_ref());
-        let endpoints = app.config(flags)?.endpoints;
+        target.access.note(&mut flags);
+        let config = app.config(flags)?;
+        let access = app.access(&config)?;
         let given = target.endpoint.as_ref();
-        let client = Self::connect(endpoints).await?;
+        let client = Self::connect(config.endpoints, access).await?;
         let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
         Ok(Client { target, ..client })
     }
 
     /// Speaks to an embedded store: through the process that has it open, or by opening it here.
-    async fn open_state(state: PathBuf) -> Result<Client, Failure> {
+    async fn open_state(state: PathBuf, given: &TargetArguments, app: &App) -> Result<Client, Failure> {
         let target = format!(" --state {}", state.display());
-        let (endpoint, own) = match embedded::live_endpoint(&state) {
-            Some(endpoint) => (endpoint, None),
-            None => {
-                let own = embedded::open_store(&state).await?;
-                (own.endpoint(), Some(own))
-            }
+        let Some(endpoint) = embedded::live_endpoint(&state) else {
+            let own = embedded::open_store(&state).await?;
+            let client = Self::connect(vec![own.endpoint()], Access::default()).await?;
+            let own = Some(own);
+            return Ok(Client { target, own, ..client });
         };
-        let client = Self::connect(vec![endpoint]).await?;
-        Ok(Client { target, own, ..client })
+        let mut flags = Flags::new();
+        given.access.note(&mut flags);
+        let access = app.access(&app.config(flags)?)?;
+        let client = Self::connect(vec![endpoint], access).await?;
+        Ok(Client { target, ..client })
     }
 
     /// Connects to the first of these addresses, such as `http://127.0.0.1:7070`, that answers.
-    pub async fn connect(endpoints: Vec<String>) -> Result<Client, Failure> {
-        let line = Line::first(&endpoints).await?;
+    pub async fn connect(endpoints: Vec<String>, access: Access) -> Result<Client, Failure> {
+        let line = Line::first(&endpoints, &access).await?;
         Ok(Client {
             line,
             endpoints,
+            access,
             target: String::new(),
             own: None,
         })
@@ -150,14 +154,20 @@ impl Client {
             if leader.is_none() && !(broken && again == Again::Always) {
                 return Err(status);
             }
-            let elsewhere = leader.filter(|leader| !leader.is_empty() && *leader != self.line.endpoint && !sent);
+            let here = &self.line.endpoint;
+            let elsewhere =
+                leader.filter(|leader| !leader.is_empty() && leader != here && may_send_on(here, leader) && !sent);
             sent = false;
-            if let Some(leader) = elsewhere
-                && let Ok(line) = Line::open(&leader).await
-            {
-                self.line = line;
-                sent = true;
-                continue;
+            if let Some(leader) = elsewhere {
+                match Line::open(&leader, &self.access).await {
+                    Ok(line) => {
+                        self.line = line;
+                        sent = true;
+                        continue;
+                    }
+                    Err(failure) if failure.kind == Kind::Unreachable => {}
+                    Err(failure) => return Err(Status::permission_denied(failure.message)),
+                }
             }
             let Some(delay) = delays.next_delay() else {
                 return Err(status);
@@ -169,7 +179,7 @@ impl Client {
                 .iter()
                 .position(|endpoint| *endpoint == self.line.endpoint);
             let (before, after) = self.endpoints.split_at(at.map_or(0, |at| at + 1));
-            match Line::first(&[after, before].concat()).await {
+            match Line::first(&[after, before].concat(), &self.access).await {
                 Ok(line) => self.line = line,
                 // Nobody at all: no fail-over is under way.
                 Err(_) => return Err(status),
@@ -330,28 +340,31 @@ impl Client {
 }
 
 impl Line {
-    async fn open(endpoint: &str) -> Result<Line, Failure> {
-        let channel = Endpoint::from_shared(endpoint.to_string())
-            .map_err(|error| Failure::usage(format!("{endpoint:?} is no endpoint: {error}; write http://HOST:PORT")))?
+    async fn open(endpoint: &str, access: &Access) -> Result<Line, Failure> {
+        let channel = access
+            .endpoint(endpoint)
+            .map_err(|error| Failure::usage(error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE)
             .tcp_nodelay(true);
         let channel = channel.connect().await;
-        let channel =
-            channel.map_err(|error| Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))))?;
+        let channel = channel.map_err(|error| match refused_handshake(&error, endpoint) {
+            Some(failure) => failure,
+            None => Failure::new(Kind::Unreachable, format!("{endpoint}: {}", root_cause(&error))),
+        })?;
         Ok(Line {
             endpoint: endpoint.to_string(),
-            jobs: JobsClient::new(channel.clone()),
-            cluster: ClusterClient::new(channel),
+            jobs: JobsClient::with_interceptor(channel.clone(), access.clone()),
+            cluster: ClusterClient::with_interceptor(channel, access.clone()),
         })
     }
 
     /// The first that takes a connection.
-    async fn first(endpoints: &[String]) -> Result<Line, Failure> {
+    async fn first(endpoints: &[String], access: &Access) -> Result<Line, Failure> {
         let mut failures = Vec::new();
         for endpoint in endpoints {
-            match Self::open(endpoint).await {
+            match Self::open(endpoint, access).await {
                 Ok(line) => return Ok(line),
                 Err(failure) if failure.kind == Kind::Unreachable => failures.push(failure.message),
                 Err(failure) => return Err(failure),
@@ -398,8 +411,25 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// A server that wants a certificate, or another one, says so in an alert once the client has taken
+/// the connection for open.
+fn refused_handshake(error: &dyn std::error::Error, endpoint: &str) -> Option<Failure> {
+    let cause = root_cause(error);
+    if !cause.contains("fatal alert") {
+        return None;
+    }
+    let message = format!(
+        "{endpoint} refuses this side's certificate: {cause}. Give one that its authority has made, with --tls-cert and \
+         --tls-key"
+    );
+    Some(Failure::new(Kind::Denied, message))
+}
+
 fn failure_of(status: &Status, endpoint: &str) -> Failure {
     let message = status.message();
+    if let Some(failure) = refused_handshake(status, endpoint) {
+        return failure;
+    }
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),
         Code::NotFound if message.contains("`gapless list`") => Failure::new(Kind::NotFound, message),
@@ -410,6 +440,11 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
         Code::PermissionDenied | Code::Unauthenticated => Failure::new(Kind::Denied, message),
         // What tonic calls a connection that broke while the call was under way.
         Code::Unknown if message.contains("transport error") => unreachable(&[format!("{endpoint}: {message}")]),
+        // What tonic calls an answer that is no HTTP/2, such as an alert of TLS.
+        Code::Internal if message.contains("h2 protocol error") => {
+            let hint = "it does not speak plain HTTP/2; if it serves TLS, write https:// and give --tls-ca";
+            unreachable(&[format!("{endpoint}: {hint} ({message})")])
+        }
         Code::Unavailable => unreachable(&[format!("{endpoint}: {message}")]),
         Code::DeadlineExceeded | Code::Cancelled => Failure::new(
             Kind::Unreachable,

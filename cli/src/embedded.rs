@@ -4,18 +4,20 @@
 
 use std::{
     fs, io,
-    net::{SocketAddr, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-pub use gapless_coordinator::metrics::Metrics as CoordinatorMetrics;
+pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics};
 use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
 use gapless_worker::{
-    session::{WorkerConfig, run_worker as run_session},
+    allow::AllowList,
+    session::{WorkerConfig, WorkerError, run_worker as run_session},
     work::Stages,
 };
 use tokio::task::JoinHandle;
@@ -34,6 +36,7 @@ pub struct CoordinatorSettings {
     /// Whether the workers are in the process that has the store, so that none outlives it.
     pub own_workers: bool,
     pub metrics: CoordinatorMetrics,
+    pub security: Security,
 }
 
 /// Where a coordinator keeps its state.
@@ -63,11 +66,15 @@ pub struct WorkerSettings {
     pub slots: u32,
     pub memory_per_slot_mib: u32,
     pub metrics: WorkerMetrics,
+    pub access: Access,
+    /// Folders outside which it touches no data; empty for any.
+    pub allow_paths: Vec<PathBuf>,
 }
 
 /// A coordinator that serves in this process.
 pub struct Coordinator {
     pub address: SocketAddr,
+    scheme: &'static str,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), ServeError>>,
 }
@@ -98,18 +105,29 @@ impl Coordinator {
             heartbeat_ms: settings.heartbeat_ms,
             workers_died: settings.own_workers,
             metrics: settings.metrics,
+            security: settings.security,
         };
         let served = gapless_coordinator::serve(config, shutdown.clone()).await;
         let server = served.map_err(|error| start_failure(&error, &settings.state))?;
         Ok(Coordinator {
             address: server.address,
+            scheme: server.scheme,
             shutdown,
             serving: server.ended,
         })
     }
 
+    /// Where it can be reached from this machine.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        let mut address = self.address;
+        if address.ip().is_unspecified() {
+            address.set_ip(if address.is_ipv4() {
+                Ipv4Addr::LOCALHOST.into()
+            } else {
+                Ipv6Addr::LOCALHOST.into()
+            });
+        }
+        format!("{}://{address}", self.scheme)
     }
 
     /// Waits until the coordinator has ended, by itself or because it was told to.
@@ -140,12 +158,16 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         name,
         slots: settings.slots,
         memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
+        access: settings.access,
         clock: Clock::system(),
         metrics: settings.metrics,
     };
+    let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
+    let stages = Arc::new(Stages::within(allowed));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
-    let ended = tokio::task::spawn_blocking(move || run_session(config, Arc::new(Stages::default()), &shutdown)).await;
+    let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;
     match ended {
+        Ok(Err(WorkerError::Access(error))) => Err(Failure::usage(error.to_string())),
         Ok(result) => result.map_err(|error| Failure::failed(error.to_string())),
         Err(panic) => Err(Failure::failed(format!("the worker failed: {panic}; please report it"))),
     }
@@ -158,6 +180,7 @@ fn start_failure(error: &ServeError, state: &State) -> Failure {
             Kind::Conflict,
             format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
         ),
+        (ServeError::Security(error), _) => Failure::usage(error.to_string()),
         (ServeError::Store(error), State::Folder(state)) => match live_endpoint(state) {
             Some(endpoint) => Failure::new(
                 Kind::Conflict,
@@ -187,7 +210,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// killed may have left its address, at which nobody answers.
 pub fn live_endpoint(state: &Path) -> Option<String> {
     let endpoint = fs::read_to_string(state.join(ENDPOINT_FILE)).ok()?;
-    let address: SocketAddr = endpoint.trim().strip_prefix("http://")?.parse().ok()?;
+    let address: SocketAddr = endpoint.trim().split_once("://")?.1.parse().ok()?;
     TcpStream::connect_timeout(&address, ANSWER_TIMEOUT).ok()?;
     Some(endpoint.trim().to_string())
 }
@@ -229,6 +252,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
         // A cluster's workers may outlive its coordinator: a look must not void what they hold.
         own_workers: false,
         metrics: CoordinatorMetrics::new(Clock::system()),
+        security: Security::default(),
     };
     Coordinator::start(settings, Shutdown::new()).await
 }

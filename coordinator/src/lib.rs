@@ -3,6 +3,7 @@
 
 pub mod control;
 mod grpc;
+mod guard;
 mod leading;
 mod limits;
 pub mod metrics;
@@ -13,4 +14,5 @@ mod view;
 mod wire;
 
 pub use gapless_core::{split, validate};
+pub use guard::{Security, SecurityError};
 pub use server::{ServeConfig, ServeError, Server, StoreConfig, serve};

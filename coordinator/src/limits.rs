@@ -32,6 +32,41 @@ pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// A commit or heartbeat is a few hundred bytes; facts of 10,000 files are about 2 MiB.
 pub const MESSAGE_LIMIT: usize = 64 * 1024 * 1024;
 
+/// A client's message is a job file of at most 1 MiB and its parameters.
+pub const REQUEST_LIMIT: usize = 4 * 1024 * 1024;
+
+/// Connections open at a time: a few for each of a thousand workers, and far below what a process may
+/// open where limits are set for servers.
+pub const CONNECTIONS: usize = 8192;
+
+/// Connections that have not yet said what they want. More wait in the system's queue.
+pub const HANDSHAKES: usize = 1024;
+
+/// From a connection's opening to its first words: three round trips of a slow line and the handshake.
+pub const OPENING: Duration = Duration::from_secs(10);
+
+/// A connection that is closed is listened to for so long and so much, so that it hears why.
+pub const LINGER: Duration = Duration::from_secs(1);
+pub const LINGER_BYTES: usize = 64 * 1024;
+
+/// After a connection could not be taken, such as for want of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Calls under way on one connection. A worker has one session, and one call for each slot.
+pub const STREAMS: u32 = 1100;
+
+/// A silent connection is asked for life so often, and closed when it does not answer for so long: a
+/// machine that vanished gives its seat back.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Bytes of one text in the audit log, such as a reason. What it cuts is in the caller's hands anyway.
+pub const AUDIT_TEXT: usize = 512;
+
+/// Bytes of one line of the audit file: seven texts, each sign of which may take six bytes, and the rest.
+pub const AUDIT_LINE: usize = 24 * 1024;
+
+const _: () = assert!(AUDIT_LINE >= 7 * 6 * AUDIT_TEXT + 512);
+
 /// Partitions in one page of `ListCommitted`.
 pub const COMMITTED_PAGE: usize = 2000;
 

@@ -9,13 +9,14 @@ use std::{
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
-use tonic::transport::{Server as Grpc, server::TcpIncoming};
+use tonic::transport::Server as Grpc;
 
 use crate::{
     control::ControlConfig,
     grpc::{ClusterService, JobsService, Sessions, WorkersService},
+    guard::{Guard, Security, SecurityError},
     leading::Leading,
-    limits::MESSAGE_LIMIT,
+    limits::{KEEP_ALIVE, MESSAGE_LIMIT, REQUEST_LIMIT, STREAMS},
     metrics::Metrics,
     seat::{Role, Seat},
     store::{EmbeddedStore, Etcd, EtcdConfig, StoreError},
@@ -45,6 +46,7 @@ pub struct ServeConfig {
     pub workers_died: bool,
     /// Filled by the coordinator; whoever made it may serve it.
     pub metrics: Metrics,
+    pub security: Security,
 }
 
 /// Why a coordinator did not start, or ended.
@@ -56,6 +58,8 @@ pub enum ServeError {
     Store(#[from] StoreError),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     #[error("serving failed: {0}")]
     Serve(#[from] tonic::transport::Error),
     #[error("the services cannot describe themselves: {0}")]
@@ -71,6 +75,8 @@ pub enum ServeError {
 /// A coordinator that serves.
 pub struct Server {
     pub address: SocketAddr,
+    /// `https` or `http`.
+    pub scheme: &'static str,
     /// Ends when the shutdown does, or with an error when the coordinator cannot go on.
     pub ended: JoinHandle<Result<(), ServeError>>,
 }
@@ -90,6 +96,8 @@ enum Place {
 /// Opens the store and serves until `shutdown` stops. With the embedded store this coordinator leads
 /// when this returns; with etcd it may be a standby.
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
+    let clock = Clock::system();
+    let guard = Guard::new(&config.security, config.listen, clock.clone())?;
     let scratch = make_folder(&config.scratch)?;
     let store = match &config.store {
         StoreConfig::Embedded { state_dir } => {
@@ -104,7 +112,6 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
     };
     let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
     let address = listener.local_addr().map_err(refused)?;
-    let clock = Clock::system();
     let (health_reporter, health) = tonic_health::server::health_reporter();
     let (role, seen) = watch::channel(Role::Follows { leader: String::new() });
     let control = ControlConfig {
@@ -122,7 +129,9 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             if etcd.address.is_none() && address.ip().is_unspecified() {
                 return Err(ServeError::NoAddress { address });
             }
-            etcd.address.get_or_insert_with(|| address.to_string());
+            let own = etcd.address.unwrap_or_else(|| address.to_string());
+            // Whoever is sent here must know whether there is TLS.
+            etcd.address = Some(format!("{}://{own}", guard.scheme()));
             Place::Etcd(Etcd::connect(etcd, shutdown.clone()).await?)
         }
     };
@@ -137,16 +146,20 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
         .build_v1()?;
     let serving = Grpc::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .layer(guard.layer())
         .add_service(health)
         .add_service(reflection)
-        .add_service(JobsServer::new(JobsService { seat: seat.clone() }).max_decoding_message_size(MESSAGE_LIMIT))
+        .add_service(JobsServer::new(JobsService { seat: seat.clone() }).max_decoding_message_size(REQUEST_LIMIT))
         .add_service(
             WorkersServer::new(workers)
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
         .add_service(ClusterServer::new(ClusterService { seat, clock }))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
+        .serve_with_incoming(guard.admit(listener));
     let stop = shutdown.stopping().clone();
     let ended = tokio::spawn(async move {
         let lead = async {
@@ -166,7 +179,11 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             false => result,
         }
     });
-    Ok(Server { address, ended })
+    Ok(Server {
+        address,
+        scheme: guard.scheme(),
+        ended,
+    })
 }
 
 fn make_folder(path: &Path) -> Result<PathBuf, ServeError> {

@@ -26,7 +26,7 @@ fn keys(store: &dyn Store) -> Vec<String> {
 }
 
 fn begun(place: &OnEtcd) -> (EtcdStore, Term) {
-    let mut store = place.store("coordinator:1");
+    let mut store = place.store("http://coordinator:1");
     let term = store.begin_term().expect("a term");
     (store, term)
 }
@@ -87,7 +87,7 @@ fn a_batch_whose_answer_is_lost_is_known_when_it_is_sent_again() {
     let place = OnEtcd::new(1);
     let servers = place.servers.as_ref().expect("its own");
     let proxy = Proxy::start(servers.port(0));
-    let mut config = place.config("coordinator:1");
+    let mut config = place.config("http://coordinator:1");
     config.endpoints = vec![format!("http://127.0.0.1:{}", proxy.port)];
     let mut store = place.store_with(config);
     let term = store.begin_term().expect("a term");
@@ -156,7 +156,7 @@ fn a_member_that_dies_costs_no_term() {
 fn one_leads_at_a_time_and_the_other_is_told_who() {
     let place = OnEtcd::new(1);
     let (mut first, term) = begun(&place);
-    let mut second = place.store("coordinator:2");
+    let mut second = place.store("http://coordinator:2");
     let refused = second.begin_term();
     assert!(
         matches!(&refused, Err(StoreError::Led { leader }) if leader == "http://coordinator:1"),

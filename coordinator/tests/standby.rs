@@ -4,7 +4,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use gapless_coordinator::{ServeConfig, Server, StoreConfig, metrics::Metrics, serve};
+use gapless_coordinator::{Security, ServeConfig, Server, StoreConfig, metrics::Metrics, serve};
 use gapless_platform::{clock::Clock, monitor::Monitored, shutdown::Shutdown};
 use gapless_proto::{
     LEADER_KEY,
@@ -51,6 +51,7 @@ impl<'a> Coordinator<'a> {
             heartbeat_ms: 200,
             workers_died: false,
             metrics: metrics.clone(),
+            security: Security::default(),
         };
         let shutdown = Shutdown::new();
         let server = place
@@ -253,6 +254,7 @@ fn etcd_that_is_not_there_is_told_at_the_start() {
         heartbeat_ms: 200,
         workers_died: false,
         metrics: Metrics::new(Clock::system()),
+        security: Security::default(),
     };
     let Err(error) = runtime.block_on(serve(config, Shutdown::new())) else {
         panic!("there is no etcd");

@@ -1,4 +1,7 @@
-//! The wire: messages and services generated from the .proto files beside this crate.
+//! The wire: messages and services generated from the .proto files beside this crate, and the way to
+//! a server that speaks them.
+
+pub mod access;
 
 /// Version 1 of the API.
 pub mod v1 {

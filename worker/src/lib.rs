@@ -1,6 +1,7 @@
 //! The worker: holds a session with the leader, works off the attempts it is granted, and makes
 //! their output durable. It never sees the store, and it decides nothing about other partitions.
 
+pub mod allow;
 pub mod attempt;
 pub mod engine;
 pub mod examine;

@@ -21,6 +21,7 @@ use gapless_common::{
 };
 
 use crate::{
+    allow::AllowList,
     attempt::{
         Assignment, CommittedPartition, Leader, Outcome, StepContext,
         execute::{Slot, StepIo, execute},
@@ -51,6 +52,7 @@ struct Shared {
 /// The stages' code behind the runner's seam.
 #[derive(Default)]
 pub struct Stages {
+    allowed: AllowList,
     shared: Mutex<VecDeque<Shared>>,
     /// This worker's place for spilled data; made with the first task, which tells the scratch folder.
     spill: OnceLock<SpillFolder>,
@@ -58,6 +60,7 @@ pub struct Stages {
 
 impl Work for Stages {
     fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
+        self.allowed.check(&assignment)?;
         let scratch = &assignment.context.scratch;
         let spill = self.spill(scratch)?;
         if matches!(assignment.task.stage, Stage::Publish | Stage::Abort) {
@@ -252,6 +255,14 @@ fn open_planned(
 }
 
 impl Stages {
+    /// Touches nothing outside these folders.
+    pub fn within(allowed: AllowList) -> Stages {
+        Stages {
+            allowed,
+            ..Stages::default()
+        }
+    }
+
     /// This worker's folder for spilled data. With the first task, remains of other workers are removed.
     fn spill(&self, scratch: &Path) -> Result<&SpillFolder, TaskError> {
         if let Some(spill) = self.spill.get() {

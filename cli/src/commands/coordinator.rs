@@ -11,8 +11,8 @@ use gapless_platform::{
 
 use crate::{
     app::{App, Flags, flag, start_log, start_monitor},
-    arguments::TellingArguments,
-    embedded::{Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, EtcdSettings, State},
+    arguments::{TellingArguments, TlsArguments},
+    embedded::{Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, EtcdSettings, Security, State},
     failure::{Failure, talk},
     output,
 };
@@ -54,6 +54,17 @@ pub struct Arguments {
     leader_ttl_s: Option<u32>,
     #[command(flatten)]
     telling: TellingArguments,
+    #[command(flatten)]
+    tls: TlsArguments,
+    /// YAML file of the tokens to let in, as `gapless token new` makes them
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    tokens: Option<PathBuf>,
+    /// File to which is appended who did what, as JSON lines
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    audit_log: Option<PathBuf>,
+    /// Serve other machines although they are not made to show who they are
+    #[arg(long, help_heading = "Security")]
+    insecure: bool,
 }
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -77,6 +88,17 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::Advertise, arguments.advertise);
     flag(&mut flags, Setting::LeaderTtlS, arguments.leader_ttl_s);
     arguments.telling.note(&mut flags);
+    arguments.tls.note(&mut flags);
+    flag(
+        &mut flags,
+        Setting::Tokens,
+        arguments.tokens.as_ref().map(|path| path.display()),
+    );
+    flag(
+        &mut flags,
+        Setting::AuditLog,
+        arguments.audit_log.as_ref().map(|path| path.display()),
+    );
     let config = app.config(flags)?;
     let state = state(&config)?;
     start_log(&config)?;
@@ -94,6 +116,12 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         heartbeat_ms: config.heartbeat_ms,
         own_workers: false,
         metrics,
+        security: Security {
+            tls: config.tls,
+            tokens: config.tokens,
+            audit_log: config.audit_log,
+            insecure: arguments.insecure,
+        },
     };
     let mut coordinator = Coordinator::start(settings, shutdown.child()).await?;
     let endpoint = coordinator.endpoint();

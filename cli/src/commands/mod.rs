@@ -12,6 +12,8 @@ pub mod run;
 pub mod schema;
 pub mod stop;
 pub mod submit;
+pub mod tls;
+pub mod token;
 pub mod validate;
 pub mod verify;
 pub mod watch;

@@ -12,7 +12,7 @@ use gapless_platform::{
     config::{Config, Origin, Setting},
     shutdown::Shutdown,
 };
-use gapless_proto::v1::RunState;
+use gapless_proto::{access::Access, v1::RunState};
 use tokio::task::JoinSet;
 
 use super::submit::completed;
@@ -21,7 +21,8 @@ use crate::{
     arguments::{JobArguments, OutputArguments, TimeoutArgument},
     client::{Client, Submitted},
     embedded::{
-        self, Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, State, WorkerMetrics, WorkerSettings,
+        self, Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, Security, State, WorkerMetrics,
+        WorkerSettings,
     },
     failure::{Failure, Kind, talk},
     follow::{Manner, again, follow},
@@ -70,7 +71,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 
     let endpoint = house.coordinator.endpoint();
     let work = async {
-        let mut client = Client::connect(vec![endpoint]).await?;
+        let mut client = Client::connect(vec![endpoint], Access::default()).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
             match client.submit(&job, &parameters).await? {
@@ -183,6 +184,8 @@ impl Household {
             heartbeat_ms: config.heartbeat_ms,
             own_workers: true,
             metrics: CoordinatorMetrics::new(Clock::system()),
+            // Loopback, on a port that nobody knows.
+            security: Security::default(),
         };
         // The coordinator outlives the workers, which hand back their attempts as they leave.
         let coordinator = Coordinator::start(settings, Shutdown::new()).await?;
@@ -195,6 +198,8 @@ impl Household {
                 slots: config.slots,
                 memory_per_slot_mib: config.memory_per_slot_mib,
                 metrics: WorkerMetrics::new(config.slots, Clock::system()),
+                access: Access::default(),
+                allow_paths: config.allow_paths.clone(),
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));
         }

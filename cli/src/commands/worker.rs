@@ -8,7 +8,7 @@ use gapless_platform::{config::Setting, shutdown::Shutdown};
 use super::coordinator::follow_signals;
 use crate::{
     app::{App, Flags, flag, start_log, start_monitor},
-    arguments::TellingArguments,
+    arguments::{AccessArguments, TellingArguments},
     embedded::{WorkerMetrics, WorkerSettings, run_worker},
     failure::Failure,
 };
@@ -27,6 +27,11 @@ pub struct Arguments {
     /// Name in lists and messages [default: host name and process id]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Touch no data outside this folder; may be given many times [default: any]
+    #[arg(long = "allow-path", value_name = "DIR", help_heading = "Security")]
+    allow_paths: Vec<String>,
+    #[command(flatten)]
+    access: AccessArguments,
     #[command(flatten)]
     telling: TellingArguments,
 }
@@ -36,7 +41,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::Endpoints, arguments.endpoint.as_ref());
     flag(&mut flags, Setting::Slots, arguments.slots);
     arguments.telling.note(&mut flags);
+    arguments.access.note(&mut flags);
+    let allowed = (!arguments.allow_paths.is_empty()).then(|| arguments.allow_paths.join(","));
+    flag(&mut flags, Setting::AllowPaths, allowed);
     let config = app.config(flags)?;
+    let access = app.access(&config)?;
     start_log(&config)?;
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
@@ -48,6 +57,8 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         slots: config.slots,
         memory_per_slot_mib: config.memory_per_slot_mib,
         metrics,
+        access,
+        allow_paths: config.allow_paths,
     };
     let ended = run_worker(settings, shutdown).await;
     drop((signals, monitor));

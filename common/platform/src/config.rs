@@ -12,7 +12,11 @@ use std::{
     thread,
 };
 
-use crate::telemetry::{self, LogFormat};
+use crate::{
+    secret::{Secret, TokenSource},
+    telemetry::{self, LogFormat},
+    tls::TlsFiles,
+};
 
 /// Names the config file, where no flag does.
 pub const CONFIG_VARIABLE: &str = "GAPLESS_CONFIG";
@@ -22,6 +26,12 @@ const DEFAULT_FILES: [&str; 2] = ["$HOME/.config/gapless/config.yaml", "/etc/gap
 
 /// A lease must outlast some heartbeats, else one late packet costs a worker its work.
 pub const HEARTBEATS_PER_LEASE: u32 = 3;
+
+/// What stands for a file that is not given.
+const NONE: &str = "none";
+
+/// Holds a token itself. Not a setting: settings are shown.
+pub const TOKEN_VARIABLE: &str = "GAPLESS_TOKEN";
 
 const MAX_SLOTS: u32 = 1024;
 const MAX_MEMORY_PER_SLOT_MIB: u32 = 1024 * 1024;
@@ -45,6 +55,13 @@ pub enum Setting {
     MemoryPerSlotMib,
     LeaseMs,
     HeartbeatMs,
+    TlsCa,
+    TlsCert,
+    TlsKey,
+    TokenFile,
+    Tokens,
+    AuditLog,
+    AllowPaths,
     LogFormat,
     LogLevel,
     Store,
@@ -57,7 +74,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 17] = [
+    pub const ALL: [Setting; 24] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -66,6 +83,13 @@ impl Setting {
         Setting::MemoryPerSlotMib,
         Setting::LeaseMs,
         Setting::HeartbeatMs,
+        Setting::TlsCa,
+        Setting::TlsCert,
+        Setting::TlsKey,
+        Setting::TokenFile,
+        Setting::Tokens,
+        Setting::AuditLog,
+        Setting::AllowPaths,
         Setting::LogFormat,
         Setting::LogLevel,
         Setting::Store,
@@ -88,6 +112,13 @@ impl Setting {
             Setting::MemoryPerSlotMib => "memory_per_slot_mib",
             Setting::LeaseMs => "lease_ms",
             Setting::HeartbeatMs => "heartbeat_ms",
+            Setting::TlsCa => "tls_ca",
+            Setting::TlsCert => "tls_cert",
+            Setting::TlsKey => "tls_key",
+            Setting::TokenFile => "token_file",
+            Setting::Tokens => "tokens",
+            Setting::AuditLog => "audit_log",
+            Setting::AllowPaths => "allow_paths",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
             Setting::Store => "store",
@@ -113,6 +144,15 @@ impl Setting {
             Setting::MemoryPerSlotMib => "memory for the data of one task, in MiB",
             Setting::LeaseMs => "silence after which a worker's tasks are given to others, in milliseconds",
             Setting::HeartbeatMs => "time between a worker's heartbeats, in milliseconds",
+            Setting::TlsCa => "PEM file of the authority that the other side's certificate must come from",
+            Setting::TlsCert => "PEM file of this side's certificate",
+            Setting::TlsKey => "PEM file of the private key of tls_cert",
+            Setting::TokenFile => {
+                "file with the token that a client or worker shows; GAPLESS_TOKEN holds the token itself"
+            }
+            Setting::Tokens => "YAML file of the tokens that a coordinator lets in",
+            Setting::AuditLog => "file to which a coordinator appends who did what, as JSON lines",
+            Setting::AllowPaths => "folders outside which a worker touches no data, joined by commas",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
             Setting::Store => {
@@ -133,7 +173,7 @@ impl Setting {
 
     pub fn default_text(self) -> &'static str {
         match self {
-            Setting::Endpoints => "http://127.0.0.1:7070",
+            Setting::Endpoints => "127.0.0.1:7070",
             Setting::Listen => "127.0.0.1:7070",
             Setting::StateDir => ".gapless",
             Setting::Scratch => "auto",
@@ -141,6 +181,9 @@ impl Setting {
             Setting::MemoryPerSlotMib => "512",
             Setting::LeaseMs => "5000",
             Setting::HeartbeatMs => "1000",
+            Setting::TlsCa | Setting::TlsCert | Setting::TlsKey => NONE,
+            Setting::TokenFile | Setting::Tokens | Setting::AuditLog => NONE,
+            Setting::AllowPaths => "any",
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
             Setting::Store => "embedded",
@@ -293,6 +336,14 @@ pub struct Config {
     pub memory_per_slot_mib: u32,
     pub lease_ms: u32,
     pub heartbeat_ms: u32,
+    pub tls: TlsFiles,
+    /// Where the token that this process shows comes from.
+    pub token: TokenSource,
+    /// The tokens that a coordinator lets in.
+    pub tokens: Option<PathBuf>,
+    pub audit_log: Option<PathBuf>,
+    /// Folders outside which a worker touches no data; empty for any.
+    pub allow_paths: Vec<PathBuf>,
     pub log_format: LogFormat,
     pub log_level: String,
     pub store: StoreKind,
@@ -327,8 +378,14 @@ impl Config {
             "auto" => processors(),
             _ => parse_number(&sources, Setting::Slots, 1..=MAX_SLOTS)?,
         };
+        let tls = TlsFiles {
+            ca: parse_file(&sources, Setting::TlsCa)?,
+            cert: parse_file(&sources, Setting::TlsCert)?,
+            key: parse_file(&sources, Setting::TlsKey)?,
+        };
+        let scheme = if tls.is_empty() { "http" } else { "https" };
         let config = Config {
-            endpoints: parse_endpoints(&sources, Setting::Endpoints)?,
+            endpoints: parse_endpoints(&sources, Setting::Endpoints, scheme, &["http", "https"])?,
             listen: parse(&sources, Setting::Listen, |text| {
                 text.parse()
                     .map_err(|_| "write an address and a port, such as 127.0.0.1:7070".to_string())
@@ -339,6 +396,11 @@ impl Config {
             memory_per_slot_mib: parse_number(&sources, Setting::MemoryPerSlotMib, 16..=MAX_MEMORY_PER_SLOT_MIB)?,
             lease_ms: parse_number(&sources, Setting::LeaseMs, LEASE_MS)?,
             heartbeat_ms: parse_number(&sources, Setting::HeartbeatMs, HEARTBEAT_MS)?,
+            tls,
+            token: token_source(&sources, layers)?,
+            tokens: parse_file(&sources, Setting::Tokens)?,
+            audit_log: parse_file(&sources, Setting::AuditLog)?,
+            allow_paths: parse(&sources, Setting::AllowPaths, allow_paths)?,
             log_format: parse(&sources, Setting::LogFormat, LogFormat::from_str)?,
             log_level: parse(&sources, Setting::LogLevel, |text| {
                 telemetry::filter(text)
@@ -350,7 +412,7 @@ impl Config {
                 "etcd" => Ok(StoreKind::Etcd),
                 _ => Err("write embedded or etcd".to_string()),
             })?,
-            etcd_endpoints: parse_endpoints(&sources, Setting::EtcdEndpoints)?,
+            etcd_endpoints: parse_endpoints(&sources, Setting::EtcdEndpoints, "http", &["http"])?,
             cluster_name: parse(&sources, Setting::ClusterName, cluster_name)?,
             advertise: match text(&sources, Setting::Advertise) {
                 "auto" => None,
@@ -453,7 +515,7 @@ fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<String> {
         .keys()
         .filter_map(|name| {
             let rest = name.strip_prefix("GAPLESS_")?.to_ascii_lowercase();
-            if Setting::from_name(&rest).is_some() {
+            if Setting::from_name(&rest).is_some() || name == TOKEN_VARIABLE || name == CONFIG_VARIABLE {
                 return None;
             }
             let meant = Setting::from_name(nearest(&rest, &Setting::ALL.map(Setting::name))?)?;
@@ -541,7 +603,8 @@ fn cluster_name(text: &str) -> Result<String, String> {
 }
 
 fn host_and_port(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("http://").unwrap_or(text);
+    let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let host = host.unwrap_or(text);
     match host.rsplit_once(':') {
         Some((name, port))
             if !name.is_empty() && !name.contains('/') && port.parse().is_ok_and(|port: u16| port > 0) =>
@@ -552,27 +615,79 @@ fn host_and_port(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_endpoints(sources: &[Sourced], setting: Setting) -> Result<Vec<String>, ConfigError> {
+/// A file that may be left out.
+fn parse_file(sources: &[Sourced], setting: Setting) -> Result<Option<PathBuf>, ConfigError> {
+    parse(sources, setting, |text| match text {
+        "" => Err(format!("write the path of a file, or {NONE}")),
+        NONE => Ok(None),
+        path => Ok(Some(PathBuf::from(path))),
+    })
+}
+
+/// A file named by flag or variable, then the variable with the token, then the configuration file.
+fn token_source(sources: &[Sourced], layers: &Layers) -> Result<TokenSource, ConfigError> {
+    let file = parse_file(sources, Setting::TokenFile)?;
+    let near = matches!(
+        sourced(sources, Setting::TokenFile).origin,
+        Origin::Flag(_) | Origin::Variable(_)
+    );
+    let given = layers.variables.get(TOKEN_VARIABLE).filter(|token| !token.is_empty());
+    Ok(match (file, given) {
+        (Some(file), _) if near => TokenSource::File(file),
+        (_, Some(token)) => TokenSource::Given(Secret::new(token.trim())),
+        (Some(file), None) => TokenSource::File(file),
+        (None, None) => TokenSource::None,
+    })
+}
+
+fn allow_paths(text: &str) -> Result<Vec<PathBuf>, String> {
+    if text == "any" {
+        return Ok(Vec::new());
+    }
+    let paths = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let paths: Vec<PathBuf> = paths.map(PathBuf::from).collect();
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(format!("{}: write absolute paths, such as /srv/data", path.display())),
+        // Nothing allowed would be a worker that can do nothing: surely a slip.
+        None if paths.is_empty() => Err("write at least one absolute path, or any".to_string()),
+        None => Ok(paths),
+    }
+}
+
+/// URLs of these schemes; `scheme` is the one of those that name none.
+fn parse_endpoints(
+    sources: &[Sourced],
+    setting: Setting,
+    scheme: &str,
+    schemes: &[&str],
+) -> Result<Vec<String>, ConfigError> {
     parse(sources, setting, |text| {
         let endpoints: Vec<String> = text
             .split(',')
             .map(str::trim)
             .filter(|part| !part.is_empty())
-            .map(with_scheme)
+            .map(|part| with_scheme(part, scheme))
             .collect();
-        match endpoints.iter().find(|endpoint| !endpoint.starts_with("http://")) {
-            Some(bad) => Err(format!("{bad}: write http://HOST:PORT")),
+        let known = |endpoint: &&String| {
+            let parts = endpoint.split_once("://");
+            parts.is_some_and(|(scheme, _)| schemes.contains(&scheme))
+        };
+        match endpoints.iter().find(|endpoint| !known(endpoint)) {
+            Some(bad) => {
+                let forms: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://HOST:PORT")).collect();
+                Err(format!("{bad}: write {}", forms.join(" or ")))
+            }
             None if endpoints.is_empty() => Err(format!("write at least one, such as {}", setting.default_text())),
             None => Ok(endpoints),
         }
     })
 }
 
-fn with_scheme(endpoint: &str) -> String {
+fn with_scheme(endpoint: &str, scheme: &str) -> String {
     if endpoint.contains("://") {
         endpoint.to_string()
     } else {
-        format!("http://{endpoint}")
+        format!("{scheme}://{endpoint}")
     }
 }
 
@@ -692,6 +807,50 @@ mod tests {
             layers(&[(Setting::HeartbeatMs, "2000")], &[], None),
             &["heartbeat_ms = 2000", "lease_ms = 5000"],
         );
+    }
+
+    #[test]
+    fn endpoints_without_a_scheme_follow_tls() {
+        let file = "endpoints: ['a:1', 'http://b:2', 'https://c:3']\n";
+        let plain = Config::resolve(&layers(&[], &[], Some(file))).expect("valid");
+        assert_eq!(plain.endpoints, ["http://a:1", "http://b:2", "https://c:3"]);
+        let with_ca = [("GAPLESS_TLS_CA", "ca.pem")];
+        let config = Config::resolve(&layers(&[], &with_ca, Some(file))).expect("valid");
+        assert_eq!(config.endpoints, ["https://a:1", "http://b:2", "https://c:3"]);
+        let config = Config::resolve(&layers(&[], &with_ca, None)).expect("valid");
+        assert_eq!(config.endpoints, ["https://127.0.0.1:7070"]);
+    }
+
+    #[test]
+    fn the_nearest_token_is_shown_and_never_printed() {
+        let source = |layers: Layers| Config::resolve(&layers).expect("valid").token;
+        let file = |path: &str| TokenSource::File(PathBuf::from(path));
+        let given = TokenSource::Given(Secret::new("s3cret"));
+        let token = ("GAPLESS_TOKEN", "s3cret");
+        assert_eq!(source(layers(&[], &[], None)), TokenSource::None);
+        assert_eq!(source(layers(&[], &[token], Some("token_file: f"))), given);
+        assert_eq!(source(layers(&[], &[], Some("token_file: f"))), file("f"));
+        assert_eq!(
+            source(layers(&[], &[token, ("GAPLESS_TOKEN_FILE", "v")], None)),
+            file("v")
+        );
+        assert_eq!(source(layers(&[(Setting::TokenFile, "w")], &[token], None)), file("w"));
+
+        let config = Config::resolve(&layers(&[], &[token], None)).expect("valid");
+        assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn allowed_paths_are_absolute() {
+        let read = |text: &str| Config::resolve(&layers(&[(Setting::AllowPaths, text)], &[], None));
+        assert!(read("any").expect("valid").allow_paths.is_empty());
+        let config = read("/srv/a, /srv/b").expect("valid");
+        assert_eq!(config.allow_paths, [PathBuf::from("/srv/a"), PathBuf::from("/srv/b")]);
+        for bad in ["data", "/srv/a,data", "", " , "] {
+            let error = read(bad).expect_err("refused").to_string();
+            assert!(error.contains("absolute path"), "{bad:?}: {error}");
+        }
     }
 
     #[test]

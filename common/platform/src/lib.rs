@@ -9,5 +9,8 @@ pub mod metrics;
 pub mod monitor;
 pub mod process;
 pub mod retry;
+pub mod secret;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;
+pub mod tokens;

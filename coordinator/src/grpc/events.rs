@@ -68,12 +68,18 @@ impl Reader {
                 tokio::time::sleep(WATCH_INTERVAL).await;
                 Ok::<(), Status>(())
             };
-            over.run_until_cancelled(changed).await.ok_or_else(|| not_leader(""))??;
+            over.run_until_cancelled(changed)
+                .await
+                .ok_or_else(|| not_leader(""))??;
             self.changes.mark_unchanged();
         }
         self.looked = true;
         let (run, after) = (self.run, self.after_micros);
-        let found = self.lead.control.read(move |state| view::events(state, run, after)).await?;
+        let found = self
+            .lead
+            .control
+            .read(move |state| view::events(state, run, after))
+            .await?;
         let (events, over) = found.ok_or_else(|| Status::not_found(format!("no run {run}")))?;
         if let Some(last) = events.last() {
             self.after_micros = last.at_micros;

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::events;
 use crate::{
     control::{Changes, Control},
+    guard::Subject,
     limits::WATCH_INTERVAL,
     seat::{Lead, Seat, not_leader},
     view,
@@ -92,9 +93,16 @@ async fn status(control: &Control, id: RunId) -> Result<v1::Run, Status> {
 }
 
 impl JobsService {
-    async fn act(&self, wanted: String, event: impl FnOnce(RunId) -> Event) -> Result<Response<v1::Run>, Status> {
+    async fn act(
+        &self,
+        subject: Subject,
+        wanted: String,
+        event: impl FnOnce(RunId) -> Event,
+    ) -> Result<Response<v1::Run>, Status> {
         let control = self.seat.lead()?.control;
-        let id = find(&control, wanted).await?;
+        let found = find(&control, wanted.clone()).await;
+        subject.note(|about| about.run = found.as_ref().map_or(wanted, RunId::to_string));
+        let id = found?;
         control.ask(event(id)).await?.map_err(refused)?;
         Ok(Response::new(status(&control, id).await?))
     }
@@ -103,6 +111,7 @@ impl JobsService {
 #[tonic::async_trait]
 impl Jobs for JobsService {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitResponse>, Status> {
+        let subject = Subject::of(&request);
         let lead = self.seat.lead()?;
         let request = request.into_inner();
         if let Some(full) = lead.full.borrow().as_ref() {
@@ -111,11 +120,15 @@ impl Jobs for JobsService {
         // A hostile text can take seconds to refuse: not on a thread that serves others.
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
+        subject.note(|about| about.job = submit.job.job.name.clone());
         match lead.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
-            Answer::Submitted { run, resumed } => Ok(Response::new(v1::SubmitResponse {
-                run: run.to_string(),
-                resumed,
-            })),
+            Answer::Submitted { run, resumed } => {
+                subject.note(|about| about.run = run.to_string());
+                Ok(Response::new(v1::SubmitResponse {
+                    run: run.to_string(),
+                    resumed,
+                }))
+            }
             Answer::Done => Err(Status::internal("a submit was answered without a run")),
         }
     }
@@ -211,11 +224,15 @@ impl Jobs for JobsService {
     }
 
     async fn stop_run(&self, request: Request<v1::StopRunRequest>) -> Result<Response<v1::Run>, Status> {
-        self.act(request.into_inner().run, |run| Event::Stop { run }).await
+        let subject = Subject::of(&request);
+        self.act(subject, request.into_inner().run, |run| Event::Stop { run })
+            .await
     }
 
     async fn cancel_run(&self, request: Request<v1::CancelRunRequest>) -> Result<Response<v1::Run>, Status> {
-        self.act(request.into_inner().run, |run| Event::Cancel { run }).await
+        let subject = Subject::of(&request);
+        self.act(subject, request.into_inner().run, |run| Event::Cancel { run })
+            .await
     }
 }
 

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use crate::{
     control::{Control, Hello},
+    guard::Subject,
     limits::COMMITTED_PAGE,
     seat::{Seat, not_leader},
     view, wire,
@@ -58,6 +59,7 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
+        let subject = Subject::of(&request);
         let lead = self.seat.lead()?;
         let mut messages = request.into_inner();
         let first = messages
@@ -68,6 +70,7 @@ impl Workers for WorkersService {
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
         };
+        subject.note(|about| about.worker = hello.name.clone());
         same_cluster(&lead.control, &hello).await?;
         let connected = lead.control.connect(Hello {
             worker: wire::uuid(&hello.worker, "hello.worker").map_err(invalid)?,

@@ -148,7 +148,7 @@ impl OnEtcd {
 
 impl Place for OnEtcd {
     fn open(&self) -> Box<dyn Store> {
-        Box::new(self.store("coordinator:1"))
+        Box::new(self.store("http://coordinator:1"))
     }
 
     fn kills(&self) -> &'static [usize] {

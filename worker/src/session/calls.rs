@@ -13,9 +13,12 @@ use gapless_platform::{
     retry::{self, GaveUp},
     shutdown::Shutdown,
 };
-use gapless_proto::v1::{self, workers_client::WorkersClient};
+use gapless_proto::{
+    access::Access,
+    v1::{self, workers_client::WorkersClient},
+};
 use tokio::{runtime::Handle, sync::watch};
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService, transport::Channel};
 
 use super::{
     held::Held,
@@ -31,14 +34,16 @@ pub type Current = watch::Receiver<Option<Channel>>;
 pub struct Calls {
     runtime: Handle,
     current: Current,
+    access: Access,
     shutdown: Shutdown,
 }
 
 impl Calls {
-    pub fn new(runtime: Handle, current: Current, shutdown: Shutdown) -> Self {
+    pub fn new(runtime: Handle, current: Current, access: Access, shutdown: Shutdown) -> Self {
         Self {
             runtime,
             current,
+            access,
             shutdown,
         }
     }
@@ -113,14 +118,15 @@ impl Calls {
         &self,
         held: &Held,
         name: &'static str,
-        call: impl Fn(WorkersClient<Channel>) -> F,
+        call: impl Fn(WorkersClient<InterceptedService<Channel, Access>>) -> F,
     ) -> Result<T, TaskError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let once = || async {
             let channel = self.channel().await?;
-            let client = WorkersClient::new(channel).max_decoding_message_size(MAX_CALL_MESSAGE_BYTES);
+            let client = WorkersClient::with_interceptor(channel, self.access.clone());
+            let client = client.max_decoding_message_size(MAX_CALL_MESSAGE_BYTES);
             let answer = tokio::time::timeout(CALL_TIMEOUT, call(client)).await;
             answer.unwrap_or_else(|_| Err(Status::deadline_exceeded(format!("no answer in {CALL_TIMEOUT:?}"))))
         };

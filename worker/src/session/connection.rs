@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use gapless_common::ids::{ClusterId, SessionId};
 use gapless_platform::retry::{self, Delays, Policy};
-use gapless_proto::LEADER_KEY;
-use gapless_proto::v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient};
+use gapless_proto::{
+    LEADER_KEY,
+    access::{Access, AccessError, may_send_on},
+    v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -83,6 +86,7 @@ fn causes(error: &dyn std::error::Error) -> String {
 #[derive(Debug)]
 pub struct Dialer {
     endpoints: Vec<(String, Endpoint)>,
+    access: Access,
     next: usize,
     /// Where another coordinator says that the leader is.
     named: Option<(String, Endpoint)>,
@@ -97,13 +101,11 @@ pub struct Dialer {
 }
 
 impl Dialer {
-    /// Errors: [`WorkerError::Endpoint`] for one that is no URL, [`WorkerError::NoEndpoint`].
-    pub fn new(endpoints: &[String]) -> Result<Self, WorkerError> {
+    /// Errors: [`WorkerError::Access`] for one that is no URL or must not be shown the token,
+    /// [`WorkerError::NoEndpoint`].
+    pub fn new(endpoints: &[String], access: &Access) -> Result<Self, WorkerError> {
         let parse = |text: &String| {
-            let endpoint = endpoint(text).map_err(|error| WorkerError::Endpoint {
-                endpoint: text.clone(),
-                reason: causes(&error),
-            })?;
+            let endpoint = endpoint(text, access)?;
             Ok((text.clone(), endpoint))
         };
         let endpoints: Vec<_> = endpoints.iter().map(parse).collect::<Result<_, WorkerError>>()?;
@@ -112,6 +114,7 @@ impl Dialer {
         }
         Ok(Self {
             endpoints,
+            access: access.clone(),
             next: 0,
             named: None,
             sent: false,
@@ -148,8 +151,10 @@ impl Dialer {
     pub fn failed(&mut self, endpoint: &str, error: &LinkError) {
         if !self.sent {
             self.turn();
-            let named = error.leader().filter(|leader| *leader != endpoint);
-            self.named = named.and_then(|leader| Some((leader.to_string(), self::endpoint(leader).ok()?)));
+            let named = error.leader();
+            let named = named.filter(|leader| *leader != endpoint && may_send_on(endpoint, leader));
+            self.named =
+                named.and_then(|leader| Some((leader.to_string(), self::endpoint(leader, &self.access).ok()?)));
         }
         self.failures = self.failures.saturating_add(1);
         if self.failures.is_power_of_two() {
@@ -170,9 +175,9 @@ impl Dialer {
     }
 }
 
-fn endpoint(text: &str) -> Result<Endpoint, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(text.to_string())?;
-    Ok(endpoint
+fn endpoint(text: &str, access: &Access) -> Result<Endpoint, AccessError> {
+    Ok(access
+        .endpoint(text)?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
@@ -183,6 +188,7 @@ fn endpoint(text: &str) -> Result<Endpoint, tonic::transport::Error> {
 pub async fn open(
     endpoint: String,
     channel: Channel,
+    access: Access,
     hello: v1::Hello,
     known_term: u64,
     known_cluster: Option<ClusterId>,
@@ -195,7 +201,8 @@ pub async fn open(
     };
     // Cannot fail: the channel is empty and its receiver is here.
     outbound.try_send(first).map_err(|_| LinkError::Ended)?;
-    let mut client = WorkersClient::new(channel.clone()).max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
+    let client = WorkersClient::with_interceptor(channel.clone(), access);
+    let mut client = client.max_decoding_message_size(MAX_SESSION_MESSAGE_BYTES);
     let refused = |status: Status| LinkError::Refused(Box::new(status));
     let opening = async {
         let mut inbound = client

@@ -30,7 +30,8 @@ mod tests;
 use std::{io, sync::Arc};
 
 use gapless_common::ids::ClusterId;
-use gapless_platform::{clock::Clock, config::Config, process, shutdown::Shutdown};
+use gapless_platform::{clock::Clock, shutdown::Shutdown};
+use gapless_proto::access::{Access, AccessError};
 
 use crate::{metrics::Metrics, runner::Work};
 
@@ -45,23 +46,11 @@ pub struct WorkerConfig {
     pub slots: u32,
     /// Memory for the data of one task, in bytes.
     pub memory_per_slot_bytes: u64,
+    /// What the worker shows to coordinators.
+    pub access: Access,
     pub clock: Clock,
     /// Filled by the worker; whoever made it may serve it.
     pub metrics: Metrics,
-}
-
-impl WorkerConfig {
-    /// Takes from the process's configuration what concerns a worker.
-    pub fn new(config: &Config) -> Self {
-        Self {
-            endpoints: config.endpoints.clone(),
-            name: format!("{}-{}", process::host_name(), std::process::id()),
-            slots: config.slots,
-            memory_per_slot_bytes: u64::from(config.memory_per_slot_mib) << 20,
-            clock: Clock::system(),
-            metrics: Metrics::new(config.slots, Clock::system()),
-        }
-    }
 }
 
 /// Why a worker ended when nobody asked it to, or not as asked.
@@ -69,8 +58,8 @@ impl WorkerConfig {
 pub enum WorkerError {
     #[error("no coordinator to speak to: set endpoints")]
     NoEndpoint,
-    #[error("endpoint {endpoint:?} is no URL such as http://127.0.0.1:7070: {reason}")]
-    Endpoint { endpoint: String, reason: String },
+    #[error(transparent)]
+    Access(#[from] AccessError),
     #[error(
         "{endpoint} belongs to cluster {found}, but this worker has worked for cluster {known}: two clusters must not share workers; check the endpoints, or start the worker anew if the cluster was set up again"
     )]

@@ -34,7 +34,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
     if config.slots == 0 {
         return Err(WorkerError::NoSlots);
     }
-    let dialer = Dialer::new(&config.endpoints)?;
+    let dialer = Dialer::new(&config.endpoints, &config.access)?;
     // One thread, the calling one, is enough for 50,000 events a second.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let heard = Arc::new(Heard::new(config.clock.clone()));
@@ -46,7 +46,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
     let shared = Arc::new(Shared {
         queue: queue.clone(),
         said,
-        calls: Calls::new(runtime.handle().clone(), reader, own.clone()),
+        calls: Calls::new(runtime.handle().clone(), reader, config.access.clone(), own.clone()),
         contexts: Contexts::default(),
         work,
         worker: config.name.clone(),
@@ -208,8 +208,9 @@ impl Pump {
         let (endpoint, error) = match reached {
             Reached::Channel(endpoint, Ok(channel)) => {
                 let (hello, term, cluster) = (self.hello(), self.term, self.cluster);
+                let access = self.config.access.clone();
                 return Ok(Reaching::Trying(Box::pin(async move {
-                    let link = connection::open(endpoint.clone(), channel, hello, term, cluster).await;
+                    let link = connection::open(endpoint.clone(), channel, access, hello, term, cluster).await;
                     (dialer, Reached::Link(endpoint, link.map(Box::new)))
                 })));
             }

@@ -14,7 +14,10 @@ use gapless_common::{
     range::UnitRange,
 };
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
-use gapless_proto::v1::{self, worker_event::Event};
+use gapless_proto::{
+    access::Access,
+    v1::{self, worker_event::Event},
+};
 use uuid::Uuid;
 
 use super::{WorkerConfig, WorkerError, fake_leader::*, run_worker};
@@ -152,6 +155,7 @@ impl Worker {
             name: "w1".to_string(),
             slots,
             memory_per_slot_bytes: 1 << 20,
+            access: Access::default(),
             metrics: Metrics::new(slots, clock.clone()),
             clock,
         };

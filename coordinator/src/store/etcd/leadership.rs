@@ -82,7 +82,7 @@ impl Etcd {
         let lease = lease.await.map_err(unknown)?.id();
         let holder = Uuid::new_v4();
         let value = LeaderValue {
-            address: format!("http://{}", self.config.address.as_deref().unwrap_or("")),
+            address: self.config.address.clone().unwrap_or_default(),
             holder,
         };
         let value = serde_json::to_vec(&value).map_err(|error| StoreError::Refused {

@@ -51,7 +51,7 @@ pub struct EtcdConfig {
     pub endpoints: Vec<String>,
     /// Clusters of different names share an etcd and nothing else.
     pub cluster: String,
-    /// `HOST:PORT` at which workers and clients reach this coordinator.
+    /// URL at which workers and clients reach this coordinator.
     pub address: Option<String>,
     /// Silence after which another coordinator leads; etcd counts whole seconds, at least 2.
     pub leader_ttl: Duration,
