@@ -5,8 +5,6 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use gapless_platform::config::Setting;
 
-use gapless_platform::config::Setting;
-
 use crate::{
     app::{App, Flags, flag},
     commands::{

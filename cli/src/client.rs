@@ -151,7 +151,8 @@ impl Client {
                 status.code(),
                 Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
             );
-            if leader.is_none() && !(broken && again == Again::Always) {
+            let denied = refused_handshake(&status, &self.line.endpoint).is_some();
+            if leader.is_none() && (denied || !broken || again != Again::Always) {
                 return Err(status);
             }
             let here = &self.line.endpoint;

@@ -122,6 +122,7 @@ pub fn facts(to: u64) -> Vec<u8> {
         bytes: 8 * to,
         sample: None,
         warnings: Vec::new(),
+        lookups: Vec::new(),
     };
     serde_json::to_vec(&facts).expect("JSON")
 }
