@@ -277,7 +277,7 @@ mod tests {
                 position: 0,
                 seq: 0,
                 context: Arc::new(StepContext {
-                    job,
+                    job: Arc::new(job),
                     step_no: 0,
                     run,
                     base_dir: self.path("in"),
