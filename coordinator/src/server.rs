@@ -90,7 +90,7 @@ enum Opened {
 enum Place {
     /// Here: it is taken already.
     Embedded,
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
 }
 
 /// Opens the store and serves until `shutdown` stops. With the embedded store this coordinator leads
@@ -132,7 +132,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             let own = etcd.address.unwrap_or_else(|| address.to_string());
             // Whoever is sent here must know whether there is TLS.
             etcd.address = Some(format!("{}://{own}", guard.scheme()));
-            Place::Etcd(Etcd::connect(etcd, shutdown.clone()).await?)
+            Place::Etcd(Box::new(Etcd::connect(etcd, shutdown.clone()).await?))
         }
     };
     let seat = Seat::new(seen);
