@@ -248,6 +248,7 @@ mod tests {
                 units: 1_234_000,
                 rows: None,
             }],
+            lookups: Vec::new(),
             domain: UnitRange::new(0, 1_234_000),
             ranges: vec![proof(0, 0, 600_000, 3000), proof(1, 600_000, 1_234_000, 3000)],
             exchange: vec![ExchangeProof {

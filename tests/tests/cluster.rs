@@ -91,7 +91,9 @@ impl<'a> Cluster<'a> {
 
     fn ask(&self, arguments: &[&str]) -> Value {
         let endpoints = self.endpoints();
-        let output = self.world.gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
+        let output = self
+            .world
+            .gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
