@@ -329,5 +329,5 @@ steps:
     assert_eq!(at("transform.sql", "upper"), (10, 16));
     assert_eq!(at("check.0.that", "shop"), (7, 58));
     assert_eq!(at("partition.hash.columns", "shop"), (6, 40));
-    assert_eq!(at("transform.sql", "nowhere"), (9, 12), "else the field");
+    assert_eq!(at("transform.sql", "nowhere"), (10, 9), "else the text begins");
 }
