@@ -81,7 +81,7 @@ enum Opened {
 enum Place {
     /// Here: it is taken already.
     Embedded,
-    Etcd(Etcd),
+    Etcd(Box<Etcd>),
 }
 
 /// Opens the store and serves until `shutdown` stops. With the embedded store this coordinator leads
@@ -120,7 +120,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
                 return Err(ServeError::NoAddress { address });
             }
             etcd.address.get_or_insert_with(|| address.to_string());
-            Place::Etcd(Etcd::connect(etcd, shutdown.clone()).await?)
+            Place::Etcd(Box::new(Etcd::connect(etcd, shutdown.clone()).await?))
         }
     };
     let seat = Seat::new(seen);

@@ -74,7 +74,7 @@ impl Etcd {
                         *known = found;
                         changed
                     });
-                    before = std::mem::replace(&mut last, Some(revision));
+                    before = last.replace(revision);
                 }
                 Err(error) => debug!(%error, "etcd does not tell how full it is"),
             }
