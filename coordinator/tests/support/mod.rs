@@ -1,5 +1,7 @@
 //! The places where stores lie, for the tests of this folder.
 
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
+
 use std::{env, time::Duration};
 
 use gapless_common::ids::Term;
