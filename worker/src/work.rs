@@ -175,8 +175,11 @@ fn earlier_output(
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
 
+/// A table's name in SQL, and its columns.
+type NamedSchema = (String, SchemaRef);
+
 /// The columns of a step's look-ups, and the pins that every attempt of the step is held to.
-fn survey_lookups(step: &Step, base_dir: &Path) -> Result<(Vec<(String, SchemaRef)>, Vec<PinnedLookup>), TaskError> {
+fn survey_lookups(step: &Step, base_dir: &Path) -> Result<(Vec<NamedSchema>, Vec<PinnedLookup>), TaskError> {
     let (mut columns, mut pins) = (Vec::new(), Vec::new());
     for (name, lookup) in &step.lookups {
         let table = lookup::read_table(name, lookup, base_dir)?;

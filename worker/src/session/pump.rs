@@ -89,7 +89,7 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
 enum Reaching {
     Trying(Pin<Box<dyn Future<Output = (Dialer, Reached)>>>),
     /// There is a session.
-    Idle(Dialer),
+    Idle(Box<Dialer>),
 }
 
 enum Reached {
@@ -204,7 +204,7 @@ impl Pump {
             Reached::Link(_, Ok(link)) => {
                 dialer.succeeded(Duration::from_millis(u64::from(link.welcome.lease_ms)));
                 self.welcome(*link);
-                return Ok(Reaching::Idle(dialer));
+                return Ok(Reaching::Idle(Box::new(dialer)));
             }
             Reached::Link(endpoint, Err(LinkError::OtherCluster { known, found })) => {
                 return Err(WorkerError::OtherCluster { endpoint, known, found });
@@ -309,7 +309,7 @@ impl Pump {
             Reaching::Idle(mut dialer) => {
                 // The one that has just gone is the least likely to be back.
                 dialer.turn();
-                dial(dialer)
+                dial(*dialer)
             }
             under_way => under_way,
         }
