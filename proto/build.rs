@@ -1,24 +1,12 @@
-//! Compiles the .proto files without a `protoc` on the machine.
+//! Compiles the .proto files, and keeps their descriptors for the reflection service.
 
-use std::{env, error::Error, path::PathBuf};
+use std::{env, io, path::PathBuf};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> io::Result<()> {
     let files = ["common", "workers", "jobs", "cluster"].map(|name| format!("gapless/v1/{name}.proto"));
-    for file in &files {
-        println!("cargo:rerun-if-changed={file}");
-    }
-    let mut descriptors = protox::compile(&files, ["."])?;
-    // Comments belong in the generated docs; the reflection service needs only the shapes.
-    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     tonic_prost_build::configure()
         .bytes(".")
-        .compile_fds(descriptors.clone())?;
-    for file in &mut descriptors.file {
-        file.source_code_info = None;
-    }
-    std::fs::write(
-        out.join("descriptors.bin"),
-        protox::prost::Message::encode_to_vec(&descriptors),
-    )?;
-    Ok(())
+        .file_descriptor_set_path(out.join("descriptors.bin"))
+        .compile_protos(&files, &[".".to_string()])
 }
