@@ -277,25 +277,101 @@ pub struct Failure {
 }
 
 /// What is durable of a task besides its lease. Absent until its first attempt has ended.
+///
+/// There is one for each partition, so that the stored form leaves out what has its default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProgressRow {
     /// The highest attempt number that was granted and has ended.
     pub attempt: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub done: bool,
     /// Commits so far: the number of the next one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub seq: u32,
     /// Where the last commit ended; meaningful once `seq > 0`.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub position: u64,
+    #[serde(default, skip_serializing_if = "is_default", with = "counters_in_row")]
     pub counters: Counters,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub records: RecordHash,
+    #[serde(default, skip_serializing_if = "is_default", with = "segments_in_row")]
     pub segments: Vec<Segment>,
     /// Digest of the last commit: the same commit sent again is recognised by it.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub digest: u64,
     /// Attempts that failed in a way that may pass, in the present restart.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub failures: u32,
     /// Attempts whose worker was lost.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub losses: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub failure: Option<Failure>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// Counters as a list of six numbers, in the order of their fields.
+mod counters_in_row {
+    use gapless_common::attempt::Counters;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(counters: &Counters, serializer: S) -> Result<S::Ok, S::Error> {
+        let Counters {
+            read,
+            written,
+            filtered,
+            rejected,
+            bytes_read,
+            bytes_written,
+        } = *counters;
+        [read, written, filtered, rejected, bytes_read, bytes_written].serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counters, D::Error> {
+        let [read, written, filtered, rejected, bytes_read, bytes_written] = Deserialize::deserialize(deserializer)?;
+        Ok(Counters {
+            read,
+            written,
+            filtered,
+            rejected,
+            bytes_read,
+            bytes_written,
+        })
+    }
+}
+
+/// Each segment as a list of four numbers: term and serial of the attempt, its first commit and the one
+/// after its last.
+mod segments_in_row {
+    use gapless_common::{
+        attempt::Segment,
+        ids::{AttemptId, Term},
+    };
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(segments: &[Segment], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(segments.iter().map(|segment| {
+            let AttemptId { term, serial } = segment.attempt;
+            (term.0, serial, segment.first_seq, segment.next_seq)
+        }))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Segment>, D::Error> {
+        let segments: Vec<(u64, u64, u32, u32)> = Deserialize::deserialize(deserializer)?;
+        let segment = |(term, serial, first_seq, next_seq)| Segment {
+            attempt: AttemptId {
+                term: Term(term),
+                serial,
+            },
+            first_seq,
+            next_seq,
+        };
+        Ok(segments.into_iter().map(segment).collect())
+    }
 }
 
 impl Row {

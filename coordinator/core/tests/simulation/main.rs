@@ -9,6 +9,7 @@ mod jobs;
 mod leader;
 mod output;
 mod rng;
+mod scale;
 mod store;
 mod watch;
 mod worker;
@@ -137,4 +138,31 @@ fn the_same_seed_has_the_same_course() {
         assert_eq!(differ, None, "seed {seed}");
         assert_eq!(first.trace().len(), again.trace().len(), "seed {seed}");
     }
+}
+
+/// The figures are of a full size: `cargo test --release -p gapless-core --test simulation -- --ignored --nocapture`.
+fn at_size(workers: usize, partitions: u64) {
+    let course = scale::simulate(&scale::Size { workers, partitions }, 1).unwrap_or_else(|broken| panic!("{broken}"));
+    println!("{workers} workers, {partitions} partitions: {:?}", course.counts);
+    println!("stored at the end: {} rows, {} bytes", course.rows, course.bytes);
+    for (tenth, cost) in course.tenths.iter().enumerate() {
+        let each = cost.took.as_nanos() / u128::from(cost.events.max(1));
+        println!("tenth {}: {} events, {each} ns each", tenth + 1, cost.events);
+    }
+    let silent: Vec<_> = scale::FAULTS
+        .iter()
+        .filter(|fault| !course.counts.contains_key(*fault))
+        .collect();
+    assert!(silent.is_empty(), "these faults never happened: {silent:?}");
+}
+
+#[test]
+fn every_promise_holds_for_a_thousand_workers() {
+    at_size(1_000, 100_000);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn every_promise_holds_for_ten_thousand_workers_and_a_million_partitions() {
+    at_size(10_000, 1_000_000);
 }
