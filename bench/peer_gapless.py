@@ -8,15 +8,18 @@ w1 as Parquet. Reads nothing beside itself, so it can be copied or linked to whe
 
 environment: GAPLESS_BIN  the binary (default: ../target/release/gapless, then the one on PATH)
              BENCH_DATA, BENCH_SF, BENCH_OUT, BENCH_CPUS  inputs, scale factor, outputs, number of workers
+             BENCH_STORE  where the coordinator keeps its rows: embedded (default), or etcd, one member of its own
              BENCH_LOG  the logs of all processes are appended to this file
 """
 import datetime, glob, json, os, re, shutil, signal, socket, statistics, struct, subprocess, sys, tempfile, time
+import urllib.request
 
 DATA = os.path.abspath(os.environ.get("BENCH_DATA", "bench-data"))
 SF = int(os.environ.get("BENCH_SF", "1"))
 CPUS = int(os.environ.get("BENCH_CPUS", "2"))
 OUT = os.path.abspath(os.environ.get("BENCH_OUT", DATA + "/out"))
 LOG = os.environ.get("BENCH_LOG", os.devnull)
+STORE = os.environ.get("BENCH_STORE", "embedded")
 INPUT = f"{DATA}/sf{SF}"
 
 LEASE_MS, HEARTBEAT_MS = 5000, 1000  # the defaults of the product, said so that a change of them shows
@@ -199,15 +202,22 @@ class Run:
         return [step[9][0] for step in self.steps]
 
 
-class Cluster:
-    """A coordinator and workers of one slot each, with a state folder of their own; a context manager."""
+class Coordinator:
+    def __init__(self, process, endpoint):
+        self.process, self.endpoint = process, endpoint
 
-    def __init__(self, workers=CPUS, **logging):
+
+class Cluster:
+    """A coordinator and workers of one slot each, with a state folder of their own; a context manager. With
+    `standbys` (on etcd) there are more coordinators, and the first one leads."""
+
+    def __init__(self, workers=CPUS, standbys=0, leader_ttl=None, **logging):
         os.makedirs(OUT, exist_ok=True)
         # Beside the outputs: staged files are linked into them, which needs one file system.
         self.folder = tempfile.mkdtemp(prefix=".gapless-bench-", dir=OUT)
         self.binary, self.processes, self.log = binary(), [], open(LOG, "ab")
-        self.wanted, self.jobs = workers, 0
+        self.wanted, self.standbys, self.jobs, self.etcd = workers, standbys, 0, None
+        self.coordinators, self.workers, self.more = [], {}, ["--leader-ttl-s", str(leader_ttl)] if leader_ttl else []
         # No settings from outside but for logging: neither variables nor a configuration file.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GAPLESS_") or k.startswith("GAPLESS_LOG_")}
         self.environment = kept | {"HOME": self.folder} | logging
@@ -220,29 +230,93 @@ class Cluster:
 
     def __enter__(self):
         try:
+            self.store = self.start_etcd() if STORE == "etcd" else ["--state", f"{self.folder}/state"]
             begin = time.perf_counter()
-            coordinator = self.start("coordinator", "--listen", "127.0.0.1:0", "--state", f"{self.folder}/state", "--scratch",
-                                     f"{self.folder}/scratch", "--lease-ms", str(LEASE_MS), "--heartbeat-ms", str(HEARTBEAT_MS),
-                                     stdout=subprocess.PIPE, text=True)
-            address = coordinator.stdout.readline().strip()
-            if not address:
-                sys.exit("the coordinator did not start; BENCH_LOG=<file> keeps what it said")
-            self.endpoint = address if address.startswith("http") else f"http://{address}"
-            self.environment["GAPLESS_ENDPOINTS"] = self.endpoint
+            self.add_coordinator()
             self.coordinator_s = time.perf_counter() - begin
+            if self.standbys:
+                self.wait("the coordinator to lead", lambda: self.leads(self.endpoint))
+            for _ in range(self.standbys):
+                self.add_coordinator()
+            self.environment["GAPLESS_ENDPOINTS"] = ",".join(it.endpoint for it in self.coordinators)
             for number in range(self.wanted):
-                with open(f"{self.folder}/worker-{number + 1}.log", "wb") as log:
-                    self.start("worker", "--slots", "1", "--name", f"worker-{number + 1}", stdout=log, stderr=log)
-            self.grpc = Grpc(self.endpoint)
-            while len(fields(self.grpc.call("Cluster/ListWorkers")).get(1, [])) < self.wanted:
-                if time.perf_counter() - begin > PATIENCE_S:
-                    sys.exit("the workers did not come; BENCH_LOG=<file> keeps what they said")
-                time.sleep(0.002)
+                self.add_worker(f"worker-{number + 1}")
+            self.wait("the workers", lambda: self.present() >= self.wanted)
             self.ready_s = time.perf_counter() - begin
         except BaseException:
             self.__exit__()
             raise
         return self
+
+    def wait(self, what, look):
+        end = time.perf_counter() + PATIENCE_S
+        while not look():
+            if time.perf_counter() > end:
+                sys.exit(f"waited in vain for {what}; BENCH_LOG=<file> keeps what the processes said")
+            time.sleep(0.002)
+
+    def add_coordinator(self):
+        process = self.start("coordinator", "--listen", "127.0.0.1:0", *self.store, "--scratch", f"{self.folder}/scratch",
+                             "--lease-ms", str(LEASE_MS), "--heartbeat-ms", str(HEARTBEAT_MS), *self.more,
+                             stdout=subprocess.PIPE, text=True)
+        address = process.stdout.readline().strip()
+        if not address:
+            sys.exit("the coordinator did not start; BENCH_LOG=<file> keeps what it said")
+        self.coordinators.append(Coordinator(process, address if address.startswith("http") else f"http://{address}"))
+
+    def add_worker(self, name):
+        with open(f"{self.folder}/{name}.log", "ab") as log:
+            self.workers[name] = self.start("worker", "--slots", "1", "--name", name, stdout=log, stderr=log)
+
+    @property
+    def endpoint(self):
+        return self.coordinators[0].endpoint
+
+    def ask(self, method, message=b""):
+        """The answer of the first coordinator that gives one."""
+        for coordinator in self.coordinators:
+            try:
+                return Grpc(coordinator.endpoint).call(method, message)
+            except (RuntimeError, OSError):
+                pass
+        raise RuntimeError(f"{method}: no coordinator answers")
+
+    def leads(self, endpoint):
+        try:
+            Grpc(endpoint).call("Cluster/ListWorkers")
+            return True
+        except (RuntimeError, OSError):
+            return False
+
+    def present(self):
+        """Workers that are registered; none as long as no coordinator leads."""
+        try:
+            return len(fields(self.ask("Cluster/ListWorkers")).get(1, []))
+        except RuntimeError:
+            return 0
+
+    def start_etcd(self):
+        """An etcd of one member on loopback; the arguments by which a coordinator uses it."""
+        def free():
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                return f"http://127.0.0.1:{listener.getsockname()[1]}"
+        client, peer = free(), free()
+        etcd = subprocess.Popen(
+            ["etcd", "--data-dir", f"{self.folder}/etcd", "--listen-client-urls", client, "--advertise-client-urls", client,
+             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"],
+            stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        self.etcd = etcd
+        end = time.perf_counter() + PATIENCE_S
+        while True:
+            try:
+                with urllib.request.urlopen(client + "/health", timeout=1) as answer:
+                    if b"true" in answer.read():
+                        return ["--store", "etcd", "--etcd-endpoints", client, "--cluster-name", "bench"]
+            except OSError:
+                pass
+            if etcd.poll() is not None or time.perf_counter() > end:
+                sys.exit("etcd did not start; BENCH_LOG=<file> keeps what it said")
+            time.sleep(0.01)
 
     def __exit__(self, *_):
         for process in reversed(self.processes):
@@ -253,6 +327,9 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        if self.etcd:
+            self.etcd.kill()
+            self.etcd.wait()
         for path in sorted(glob.glob(f"{self.folder}/worker-*.log")):
             with open(path, "rb") as log:
                 shutil.copyfileobj(log, self.log)
@@ -274,14 +351,14 @@ class Cluster:
             sys.exit(f"gapless submit ended with {done.returncode}: {done.stdout[-2000:]}")
         self.view = json.loads(done.stdout)
         run = self.view["run"].encode()
-        return Run(self.grpc.call("Jobs/GetRun", b"\x0a" + bytes([len(run)]) + run)), seconds
+        return Run(self.ask("Jobs/GetRun", b"\x0a" + bytes([len(run)]) + run)), seconds
 
     def memory_mib(self):
         """Resident memory of the coordinator and of the largest worker."""
         def resident(process):
             with open(f"/proc/{process.pid}/status") as status:
                 return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1]) / 1024
-        coordinator, *workers = map(resident, self.processes)
+        coordinator, *workers = map(resident, [self.coordinators[0].process, *self.workers.values()])
         return round(coordinator, 1), round(max(workers), 1)
 
 

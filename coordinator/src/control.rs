@@ -15,6 +15,7 @@ use gapless_core::{
     decide::{self, decide},
     event::Held,
     history::{self, Entry, Kind},
+    limits::{MAX_GRANTS, MAX_ROWS},
     row::ClusterRow,
 };
 use gapless_platform::{clock::Clock, retry::Delays, shutdown::Shutdown};
@@ -121,7 +122,11 @@ impl Control {
         let mut control_loop = Loop {
             runtime: Handle::current(),
             stop,
-            rows_per_batch: store.rows_per_batch(),
+            most: Most {
+                rows: store.rows_per_batch(),
+                creates: store.creates_per_batch(),
+                bytes: store.bytes_per_batch(),
+            },
             store,
             clock,
             config,
@@ -226,7 +231,7 @@ fn read_rows(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
 struct Loop {
     runtime: Handle,
     stop: Shutdown,
-    rows_per_batch: usize,
+    most: Most,
     store: Box<dyn Store>,
     clock: Clock,
     config: ControlConfig,
@@ -245,6 +250,8 @@ type Read = Box<dyn FnOnce(&State) + Send>;
 #[derive(Default)]
 struct Outgoing {
     writes: Vec<Write>,
+    /// How many of the writes create a row.
+    creates: usize,
     /// Where the writes of each decision end.
     ends: Vec<usize>,
     answers: Vec<(Reply, Result<Answer, Refusal>)>,
@@ -262,16 +269,23 @@ struct Outgoing {
 impl Loop {
     fn run(&mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), StoreError> {
         self.found()?;
-        while let Some(first) = queue.blocking_recv() {
+        let mut granted_all = true;
+        loop {
+            let mut next = match granted_all {
+                true => queue.blocking_recv(),
+                false => queue.try_recv().ok(),
+            };
+            if granted_all && next.is_none() {
+                return Ok(());
+            }
             let begun = self.clock.monotonic();
             let mut out = Outgoing::default();
             let mut stopping = false;
-            let mut next = Some(first);
             for _ in 0..MESSAGES_PER_BATCH {
                 let Some(message) = next else { break };
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out);
-                next = if out.writes.len() < self.rows_per_batch {
+                next = if out.writes.len() < self.most.rows {
                     queue.try_recv().ok()
                 } else {
                     None
@@ -282,7 +296,7 @@ impl Loop {
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out);
             }
-            self.follow_up(&mut out);
+            granted_all = self.follow_up(&mut out);
             let wrote = !out.writes.is_empty();
             self.write(&mut out)?;
             self.send(out);
@@ -296,7 +310,6 @@ impl Loop {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// The first batch of a term: the cluster's identity, and the sessions that cannot live any more.
@@ -449,6 +462,7 @@ impl Loop {
             if let Change::Put(Row::Run(_, row)) = &change {
                 out.ended |= row.finished.is_some();
             }
+            out.creates += usize::from(matches!(change, Change::Create(_)));
             out.writes.push(match &change {
                 Change::Put(row) => Write::Put(row.key().to_string(), row.encode()),
                 Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
@@ -523,8 +537,10 @@ impl Loop {
         }
     }
 
-    /// Decides what follows from the batch itself, then grants what is ready.
-    fn follow_up(&mut self, out: &mut Outgoing) {
+    /// Decides what follows from the batch itself, then grants what is ready, as long as the batch has
+    /// room: what was granted goes out while the rest is written with the next batch. False where there
+    /// may be more to grant.
+    fn follow_up(&mut self, out: &mut Outgoing) -> bool {
         loop {
             while let Some(event) = out.follow.pop_front() {
                 if let Err(refusal) = self.decide(event, out) {
@@ -534,8 +550,12 @@ impl Loop {
             let before = out.writes.len();
             // Assigning is never refused.
             let _ = self.decide(Event::Assign, out);
-            if out.follow.is_empty() && (out.writes.len() == before || out.writes.len() >= self.rows_per_batch) {
-                return;
+            if out.follow.is_empty() {
+                let granted_all = out.writes.len() == before;
+                let full = out.creates + MAX_GRANTS > self.most.creates || out.writes.len() + MAX_ROWS > self.most.rows;
+                if granted_all || full {
+                    return granted_all;
+                }
             }
         }
     }
@@ -544,7 +564,7 @@ impl Loop {
     fn write(&mut self, out: &mut Outgoing) -> Result<(), StoreError> {
         out.touched |= !out.writes.is_empty();
         let (writes, ends) = (std::mem::take(&mut out.writes), std::mem::take(&mut out.ends));
-        for writes in batches(writes, &ends, self.rows_per_batch) {
+        for writes in batches(writes, &ends, self.most) {
             self.write_batch(writes)?;
         }
         Ok(())
@@ -631,19 +651,58 @@ impl Loop {
     }
 }
 
-/// Cuts what was decided into batches of at most `most` writes: decisions stay whole, and their order
-/// stays. One that is larger by itself is left to the store to refuse.
-fn batches(writes: Vec<Write>, ends: &[usize], most: usize) -> Vec<Vec<Write>> {
+/// What one batch may hold; in bytes, what goes well into one.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    rows: usize,
+    creates: usize,
+    bytes: usize,
+}
+
+impl Most {
+    /// What would be left of it beside `writes`; `None` where they do not fit.
+    fn beside(self, writes: &[Write]) -> Option<Most> {
+        let (mut creates, mut bytes) = (0, 0);
+        for write in writes {
+            bytes += match write {
+                Write::Put(key, value) => key.len() + value.len(),
+                Write::Create(key, value) => {
+                    creates += 1;
+                    key.len() + value.len()
+                }
+                Write::Delete(key) => key.len(),
+            };
+        }
+        Some(Most {
+            rows: self.rows.checked_sub(writes.len())?,
+            creates: self.creates.checked_sub(creates)?,
+            bytes: self.bytes.checked_sub(bytes)?,
+        })
+    }
+}
+
+/// Cuts what was decided into batches: decisions stay whole, and their order stays. One that is larger
+/// than a batch by itself is left to the store to take or to refuse.
+fn batches(writes: Vec<Write>, ends: &[usize], most: Most) -> Vec<Vec<Write>> {
     let mut batches: Vec<Vec<Write>> = Vec::new();
+    let mut left = None;
     let mut writes = writes.into_iter();
     let mut begin = 0;
     for &end in ends {
         let decision: Vec<Write> = writes.by_ref().take(end - begin).collect();
         begin = end;
-        match batches.last_mut() {
-            Some(last) if last.len() + decision.len() <= most => last.extend(decision),
-            _ if decision.is_empty() => {}
-            _ => batches.push(decision),
+        if decision.is_empty() {
+            continue;
+        }
+        match (batches.last_mut(), left.and_then(|left: Most| left.beside(&decision))) {
+            (Some(last), Some(rest)) => {
+                last.extend(decision);
+                left = Some(rest);
+            }
+            _ => {
+                left = most.beside(&decision);
+                batches.push(decision);
+            }
         }
     }
     batches
@@ -688,6 +747,11 @@ mod tests {
                     Some(*end)
                 })
                 .collect();
+            let most = Most {
+                rows: most,
+                creates: 0,
+                bytes: 10_000,
+            };
             let cut = batches(writes.clone(), &ends, most);
             assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{sizes:?}");
             assert_eq!(cut.concat(), writes);
@@ -698,5 +762,25 @@ mod tests {
         check(&[50, 50, 0, 46, 1], 96, &[50, 96, 1]);
         check(&[0, 40, 40, 40], 96, &[80, 40]);
         check(&[200, 1], 96, &[200, 1]);
+    }
+    #[test]
+    fn a_batch_creates_so_many_rows_and_holds_so_many_bytes() {
+        let create = |bytes: usize| Write::Create("k".into(), vec![0; bytes - 1]);
+        let put = |bytes: usize| Write::Put("k".into(), vec![0; bytes - 1]);
+        let most = Most {
+            rows: 100,
+            creates: 2,
+            bytes: 50,
+        };
+        let check = |decisions: &[&[Write]], expected: &[usize]| {
+            let ends: Vec<usize> = (0..decisions.len()).map(|at| decisions[..=at].concat().len()).collect();
+            let cut = batches(decisions.concat(), &ends, most);
+            assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), expected);
+            assert_eq!(cut.concat(), decisions.concat());
+        };
+        check(&[&[create(1)], &[create(1)], &[create(1)], &[put(1)]], &[2, 2]);
+        check(&[&[create(1), create(1), create(1)], &[put(1)]], &[3, 1]);
+        check(&[&[put(30)], &[put(20)], &[put(1)]], &[2, 1]);
+        check(&[&[put(60)], &[put(20)], &[put(30)]], &[1, 2]);
     }
 }

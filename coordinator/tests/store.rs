@@ -254,15 +254,38 @@ fn values_of_any_size_are_kept(place: &dyn Place) {
 fn a_batch_that_is_too_large_is_refused_and_changes_nothing(place: &dyn Place) {
     let (mut store, term) = fresh(place);
     let most = store.rows_per_batch();
-    let writes = |count: usize| -> Vec<Write> { (0..count).map(|at| create(&at.to_string(), "1")).collect() };
-    let refused = store.write(&batch(term, 1, writes(most + 1)));
-    assert!(
-        matches!(refused, Err(StoreError::TooLarge { rows, most: told }) if (rows, told) == (most + 1, most)),
-        "{refused:?}"
-    );
-    holds(&*store, &[]);
-    store.write(&batch(term, 1, writes(most))).unwrap();
+    let creates = store.creates_per_batch();
+    // As many creates as there may be come first.
+    let writes = |count: usize, creates: usize| -> Vec<Write> {
+        let write = |at: usize| match at < creates {
+            true => create(&at.to_string(), "1"),
+            false => put(&at.to_string(), "1"),
+        };
+        (0..count).map(write).collect()
+    };
+    let mut refused = |writes: Vec<Write>, limit: usize| {
+        let refused = store.write(&batch(term, 1, writes));
+        assert!(
+            matches!(refused, Err(StoreError::TooLarge { count, most, .. }) if (count, most) == (limit + 1, limit)),
+            "{refused:?}"
+        );
+        holds(&*store, &[]);
+    };
+    refused(writes(most + 1, 0), most);
+    if creates < most {
+        refused(writes(creates + 1, creates + 1), creates);
+    }
+    store.write(&batch(term, 1, writes(most, creates))).unwrap();
     assert_eq!(rows(&*store).len(), most);
+    // All of it or nothing, also where the store writes it in groups.
+    let mut again: Vec<Write> = (0..most - 1).map(|at| put(&at.to_string(), "2")).collect();
+    again.push(create(&(most - 1).to_string(), "2"));
+    let exists = store.write(&batch(term, 2, again));
+    assert!(
+        matches!(&exists, Err(StoreError::Exists { key }) if *key == (most - 1).to_string()),
+        "{exists:?}"
+    );
+    assert!(rows(&*store).values().all(|value| value == "1"), "nothing is changed");
 }
 
 #[test]

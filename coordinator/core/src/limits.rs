@@ -4,8 +4,8 @@
 /// compares and puts.
 pub const MAX_ROWS: usize = 96;
 
-/// Grants of one assignment decision; each is one row.
-pub const MAX_GRANTS: usize = 64;
+/// Grants of one assignment decision; each creates one row. Two such decisions fill a batch of etcd's.
+pub const MAX_GRANTS: usize = 48;
 
 /// Leases that one decision voids; each is two rows (the lease goes, the attempt is remembered).
 pub const MAX_VOIDED: usize = 30;

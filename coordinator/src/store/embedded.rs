@@ -17,6 +17,9 @@ use super::{Batch, Store, StoreError, Write};
 /// Writes of one batch. The tree takes any number; this bounds how long answers wait for a batch.
 const ROWS_PER_BATCH: usize = 4096;
 
+/// One batch in memory and in the journal; a plan of 100,000 partitions takes tens of them.
+const BYTES_PER_BATCH: usize = 8 << 20;
+
 /// A disk that fails once may be full for a moment; one that goes on failing ends the term.
 const UNKNOWN: Policy = Policy {
     first_delay: Duration::from_millis(10),
@@ -123,6 +126,14 @@ impl Store for EmbeddedStore {
         ROWS_PER_BATCH
     }
 
+    fn creates_per_batch(&self) -> usize {
+        ROWS_PER_BATCH
+    }
+
+    fn bytes_per_batch(&self) -> usize {
+        BYTES_PER_BATCH
+    }
+
     fn unknown_policy(&self) -> Policy {
         UNKNOWN
     }
@@ -142,7 +153,8 @@ impl Store for EmbeddedStore {
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if batch.writes.len() > ROWS_PER_BATCH {
             return Err(StoreError::TooLarge {
-                rows: batch.writes.len(),
+                count: batch.writes.len(),
+                what: "rows",
                 most: ROWS_PER_BATCH,
             });
         }

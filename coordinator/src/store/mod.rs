@@ -43,8 +43,12 @@ pub enum StoreError {
     #[error("the coordinator at {leader} leads")]
     Led { leader: String },
     /// A fault of the caller: what belongs together is decided in fewer rows.
-    #[error("a batch of {rows} rows, and the store takes {most} at a time")]
-    TooLarge { rows: usize, most: usize },
+    #[error("a batch of {count} {what}, and the store takes {most} at a time")]
+    TooLarge {
+        count: usize,
+        what: &'static str,
+        most: usize,
+    },
     /// It was not written and will not be, however often it is sent.
     #[error("the store refuses a batch: {reason}")]
     Refused { reason: String },
@@ -70,6 +74,12 @@ pub trait Store: Send {
 
     /// How many writes a batch may hold; more are refused with [`StoreError::TooLarge`].
     fn rows_per_batch(&self) -> usize;
+
+    /// How many of them may create a row; more are refused likewise.
+    fn creates_per_batch(&self) -> usize;
+
+    /// Bytes of keys and values that go well into one batch. More are taken, at a price.
+    fn bytes_per_batch(&self) -> usize;
 
     /// How an unknown outcome is asked for again.
     fn unknown_policy(&self) -> Policy;

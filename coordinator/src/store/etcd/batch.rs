@@ -11,7 +11,7 @@ use gapless_common::ids::Term;
 
 use super::{
     Etcd,
-    limits::{BATCH_BYTES, CALL_TIMEOUT, INLINE_BYTES, PART_BYTES},
+    limits::{BATCH_BYTES, CALL_TIMEOUT, INLINE_BYTES, PART_BYTES, ROWS_PER_GROUP},
     members::CallError,
     values,
 };
@@ -74,6 +74,16 @@ fn apart(values: &[(&str, Option<&[u8]>)]) -> HashSet<usize> {
     apart
 }
 
+/// Puts what is more than a group of operations into transactions of their own, without conditions: the
+/// conditions of the batch stand above them.
+fn in_groups(operations: Vec<TxnOp>) -> Vec<TxnOp> {
+    if operations.len() <= ROWS_PER_GROUP {
+        return operations;
+    }
+    let groups = operations.chunks(ROWS_PER_GROUP);
+    groups.map(|group| TxnOp::txn(Txn::new().and_then(group))).collect()
+}
+
 impl Etcd {
     /// Sends a batch once. Its outcome is asked for by sending it again.
     pub(super) async fn write(&self, batch: &Batch) -> Result<(), StoreError> {
@@ -92,6 +102,7 @@ impl Etcd {
                 Some(value) => TxnOp::put(key, values::whole(value), None),
             });
         }
+        let mut operations = in_groups(operations);
         operations.push(TxnOp::put(self.keys.seq.as_str(), batch.seq.to_string(), None));
         let before = batch
             .seq

@@ -5,18 +5,29 @@ use std::time::Duration;
 use gapless_platform::retry::Policy;
 
 /// Operations of a transaction that etcd allows unless it is told otherwise (`--max-txn-ops`). Its
-/// compares, what it does on success and what it reads on failure are counted apart.
+/// compares, what it does on success and what it reads on failure are counted apart. A transaction in a
+/// transaction may have so many less as its parent has: the depth is bounded, the breadth is not.
 const ETCD_OPERATIONS: usize = 128;
 
-/// Writes of one batch. Beside them a batch compares and puts the leader's key and its own number.
-pub const ROWS_PER_BATCH: usize = 96;
+/// Rows that one batch may create: each is a compare, and all compares stand in the one transaction that
+/// decides. Beside them a batch compares the leader's key and the number of the batch before.
+pub const CREATES_PER_BATCH: usize = 96;
+
+/// Writes of a batch go in groups, each a transaction within that of the batch, so that a batch may hold
+/// more of them than a transaction has operations. Large batches are what makes etcd fast: on one machine
+/// 47,000 keys/s in transactions of 90 puts, 130,000 in transactions of 30 times 90.
+pub const ROWS_PER_GROUP: usize = 28;
+const GROUPS: usize = 80;
+pub const ROWS_PER_BATCH: usize = ROWS_PER_GROUP * GROUPS;
 
 /// A decision is one batch, whatever the store.
-const _: () = assert!(ROWS_PER_BATCH >= gapless_core::limits::MAX_ROWS);
-const _: () = assert!(ROWS_PER_BATCH + 2 <= ETCD_OPERATIONS);
+const _: () = assert!(CREATES_PER_BATCH >= gapless_core::limits::MAX_ROWS);
+const _: () = assert!(CREATES_PER_BATCH >= 2 * gapless_core::limits::MAX_GRANTS);
+const _: () = assert!(CREATES_PER_BATCH + 2 + ROWS_PER_GROUP <= ETCD_OPERATIONS);
+const _: () = assert!(GROUPS + 1 + ROWS_PER_GROUP <= ETCD_OPERATIONS);
 
 /// Values of one transaction, in bytes. etcd takes requests of 1.5 MiB (`--max-request-bytes`); the
-/// rest is for keys.
+/// rest is for keys, each of which takes about a hundred bytes.
 pub const BATCH_BYTES: usize = 1 << 20;
 
 /// A value above this is written in parts before the batch that refers to it. Most rows take a few

@@ -36,10 +36,10 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tracing::warn;
 
 use self::{
-    limits::{ASK_AGAIN, CALL_TIMEOUT, ROWS_PER_BATCH, START, UNKNOWN},
+    limits::{ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN},
     members::{CallError, Members},
 };
-use super::{Batch, Store, StoreError};
+use super::{Batch, Store, StoreError, Write};
 
 pub use leadership::Standing;
 pub use upkeep::StoreFull;
@@ -188,6 +188,14 @@ impl Store for EtcdStore {
         ROWS_PER_BATCH
     }
 
+    fn creates_per_batch(&self) -> usize {
+        CREATES_PER_BATCH
+    }
+
+    fn bytes_per_batch(&self) -> usize {
+        BATCH_BYTES
+    }
+
     fn unknown_policy(&self) -> Policy {
         UNKNOWN
     }
@@ -198,11 +206,14 @@ impl Store for EtcdStore {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        if batch.writes.len() > ROWS_PER_BATCH {
-            return Err(StoreError::TooLarge {
-                rows: batch.writes.len(),
-                most: ROWS_PER_BATCH,
-            });
+        let creates = batch.writes.iter().filter(|write| matches!(write, Write::Create(..)));
+        for (count, what, most) in [
+            (batch.writes.len(), "rows", ROWS_PER_BATCH),
+            (creates.count(), "created rows", CREATES_PER_BATCH),
+        ] {
+            if count > most {
+                return Err(StoreError::TooLarge { count, what, most });
+            }
         }
         self.etcd.runtime.block_on(self.etcd.write(batch))
     }
