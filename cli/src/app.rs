@@ -8,6 +8,7 @@ use gapless_platform::{
     monitor::{self, Monitor, Monitored},
     secret::Secret,
     telemetry,
+    traces::{self, Exporter, TracesConfig},
 };
 use gapless_proto::access::{Access, Pems};
 
@@ -52,9 +53,34 @@ impl App {
     }
 }
 
-/// Starts the log on stderr, for verbs that serve.
-pub fn start_log(config: &Config) -> Result<(), Failure> {
-    telemetry::init(config.log_format, &config.log_level).map_err(|error| Failure::usage(error.to_string()))
+/// What a process tells of itself beside its log, until [`Telling::end`].
+#[must_use]
+pub struct Telling(Option<Exporter>);
+
+impl Telling {
+    /// Sends what is still to be told.
+    pub async fn end(self) {
+        if let Some(exporter) = self.0 {
+            exporter.end().await;
+        }
+    }
+}
+
+/// Starts the log on stderr, for verbs that serve, and the spans for a collector, where the settings name one.
+pub fn start_log(config: &Config, part: &'static str) -> Result<Telling, Failure> {
+    let usage = |error: String| Failure::usage(error);
+    let (layer, exporter) = match &config.traces_endpoint {
+        None => (None, None),
+        Some(endpoint) => {
+            let ca = config.tls.load().map_err(|error| usage(error.to_string()))?.ca;
+            let endpoint = endpoint.clone();
+            let traces = traces::start(TracesConfig { endpoint, ca, part });
+            let (layer, exporter) = traces.map_err(|error| usage(error.to_string()))?;
+            (Some(layer), Some(exporter))
+        }
+    };
+    telemetry::init(config.log_format, &config.log_level, layer).map_err(|error| usage(error.to_string()))?;
+    Ok(Telling(exporter))
 }
 
 /// Serves metrics and probes, where the settings say so, until the handle is dropped.

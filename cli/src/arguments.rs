@@ -182,6 +182,9 @@ pub struct TellingArguments {
     /// Address for /metrics, /healthz and /readyz; port 0 takes a free one [default: off]
     #[arg(long, value_name = "ADDRESS")]
     metrics_listen: Option<String>,
+    /// OpenTelemetry collector (OTLP over gRPC) to tell of runs and attempts, such as http://127.0.0.1:4317 [default: off]
+    #[arg(long, value_name = "URL")]
+    traces_endpoint: Option<String>,
     /// Form of log lines: compact or json
     #[arg(long, value_name = "FORM")]
     log_format: Option<String>,
@@ -194,6 +197,7 @@ impl TellingArguments {
     /// Notes the flags that were given.
     pub fn note(&self, flags: &mut Flags) {
         flag(flags, Setting::MetricsListen, self.metrics_listen.as_ref());
+        flag(flags, Setting::TracesEndpoint, self.traces_endpoint.as_ref());
         flag(flags, Setting::LogFormat, self.log_format.as_ref());
         flag(flags, Setting::LogLevel, self.log_level.as_ref());
     }

@@ -31,7 +31,7 @@ use crate::{
     limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, STALL},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
-    wire,
+    traced, wire,
 };
 
 /// What reaches the loop.
@@ -472,6 +472,7 @@ impl Loop {
             let told = history::told_by(&self.state, &change, now);
             self.state.apply(change, now);
             if let Some((run, entry)) = told {
+                traced::told(&self.state, run, &entry);
                 self.remember(run, entry);
             }
         }

@@ -10,6 +10,7 @@ pub mod metrics;
 mod seat;
 mod server;
 pub mod store;
+mod traced;
 mod view;
 mod wire;
 

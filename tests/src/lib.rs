@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: the real binary, real processes, real signals, and an answer
 //! computed apart from Gapless.
 
+pub mod collector;
 pub mod etcd;
 
 use std::{

@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use gapless_tests::{Cluster, Metrics, World, wait_for};
+use gapless_tests::{
+    Cluster, Metrics, World,
+    collector::{Collector, Span},
+    wait_for,
+};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -335,4 +339,100 @@ fn dashboard_alerts_and_documentation_name_metrics_that_exist() {
         undocumented.is_empty() && gone.is_empty(),
         "docs/operating.md lacks {undocumented:?} and has {gone:?}, which no process tells"
     );
+}
+
+/// Coordinator and worker tell one trace without speaking of it to each other: its id is the run's.
+#[test]
+fn a_run_is_one_trace_of_its_steps_and_attempts() {
+    let (world, _) = World::with_sales(ROWS);
+    world.sales_job(LOAD, BY_SHOP);
+    let collector = Collector::start();
+    let traces = ["--traces-endpoint", &collector.endpoint];
+    let mut coordinator = world.start_as(
+        "coordinator",
+        &[
+            &[
+                "coordinator",
+                "--listen",
+                "127.0.0.1:0",
+                "--state",
+                "state",
+                "--scratch",
+                "scratch",
+            ][..],
+            &traces,
+        ]
+        .concat(),
+    );
+    let endpoint = coordinator.line();
+    let mut worker = world.start_as(
+        "worker",
+        &[
+            &["worker", "--endpoint", &endpoint, "--slots", "2", "--name", "worker-1"][..],
+            &traces,
+        ]
+        .concat(),
+    );
+    let submit = world.gapless(&["submit", "job.yaml", "--wait", "-o", "name", "--endpoint", &endpoint]);
+    assert!(submit.status.success(), "{}", text(&submit.stderr));
+    let run = text(&submit.stdout).trim().replace('-', "");
+    // What is queued goes out when they end.
+    for process in [&mut worker, &mut coordinator] {
+        process.signal(Signal::TERM);
+        assert_eq!(process.code(), 0, "{}", process.log());
+    }
+    let spans = collector.spans();
+    assert!(spans.iter().all(|span| span.trace == run), "one trace, which is {run}");
+    let of = |service: &str| -> Vec<&Span> { spans.iter().filter(|span| span.service == service).collect() };
+    let (told, attempts) = (of("gapless-coordinator"), of("gapless-worker"));
+    assert_eq!(told.len() + attempts.len(), spans.len());
+    let named = |name: &str| *told.iter().find(|span| span.name == name).expect("a span of that name");
+    let (root, load, by_shop) = (named("sales"), named("load"), named("by-shop"));
+    assert_eq!((told.len(), root.parent.as_str()), (3, ""));
+    assert_eq!([&load.parent, &by_shop.parent], [&root.id; 2]);
+    let executed = attempts
+        .iter()
+        .filter(|span| span.name.starts_with("execute ") && span.parent == load.id);
+    assert_eq!(executed.count() as u64, PARTITIONS);
+    let ids: BTreeSet<&str> = spans.iter().map(|span| span.id.as_str()).collect();
+    assert_eq!(ids.len(), spans.len(), "each span has an id of its own");
+    for attempt in attempts {
+        let step = [load, by_shop].into_iter().find(|step| step.id == attempt.parent);
+        let step = step.unwrap_or_else(|| panic!("of no step: {attempt:?}"));
+        assert!(
+            attempt.begun <= attempt.ended && attempt.ended >= step.begun,
+            "{attempt:?} of {step:?}"
+        );
+        assert_eq!(attempt.error, None);
+    }
+    assert!(
+        root.begun <= load.begun && load.ended <= root.ended,
+        "{root:?}, {load:?}"
+    );
+}
+
+#[test]
+fn a_collector_that_is_away_costs_spans_and_nothing_else() {
+    let (world, sales) = World::with_sales(6_000);
+    world.sales_job("{key_range: {column: id}, count: 3}", BY_SHOP);
+    // Nobody listens there: the port was free a moment ago.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .and_then(|it| it.local_addr())
+        .expect("a port");
+    let told_to = |endpoint: &str| {
+        let settings = format!("traces_endpoint: {endpoint}\nlog_level: warn\n");
+        fs::write(world.path("gapless.yaml"), settings).expect("written");
+    };
+    told_to(&format!("http://{nobody}"));
+    let run = world.gapless(&["run", "job.yaml", "--config", "gapless.yaml"]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert!(
+        text(&run.stderr).contains("spans were dropped"),
+        "{}",
+        text(&run.stderr)
+    );
+    assert_eq!(world.rows("out/by-shop"), gapless_tests::expected(&sales));
+    told_to("ftp://collector");
+    let none = world.gapless(&["run", "job.yaml", "--config", "gapless.yaml"]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
 }

@@ -101,7 +101,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     let config = app.config(flags)?;
     let state = state(&config)?;
-    start_log(&config)?;
+    let telling = start_log(&config, "coordinator")?;
 
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
@@ -139,6 +139,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         () = shutdown.draining().cancelled() => coordinator.stop().await,
     };
     drop((signals, announced, monitor));
+    telling.end().await;
     ended
 }
 

@@ -58,10 +58,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let job = JobFile::read(&arguments.job.file)?;
     // The coordinator would find the same faults; here they cost no store.
     local::bind(&job, &parameters)?;
-    let config = settings(&arguments, &job, app)?;
-    if *config.origin(Setting::LogLevel) != Origin::Default {
-        start_log(&config)?;
+    let mut config = settings(&arguments, &job, app)?;
+    if *config.origin(Setting::LogLevel) == Origin::Default {
+        config.log_level = "off".to_string();
     }
+    let telling = start_log(&config, "run")?;
     let mut house = Household::open(&config, arguments.workers).await?;
     let target = match arguments.state {
         Some(_) => format!(" --state {}", config.state_dir.display()),
@@ -97,6 +98,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         failure = house.worker_ended() => Err(failure),
     };
     let closed = house.close().await;
+    telling.end().await;
     done.and(closed)
 }
 

@@ -46,7 +46,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::AllowPaths, allowed);
     let config = app.config(flags)?;
     let access = app.access(&config)?;
-    start_log(&config)?;
+    let telling = start_log(&config, "worker")?;
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
     let metrics = WorkerMetrics::new(config.slots, app.clock.clone());
@@ -62,5 +62,6 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     };
     let ended = run_worker(settings, shutdown).await;
     drop((signals, monitor));
+    telling.end().await;
     ended
 }

@@ -71,10 +71,11 @@ pub enum Setting {
     LeaderTtlS,
     EtcdQuotaMib,
     MetricsListen,
+    TracesEndpoint,
 }
 
 impl Setting {
-    pub const ALL: [Setting; 24] = [
+    pub const ALL: [Setting; 25] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -99,6 +100,7 @@ impl Setting {
         Setting::LeaderTtlS,
         Setting::EtcdQuotaMib,
         Setting::MetricsListen,
+        Setting::TracesEndpoint,
     ];
 
     /// The name in the config file.
@@ -128,6 +130,7 @@ impl Setting {
             Setting::LeaderTtlS => "leader_ttl_s",
             Setting::EtcdQuotaMib => "etcd_quota_mib",
             Setting::MetricsListen => "metrics_listen",
+            Setting::TracesEndpoint => "traces_endpoint",
         }
     }
 
@@ -167,6 +170,9 @@ impl Setting {
             }
             Setting::LeaderTtlS => "silence of the leading coordinator after which another one leads, in seconds",
             Setting::EtcdQuotaMib => "etcd's --quota-backend-bytes in MiB, for versions that do not tell it",
+            Setting::TracesEndpoint => {
+                "OpenTelemetry collector (OTLP over gRPC) that is told of runs and attempts; or `off`"
+            }
             Setting::MetricsListen => "address for /metrics, /healthz and /readyz of a coordinator or worker; or `off`",
         }
     }
@@ -192,7 +198,7 @@ impl Setting {
             Setting::Advertise => "auto",
             Setting::LeaderTtlS => "10",
             Setting::EtcdQuotaMib => "2048",
-            Setting::MetricsListen => "off",
+            Setting::MetricsListen | Setting::TracesEndpoint => "off",
         }
     }
 
@@ -355,6 +361,8 @@ pub struct Config {
     pub etcd_quota_mib: u32,
     /// Where metrics and probes are served; `None` where they are not.
     pub metrics_listen: Option<SocketAddr>,
+    /// Collector of OpenTelemetry that is told of runs and attempts.
+    pub traces_endpoint: Option<String>,
     /// One for each setting, in the order of [`Setting::ALL`].
     pub sources: Vec<Sourced>,
     /// What is not wrong but probably not meant, to be logged once telemetry runs.
@@ -427,6 +435,10 @@ impl Config {
                     .map(Some)
                     .map_err(|_| "write an address and a port, such as 127.0.0.1:9464, or off".to_string()),
             })?,
+            traces_endpoint: match text(&sources, Setting::TracesEndpoint) {
+                "off" => None,
+                _ => parse_endpoints(&sources, Setting::TracesEndpoint, "http", &["http", "https"])?.pop(),
+            },
             sources,
             warnings: unknown_variables(&layers.variables),
         };

@@ -14,3 +14,4 @@ pub mod shutdown;
 pub mod telemetry;
 pub mod tls;
 pub mod tokens;
+pub mod traces;

@@ -6,7 +6,14 @@ use std::{
     str::FromStr,
 };
 
-use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    fmt::{self as log, format::FmtSpan},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
+
+use crate::traces::TracesLayer;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,26 +74,30 @@ pub fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
         })
 }
 
-/// Installs the process's log subscriber. Call once, first thing in `main`.
-pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
+/// Installs the process's subscriber: the log, and spans for a collector, where they are asked for,
+/// whatever the level of the log is. Call once.
+pub fn init(format: LogFormat, level: &str, traces: Option<TracesLayer>) -> Result<(), TelemetryError> {
     // A closed stderr must not end a worker: write errors are not reported anywhere.
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter(level)?)
+    let lines = log::layer()
         .with_writer(io::stderr)
         .with_span_events(FmtSpan::NONE)
         .log_internal_errors(false);
-    let installed = match format {
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Compact => {
             let ansi = io::stderr().is_terminal();
-            builder.compact().with_ansi(ansi).with_target(false).try_init()
+            lines.compact().with_ansi(ansi).with_target(false).boxed()
         }
-        LogFormat::Json => builder
+        LogFormat::Json => lines
             .json()
             .flatten_event(true)
             .with_current_span(true)
             .with_span_list(false)
-            .try_init(),
+            .boxed(),
     };
+    let installed = tracing_subscriber::registry()
+        .with(lines.with_filter(filter(level)?))
+        .with(traces.map(TracesLayer::filtered))
+        .try_init();
     installed.map_err(|_| TelemetryError::Installed)
 }
 
