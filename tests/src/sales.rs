@@ -19,19 +19,19 @@ impl World {
 
     /// Every sale exactly once in `out/load`, the right sums in `out/by-shop`, each published once.
     pub fn check_sales(&self, rows: u64, sales: &Sales) {
-        self.check_load(rows);
+        self.check_copy("load", rows);
         assert_eq!(self.rows("out/by-shop"), expected(sales));
         self.check_published("by-shop");
     }
 
-    /// Every sale exactly once in `out/load`, published once.
-    pub fn check_load(&self, rows: u64) {
-        let found = self.rows("out/load");
+    /// Every sale exactly once in the output of this step, published once.
+    pub fn check_copy(&self, step: &str, rows: u64) {
+        let found = self.rows(&format!("out/{step}"));
         let id = |row: &String| -> u64 { row.split(',').next().unwrap_or_default().parse().expect("an id") };
         let mut ids: Vec<u64> = found.iter().map(id).collect();
         ids.sort_unstable();
         assert_eq!(ids, (0..rows).collect::<Vec<_>>(), "each sale is published once");
-        self.check_published("load");
+        self.check_published(step);
     }
 
     /// A step is settled: one verdict, one certificate, and nothing staged.
