@@ -170,4 +170,23 @@ impl<'a> Coordinators<'a> {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_string()
     }
+
+    /// Submits the job for a day, whatever dies meanwhile, and gives the run.
+    pub fn submit_for(&self, day: &str) -> String {
+        submit_for(self.world, &self.endpoints(), day)
+    }
+}
+
+/// Submits the job for a day to one of these endpoints: again and again, until there is a run for it.
+pub fn submit_for(world: &World, endpoints: &str, day: &str) -> String {
+    let parameter = format!("day={day}");
+    wait_for("the job to be taken", || {
+        let at = ["--endpoints", endpoints];
+        // One that gets no answer may have been taken.
+        world.gapless(&[["submit", "job.yaml", "-p", &parameter].as_slice(), &at].concat());
+        let listed = world.gapless(&[["list", "-o", "json"].as_slice(), &at].concat());
+        let runs: Value = serde_json::from_slice(&listed.stdout).ok()?;
+        let run = runs.as_array()?.iter().find(|run| run["parameters"]["day"] == day)?;
+        run["run"].as_str().map(str::to_string)
+    })
 }
