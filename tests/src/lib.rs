@@ -22,7 +22,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Every wait ends: what takes longer than this on two busy cores hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(2);
