@@ -1,11 +1,15 @@
 # The two commands of the README, and what is typed often.
-.PHONY: demo test build fmt cluster clean-demo
+.PHONY: demo test nightly build fmt cluster clean-demo
 
 demo:
 	./demo
 
 test:
 	./test
+
+# All tests, then random faults for about a quarter of an hour.
+nightly: test
+	GAPLESS_FAULT_POINTS=200 cargo test --release --locked --workspace --test faults_random -- --nocapture
 
 # Three etcd members, two coordinators, three workers, until Ctrl-C.
 cluster:

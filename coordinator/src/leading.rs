@@ -21,7 +21,7 @@ use crate::{
     grpc::{JobsService, WorkersService},
     limits::{CONFIRM_FRACTION, LOOP_GRACE, TICK},
     metrics::Metrics,
-    seat::{Lead, Role},
+    seat::{Confirmation, Lead, Role},
     store::{Etcd, EtcdStore, Standing, Store, StoreError, StoreFull},
 };
 
@@ -41,6 +41,7 @@ struct Reign {
     /// Ends the loop even while it waits for its store.
     stop: Shutdown,
     full: watch::Receiver<Option<StoreFull>>,
+    confirmation: Option<Confirmation>,
 }
 
 impl Leading {
@@ -61,11 +62,12 @@ impl Leading {
         }
     }
 
-    /// Begins a term and lets the services answer. What tells how full the store is is optional.
+    /// Begins a term and lets the services answer, as long as the term is confirmed where others may lead.
     pub async fn begin(
         &mut self,
         store: Box<dyn Store>,
         full: watch::Receiver<Option<StoreFull>>,
+        confirmation: Option<Confirmation>,
     ) -> Result<(), StoreError> {
         let (clock, config, stop) = (self.clock.clone(), self.config, Shutdown::new());
         let (own, metrics) = (stop.clone(), self.metrics.clone());
@@ -79,6 +81,7 @@ impl Leading {
             thread,
             stop,
             full,
+            confirmation,
         });
         self.speak().await;
         Ok(())
@@ -91,6 +94,7 @@ impl Leading {
             control: reign.control.clone(),
             over: Shutdown::new(),
             full: reign.full.clone(),
+            confirmation: reign.confirmation.clone(),
         }));
         self.health.set_serving::<JobsServer<JobsService>>().await;
         self.health.set_serving::<WorkersServer<WorkersService>>().await;
@@ -168,12 +172,15 @@ impl Leading {
             })
             .await;
             let store = EtcdStore::new(etcd.clone());
-            let standing = store.standing();
+            let confirmation = Confirmation {
+                standing: store.standing(),
+                patience: etcd.leader_ttl() / CONFIRM_FRACTION,
+            };
             let (tell_full, full) = watch::channel(None);
-            match self.begin(Box::new(store), full).await {
+            match self.begin(Box::new(store), full, Some(confirmation.clone())).await {
                 Ok(()) => {
                     tokio::select! {
-                        () = self.reign(etcd, &standing) => {}
+                        () = self.reign(&confirmation) => {}
                         () = etcd.upkeep(tell_full) => {}
                     }
                     let failed = self.end().await;
@@ -197,29 +204,25 @@ impl Leading {
 
     /// Reigns until the term is lost or the loop has ended. While etcd does not confirm the term this
     /// coordinator speaks to nobody: another one may lead.
-    async fn reign(&self, etcd: &Etcd, standing: &watch::Receiver<Standing>) {
+    async fn reign(&self, confirmation: &Confirmation) {
         let Some(reign) = &self.reign else { return };
-        let patience = etcd.leader_ttl() / CONFIRM_FRACTION;
         let mut silent = false;
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let confirmed = match *standing.borrow() {
-                Standing::Leads { confirmed } => confirmed,
-                Standing::Standby | Standing::Lost => {
-                    info!("the term is over");
-                    reign.stop.stop();
-                    return;
-                }
-            };
+            if !matches!(*confirmation.standing.borrow(), Standing::Leads { .. }) {
+                info!("the term is over");
+                reign.stop.stop();
+                return;
+            }
             if reign.control.is_over() {
                 return;
             }
-            let doubtful = confirmed.elapsed() > patience;
+            let doubtful = confirmation.is_doubtful();
             if doubtful && !silent {
                 warn!(
-                    ?patience,
+                    patience = ?confirmation.patience,
                     "etcd has not confirmed the term; falling silent until it does"
                 );
                 self.fall_silent("").await;

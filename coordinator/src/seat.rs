@@ -1,12 +1,17 @@
 //! Whether this coordinator leads, as its services see it. Those that need the state ask here at each
 //! call; whoever asks a standby is told where the leader is.
 
+use std::time::Duration;
+
 use gapless_platform::shutdown::Shutdown;
 use gapless_proto::LEADER_KEY;
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::{control::Control, store::StoreFull};
+use crate::{
+    control::Control,
+    store::{Standing, StoreFull},
+};
 
 /// The lead, while it lasts.
 #[derive(Clone)]
@@ -16,6 +21,25 @@ pub struct Lead {
     pub over: Shutdown,
     /// Says why no job is taken.
     pub full: watch::Receiver<Option<StoreFull>>,
+    /// What the term stands on; none where no other coordinator can lead.
+    pub confirmation: Option<Confirmation>,
+}
+
+/// The store's word that a term lasts, which holds for a while.
+#[derive(Clone)]
+pub struct Confirmation {
+    pub standing: watch::Receiver<Standing>,
+    pub patience: Duration,
+}
+
+impl Confirmation {
+    /// Whether another one may lead by now, as after a time in which this process stood still.
+    pub fn is_doubtful(&self) -> bool {
+        match *self.standing.borrow() {
+            Standing::Leads { confirmed } => confirmed.elapsed() > self.patience,
+            Standing::Standby | Standing::Lost => true,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -36,9 +60,13 @@ impl Seat {
         Seat(role)
     }
 
-    /// The lead, or the refusal that names who has it.
+    /// The lead, or the refusal that names who has it. The time is looked at with each call: a process that
+    /// thaws meets what came meanwhile before it has fallen silent.
     pub fn lead(&self) -> Result<Lead, Status> {
         match &*self.0.borrow() {
+            Role::Leads(lead) if lead.confirmation.as_ref().is_some_and(Confirmation::is_doubtful) => {
+                Err(not_leader(""))
+            }
             Role::Leads(lead) => Ok(lead.clone()),
             Role::Follows { leader } => Err(not_leader(leader)),
         }
@@ -56,4 +84,58 @@ pub fn not_leader(leader: &str) -> Status {
         status.metadata_mut().insert(LEADER_KEY, value);
     }
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use gapless_platform::clock::Clock;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::{control::ControlConfig, metrics::Metrics, store::EmbeddedStore};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_term_that_is_not_confirmed_answers_nobody() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = EmbeddedStore::open(&folder.path().join("store")).expect("opened");
+        let config = ControlConfig {
+            lease_ms: 1000,
+            heartbeat_ms: 100,
+            workers_died: false,
+        };
+        let started = tokio::task::spawn_blocking(move || {
+            let (clock, metrics) = (Clock::system(), Metrics::new(Clock::system()));
+            Control::start(Box::new(store), clock, config, Shutdown::new(), metrics)
+        });
+        let (control, thread) = started.await.expect("no panic").expect("started");
+        let patience = Duration::from_secs(60);
+        let leads = |age| Standing::Leads {
+            confirmed: Instant::now() - age,
+        };
+        let (tell, standing) = watch::channel(leads(Duration::ZERO));
+        let lead = Lead {
+            control: control.clone(),
+            over: Shutdown::new(),
+            full: watch::channel(None).1,
+            confirmation: Some(Confirmation { standing, patience }),
+        };
+        let (_role, seat) = watch::channel(Role::Leads(lead));
+        let seat = Seat::new(seat);
+        assert!(seat.lead().is_ok());
+        for doubtful in [leads(2 * patience), Standing::Lost] {
+            tell.send_replace(doubtful);
+            assert_eq!(
+                seat.lead().err().map(|refusal| refusal.code()),
+                Some(tonic::Code::Unavailable)
+            );
+        }
+        tell.send_replace(leads(Duration::ZERO));
+        assert!(seat.lead().is_ok(), "confirmed again");
+        control.stop().await;
+        tokio::task::spawn_blocking(|| thread.join())
+            .await
+            .expect("no panic")
+            .expect("no panic")
+            .expect("ended");
+    }
 }

@@ -122,7 +122,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
     let mut leading = Leading::new(role, health_reporter, clock.clone(), control, config.metrics.clone());
     let place = match store {
         Opened::Embedded(store) => {
-            leading.begin(Box::new(store), watch::channel(None).1).await?;
+            leading.begin(Box::new(store), watch::channel(None).1, None).await?;
             Place::Embedded
         }
         Opened::Etcd(mut etcd) => {

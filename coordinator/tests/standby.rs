@@ -201,8 +201,11 @@ fn a_leader_that_etcd_does_not_confirm_falls_silent_until_it_does() {
         refused.metadata().get(LEADER_KEY).map(|leader| leader.is_empty()),
         Some(true)
     );
-    assert_eq!(leader.health("gapless.v1.Workers"), ServingStatus::NotServing);
-    assert_eq!(leader.monitored(), (Ok("standing by"), false));
+    // Calls are refused first, by the time; what others look at follows.
+    wait_for("its health and metrics to say so", || {
+        let silent = leader.health("gapless.v1.Workers") == ServingStatus::NotServing;
+        (silent && leader.monitored() == (Ok("standing by"), false)).then_some(())
+    });
     servers.thaw(0);
     let after = wait_for("it to speak again", || leader.leads());
     assert_eq!(leader.monitored(), (Ok("leading"), true));

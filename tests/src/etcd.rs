@@ -118,7 +118,14 @@ impl Etcd {
         assert!(killed, "the member was alive");
     }
 
-    /// Starts a member that was killed, on its data, and waits until it serves.
+    /// Ends a member with SIGTERM.
+    pub fn stop(&mut self, member: usize) {
+        let mut process = self.members[member].process.take().expect("a member that runs");
+        process.signal(rustix::process::Signal::TERM);
+        process.signal_of_end();
+    }
+
+    /// Starts a member that was killed or stopped, on its data, and waits until it serves.
     pub fn start_again(&mut self, member: usize) {
         let member = &mut self.members[member];
         member.spawn();

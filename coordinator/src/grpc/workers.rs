@@ -47,6 +47,10 @@ impl Sessions {
     }
 }
 
+/// To a worker that may be heard again, in a session of its own.
+const SESSION_OVER: &str =
+    "this session is over: nothing was heard from the worker for a lease time, or it has opened another one";
+
 fn invalid(error: wire::WireError) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -89,10 +93,16 @@ impl Workers for WorkersService {
             messages,
             rest,
         ));
+        let silent = lead.over.clone();
         let over = async move { lead.over.stopping().cancelled().await };
         let outbox = ReceiverStream::new(connected.outbox).map(Ok).take_until(over);
-        // So the worker looks elsewhere; what it holds it keeps.
-        let end = futures::stream::once(async { Err(not_leader("")) });
+        let end = futures::stream::once(async move {
+            Err(match silent.is_stopping() {
+                // So the worker looks elsewhere; what it holds it keeps.
+                true => not_leader(""),
+                false => Status::unavailable(SESSION_OVER),
+            })
+        });
         Ok(Response::new(Box::pin(outbox.chain(end))))
     }
 

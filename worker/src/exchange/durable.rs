@@ -9,6 +9,8 @@ use std::{
 
 use gapless_common::error::{ErrorClass, TaskError};
 
+use crate::storage::io_error;
+
 /// Size of one write: larger ones stall on page allocation (one of 36 MB took five times as long).
 pub(super) const WRITE_PIECE: usize = 256 * 1024;
 
@@ -33,7 +35,7 @@ impl StagedFile {
         // that the same attempt gave up.
         let file = File::create(&temporary).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => gone(&path),
-            _ => io_error("create", &temporary, error),
+            _ => io_error("create", &temporary, &error),
         })?;
         Ok(Self {
             file,
@@ -47,7 +49,7 @@ impl StagedFile {
         for piece in bytes.chunks(WRITE_PIECE) {
             self.file
                 .write_all(piece)
-                .map_err(|error| io_error("write", &self.temporary, error))?;
+                .map_err(|error| io_error("write", &self.temporary, &error))?;
         }
         self.bytes += bytes.len() as u64;
         Ok(())
@@ -61,12 +63,12 @@ impl StagedFile {
     pub(super) fn publish(self) -> Result<(), TaskError> {
         self.file
             .sync_all()
-            .map_err(|error| io_error("fsync", &self.temporary, error))?;
-        fs::hard_link(&self.temporary, &self.path).map_err(|error| io_error("link", &self.path, error))?;
+            .map_err(|error| io_error("make durable", &self.temporary, &error))?;
+        fs::hard_link(&self.temporary, &self.path).map_err(|error| io_error("create", &self.path, &error))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
         File::open(folder)
             .and_then(|folder| folder.sync_all())
-            .map_err(|error| io_error("fsync folder", folder, error))
+            .map_err(|error| io_error("make durable the folder", folder, &error))
     }
 }
 
@@ -84,13 +86,4 @@ fn gone(path: &Path) -> TaskError {
         path.display()
     );
     TaskError::new(ErrorClass::Transient, message)
-}
-
-/// A full disk is a resource that ran out; other failures may pass.
-pub(super) fn io_error(action: &str, path: &Path, error: io::Error) -> TaskError {
-    let class = match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorClass::Resource,
-        _ => ErrorClass::Transient,
-    };
-    TaskError::new(class, format!("cannot {action} {}: {error}", path.display()))
 }

@@ -13,7 +13,7 @@ use gapless_common::error::{ErrorClass, TaskError};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
-    durable::{StagedFile, io_error},
+    durable::StagedFile,
     layout::{Footer, MAGIC, TAIL, decode_tail},
     split::Splitter,
 };
@@ -103,7 +103,8 @@ impl From<SplitError> for TaskError {
 
 /// An exchange file is gone or cannot be read; it may come back (shared storage).
 pub(super) fn unreadable(path: &Path, error: std::io::Error) -> TaskError {
-    io_error("read the exchange file", path, error)
+    let message = format!("cannot read the exchange file {}: {error}", path.display());
+    TaskError::new(ErrorClass::Transient, message)
 }
 
 /// An exchange file is not what was written.
