@@ -1,7 +1,9 @@
 //! What the end-to-end tests stand on: the real binary, real processes, real signals, and an answer
 //! computed apart from Gapless.
 
+pub mod coordinators;
 pub mod etcd;
+mod sales;
 
 use std::{
     collections::BTreeMap,
@@ -149,9 +151,7 @@ steps:
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(gapless());
         command.args(arguments).current_dir(self.folder.path());
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GAPLESS_")) {
-            command.env_remove(name);
-        }
+        without_settings(&mut command);
         command
     }
 
@@ -198,6 +198,13 @@ steps:
     }
 }
 
+/// Keeps the settings of whoever runs the tests from a program.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GAPLESS_")) {
+        command.env_remove(name);
+    }
+}
+
 /// The term in which a data file was written: `part-<partition>-<term>-<serial>-<seq>`.
 pub fn term(path: &Path) -> u64 {
     let name = path.file_name().expect("a file").to_string_lossy().into_owned();
@@ -232,16 +239,34 @@ impl Process {
     /// Stops it with SIGSTOP, until [`Process::thaw`]. All its threads stand still when this returns.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
-        let threads = PathBuf::from(format!("/proc/{}/task", self.child.id()));
-        let stands = |thread: &Path| {
+        self.wait_still();
+    }
+
+    /// Waits until all its threads stand still.
+    pub fn wait_still(&self) {
+        wait_for("all threads to stand still", || self.is_still().then_some(()));
+    }
+
+    /// Whether all its threads stand still, stopped by a signal.
+    pub fn is_still(&self) -> bool {
+        // t is T under a tracer.
+        self.all_threads_are(&['T', 't'])
+    }
+
+    /// Whether all its threads sleep: it has done what it could, and waits.
+    pub fn is_at_rest(&self) -> bool {
+        self.all_threads_are(&['S'])
+    }
+
+    fn all_threads_are(&self, states: &[char]) -> bool {
+        let is_so = |thread: &Path| {
             // The state is the letter after the name, which stands in parentheses.
             let stat = fs::read_to_string(thread.join("stat")).unwrap_or_default();
-            stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+            let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+            state.is_some_and(|state| state.starts_with(states))
         };
-        wait_for("all threads to stand still", || {
-            let mut threads = fs::read_dir(&threads).expect("it runs").flatten();
-            threads.all(|thread| stands(&thread.path())).then_some(())
-        });
+        let threads = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        threads.flatten().all(|thread| is_so(&thread.path()))
     }
 
     pub fn thaw(&self) {
@@ -276,6 +301,12 @@ impl Process {
         http_get(&address, path)
     }
 
+    /// Its metrics, unless it has ended or stands still.
+    pub fn metrics_if_alive(&self) -> Option<Metrics> {
+        let alive = fs::exists(format!("/proc/{}/exe", self.child.id())).is_ok_and(|alive| alive);
+        (alive && !self.is_still()).then(|| self.metrics())
+    }
+
     /// Its metrics now.
     pub fn metrics(&self) -> Metrics {
         let (status, text) = self.monitor("/metrics");
@@ -289,6 +320,12 @@ impl Process {
         self.child.kill().expect("killable");
         let status = self.child.wait().expect("waitable");
         alive && std::os::unix::process::ExitStatusExt::signal(&status) == Some(9)
+    }
+
+    /// Waits for its end and gives the signal that ended it, if one did.
+    pub fn signal_of_end(&mut self) -> Option<i32> {
+        let status = wait_for("a process to end", || self.child.try_wait().expect("waitable"));
+        std::os::unix::process::ExitStatusExt::signal(&status)
     }
 
     pub fn is_running(&mut self) -> bool {

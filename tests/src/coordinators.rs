@@ -1,0 +1,173 @@
+//! Several coordinators on a real etcd, with workers: all of them processes that can be killed, frozen
+//! and started again.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{Process, World, etcd::Etcd, wait_for};
+
+/// Of the leader's key, in seconds: the shortest that etcd keeps.
+pub const LEADER_TTL_S: u64 = 2;
+
+/// Of a worker's tasks, in milliseconds.
+pub const LEASE_MS: u64 = 3000;
+
+/// Coordinators by name, workers by number, and the etcd that the coordinators share.
+pub struct Coordinators<'a> {
+    pub world: &'a World,
+    pub etcd: Etcd,
+    coordinators: BTreeMap<&'static str, (Process, String)>,
+    pub workers: BTreeMap<usize, Process>,
+}
+
+impl<'a> Coordinators<'a> {
+    /// Starts two coordinators, the first of which leads, and waits for the workers to register.
+    pub fn start(world: &'a World, members: usize, workers: usize) -> Coordinators<'a> {
+        let mut cluster = Coordinators {
+            world,
+            etcd: Etcd::start(members),
+            coordinators: BTreeMap::new(),
+            workers: BTreeMap::new(),
+        };
+        cluster.start_coordinator("first");
+        wait_for("the first to lead", || cluster.runs(&cluster.endpoint("first")));
+        cluster.start_coordinator("second");
+        (0..workers).for_each(|number| cluster.start_worker(number));
+        cluster.wait_workers();
+        cluster
+    }
+
+    /// Starts a coordinator, on the port that it had if there was one of this name.
+    pub fn start_coordinator(&mut self, name: &'static str) {
+        let former = self.coordinators.remove(name);
+        let listen = former.map_or("127.0.0.1:0".to_string(), |(_, endpoint)| {
+            endpoint.trim_start_matches("http://").to_string()
+        });
+        let (etcd, ttl, lease) = (
+            self.etcd.endpoints().join(","),
+            LEADER_TTL_S.to_string(),
+            LEASE_MS.to_string(),
+        );
+        let mut process = self.world.start_as(
+            name,
+            &[
+                "coordinator",
+                "--store",
+                "etcd",
+                "--etcd-endpoints",
+                &etcd,
+                "--cluster-name",
+                "sales",
+                "--leader-ttl-s",
+                &ttl,
+                "--listen",
+                &listen,
+                "--scratch",
+                "scratch",
+                "--lease-ms",
+                &lease,
+                "--heartbeat-ms",
+                "200",
+                "--metrics-listen",
+                "127.0.0.1:0",
+            ],
+        );
+        let endpoint = process.line();
+        assert!(
+            endpoint.starts_with("http://"),
+            "it says where it is: {endpoint:?}\n{}",
+            process.log()
+        );
+        self.coordinators.insert(name, (process, endpoint));
+    }
+
+    /// Starts a worker with one slot, in the place of a former one of this number.
+    pub fn start_worker(&mut self, number: usize) {
+        let (name, endpoints) = (format!("worker-{number}"), self.endpoints());
+        let worker = self.world.start_as(
+            &name,
+            &["worker", "--endpoints", &endpoints, "--slots", "1", "--name", &name],
+        );
+        self.workers.insert(number, worker);
+    }
+
+    /// Waits until as many workers as there are have registered.
+    pub fn wait_workers(&self) {
+        wait_for("the workers to register", || {
+            let list = self.ask(&["workers", "-o", "json"]);
+            (list.as_array()?.len() >= self.workers.len()).then_some(())
+        });
+    }
+
+    pub fn coordinator(&mut self, name: &str) -> &mut Process {
+        &mut self.coordinators.get_mut(name).expect("it was started").0
+    }
+
+    pub fn worker(&mut self, number: usize) -> &mut Process {
+        self.workers.get_mut(&number).expect("it was started")
+    }
+
+    pub fn endpoint(&self, name: &str) -> String {
+        self.coordinators[name].1.clone()
+    }
+
+    pub fn endpoints(&self) -> String {
+        let all = self.coordinators.values().map(|(_, endpoint)| endpoint.as_str());
+        all.collect::<Vec<_>>().join(",")
+    }
+
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        let endpoints = self.endpoints();
+        let output = self
+            .world
+            .gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+    }
+
+    /// The runs that a coordinator, or the one that it names, tells.
+    pub fn runs(&self, endpoint: &str) -> Option<Value> {
+        let output = self.world.gapless(&["list", "-o", "json", "--endpoint", endpoint]);
+        output
+            .status
+            .success()
+            .then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    }
+
+    /// The name of the coordinator that leads, by its metrics.
+    pub fn leader(&self) -> Option<&'static str> {
+        let leads = |process: &Process| {
+            let metrics = process.metrics_if_alive();
+            metrics.is_some_and(|metrics| metrics.get("gapless_leader") == 1.0)
+        };
+        let mut all = self.coordinators.iter();
+        all.find_map(|(name, (process, _))| leads(process).then_some(*name))
+    }
+
+    pub fn run(&self, run: &str) -> Value {
+        self.ask(&["get", run, "-o", "json"])
+    }
+
+    pub fn ended(&self, run: &str) -> Value {
+        wait_for("the run to end", || {
+            let run = self.run(run);
+            let state = run["state"].as_str()?;
+            matches!(state, "completed" | "failed" | "cancelled" | "stopped").then_some(run)
+        })
+    }
+
+    /// Partitions of the first step that are on record as done; none while it is in another stage.
+    pub fn committed(&self, run: &str) -> Option<u64> {
+        let run = self.run(run);
+        let step = &run["steps"][0];
+        (step["state"] == "execute").then(|| step["partitions"]["done"].as_u64())?
+    }
+
+    pub fn submit(&self) -> String {
+        let output = self
+            .world
+            .gapless(&["submit", "job.yaml", "-o", "name", "--endpoints", &self.endpoints()]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    }
+}
