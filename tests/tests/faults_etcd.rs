@@ -2,7 +2,10 @@
 //! and compacted by others. The answer stays the one computed apart, and nothing is done again that
 //! need not be.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use gapless_tests::{
     Sales, World,
@@ -205,4 +208,71 @@ fn an_etcd_that_is_full_is_told_with_what_to_do_and_the_run_goes_on_when_there_i
     assert_eq!(ended["state"], "completed", "{ended:#}");
     world.check_sales(2 * ROWS, &sales);
     assert_eq!(takeovers(&ended), 0, "each worker kept its attempt: {ended:#}");
+}
+
+#[test]
+fn the_leader_compacts_so_that_etcd_does_not_grow_without_end() {
+    const HISTORY: [usize; 2] = [20, 512 << 10];
+    let (world, _) = World::with_sales(1);
+    let cluster = Coordinators::start(&world, 1, 0);
+    let admin = Admin::new(&cluster.etcd);
+    let overwrite = || (0..HISTORY[0]).for_each(|_| admin.put("history", HISTORY[1]));
+    let bytes = HISTORY.iter().product::<usize>() as u64;
+    overwrite();
+    let (revision, size) = (admin.revision(), admin.size(0));
+    assert!(
+        size >= bytes && !admin.is_compacted(revision - 1),
+        "nothing is compacted yet"
+    );
+    wait_for("the leader to compact", || {
+        admin.is_compacted(revision - 1).then_some(())
+    });
+    wait_for("room to be free", || {
+        // It is counted with a write.
+        admin.put("other", 1);
+        (admin.used(0) < bytes / 2).then_some(())
+    });
+    // As much again goes where the former history was.
+    overwrite();
+    assert!(
+        admin.size(0) < size + bytes / 2,
+        "{size} bytes became {}",
+        admin.size(0)
+    );
+}
+
+#[test]
+fn others_compact_all_the_time_and_the_standby_leads_when_its_turn_comes() {
+    let (world, sales) = world();
+    let mut cluster = Coordinators::start(&world, 1, 2);
+    let admin = Admin::new(&cluster.etcd);
+    let (compactions, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        // Also when an assertion fails, or the scope would wait for ever.
+        let _stop = StopOnDrop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                admin.put("other", 1);
+                admin.compact(admin.revision());
+                compactions.fetch_add(1, Ordering::Relaxed);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let so_far = || compactions.load(Ordering::Relaxed);
+        let run = begin(&cluster, 2);
+        wait_for("compactions while the standby waits", || (so_far() > 10).then_some(()));
+        assert_unpublished(&world);
+        assert!(cluster.coordinator("first").kill(), "the leader was alive");
+        let before = so_far();
+        assert_completed_by_all(&cluster, &run, &sales);
+        assert!(so_far() > before + 10, "and while it took the lead");
+    });
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
