@@ -114,19 +114,13 @@ impl Network {
         self.host(OBSERVER)
     }
 
-    /// Drops what one host sends to another, until the cut is healed.
-    pub fn cut(&self, from: &str, to: &str) -> Cut {
-        let rule = Rule {
+    /// Drops what one host sends to another, for each such pair, until the cut is healed.
+    pub fn cut(&self, ways: &[(&str, &str)]) -> Cut {
+        let rule = |(from, to): &(&str, &str)| Rule {
             at: self.host(to).clone(),
             what: format!("-s {} -j DROP", self.host(from).address),
         };
-        Cut(vec![rule.put().expect("a rule")])
-    }
-
-    /// Drops what two hosts send to each other.
-    pub fn cut_both_ways(&self, one: &str, other: &str) -> Cut {
-        let rules = [self.cut(one, other), self.cut(other, one)];
-        Cut(rules.into_iter().flat_map(|cut| cut.0).collect())
+        Cut(ways.iter().map(|way| rule(way).put().expect("a rule")).collect())
     }
 
     /// Every tenth packet that any host receives of another is lost, by chance.
@@ -144,26 +138,12 @@ impl Network {
 pub struct Cut(Vec<Rule>);
 
 impl Cut {
-    /// How many packets were dropped so far, by each rule.
-    pub fn dropped(&self) -> Vec<u64> {
-        self.0.iter().map(Rule::packets).collect()
-    }
-
-    /// Waits until each rule has dropped so many packets: the cut is felt.
-    pub fn wait_felt(&self, packets: u64) {
-        wait_for("the cut to drop packets", || {
-            self.dropped().iter().all(|dropped| *dropped >= packets).then_some(())
-        });
-    }
-
-    /// Ends the cut. Each rule must have dropped something, or it proves nothing.
+    /// Ends the cut, and gives the packets that were dropped, by each rule. Some were, or it proves nothing;
+    /// who hears nothing may have nothing to say either.
     pub fn heal(self) -> Vec<u64> {
-        let dropped = self.dropped();
+        let dropped: Vec<u64> = self.0.iter().map(Rule::packets).collect();
         self.0.into_iter().for_each(Rule::remove);
-        assert!(
-            dropped.iter().all(|packets| *packets > 0),
-            "the cut was felt: {dropped:?}"
-        );
+        assert!(dropped.iter().sum::<u64>() > 0, "the cut was felt: {dropped:?}");
         dropped
     }
 }

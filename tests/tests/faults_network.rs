@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gapless_tests::{
     Process, Sales, World,
-    coordinators::{Coordinators, LEADER_TTL_S, LEASE_MS},
+    coordinators::{Coordinators, LEADER_TTL_S},
     etcd::Etcd,
     network::Network,
     wait_for,
@@ -16,7 +16,6 @@ const ROWS: u64 = 12_000;
 const LOAD: &str = "{key_range: {column: id}, count: 24}";
 const BY_SHOP: &str = "{hash: {columns: [shop]}, count: 8}";
 
-const LEASE: Duration = Duration::from_millis(LEASE_MS);
 const TTL: Duration = Duration::from_secs(LEADER_TTL_S);
 
 fn world() -> (World, Sales) {
@@ -80,11 +79,11 @@ fn work_alone(cluster: &mut Coordinators, worker: usize, sales: &Sales) {
 
 /// Cuts packets between a worker and the leader for longer than a lease: the other worker does its part,
 /// and when the cut has healed it comes back and works.
-fn a_worker_is_cut_off(cuts: &[(&str, &str)]) {
+fn a_worker_is_cut_off(ways: &[(&str, &str)]) {
     let (world, sales) = world();
     let Some(mut cluster) = cluster(&world) else { return };
     let run = begin(&cluster, 2);
-    let cuts: Vec<_> = cuts.iter().map(|(from, to)| network(&cluster).cut(from, to)).collect();
+    let cut = network(&cluster).cut(ways);
     assert_unpublished(&world);
     let sessions = told(cluster.worker(1), "in session");
     wait_told(cluster.coordinator("first"), "worker worker-1 lost", 0);
@@ -92,10 +91,14 @@ fn a_worker_is_cut_off(cuts: &[(&str, &str)]) {
     let steps = ended["steps"].as_array().cloned().unwrap_or_default();
     let takeovers: u64 = steps.iter().filter_map(|step| step["takeovers"].as_u64()).sum();
     assert!(takeovers >= 1, "what it had in hand ran elsewhere: {ended:#}");
-    for cut in cuts {
-        println!("dropped {:?}", cut.heal());
-    }
+    println!("dropped {:?}", cut.heal());
     wait_told(cluster.worker(1), "in session", sessions);
+    // What it had in hand, or had finished and could not offer, is not its own any more.
+    wait_told(
+        cluster.worker(1),
+        "fenced: the partition is not leased to this attempt",
+        0,
+    );
     work_alone(&mut cluster, 1, &sales);
     world.check_sales(ROWS, &sales);
 }
@@ -117,11 +120,11 @@ fn a_worker_that_does_not_hear_the_leader_is_done_without_and_comes_back() {
 
 /// Cuts packets between the leader and etcd for longer than the time to live of its key: the standby leads,
 /// and the leader of before stands by when the cut has healed.
-fn the_leader_is_cut_off_from_etcd(cuts: &[(&str, &str)]) {
+fn the_leader_is_cut_off_from_etcd(ways: &[(&str, &str)]) {
     let (world, sales) = world();
     let Some(mut cluster) = cluster(&world) else { return };
     let run = begin(&cluster, 2);
-    let cuts: Vec<_> = cuts.iter().map(|(from, to)| network(&cluster).cut(from, to)).collect();
+    let cut = network(&cluster).cut(ways);
     let since = Instant::now();
     assert_unpublished(&world);
     let (first, second) = (cluster.endpoint("first"), cluster.endpoint("second"));
@@ -138,9 +141,7 @@ fn the_leader_is_cut_off_from_etcd(cuts: &[(&str, &str)]) {
     assert!(asking.is_running(), "it does not lead: {}", asking.log());
     wait_for("twice the time to live", || (since.elapsed() > 2 * TTL).then_some(()));
     assert!(asking.is_running(), "it does not lead: {}", asking.log());
-    for cut in cuts {
-        println!("dropped {:?}", cut.heal());
-    }
+    println!("dropped {:?}", cut.heal());
     wait_told(cluster.coordinator("first"), "the term is over", 0);
     wait_told(cluster.coordinator("first"), "standing by", 0);
     assert_eq!(asking.code(), 0, "it sends callers to the leader now: {}", asking.log());
@@ -171,5 +172,5 @@ fn with_every_tenth_packet_lost_the_run_completes() {
     let loss = network(&cluster).lose_every_tenth();
     let run = cluster.submit();
     completed(&cluster, &run, &sales);
-    println!("dropped {:?}, {:?}", loss.heal(), LEASE);
+    println!("dropped {:?}", loss.heal());
 }
