@@ -28,7 +28,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, STALL},
+    limits::{EVENT_QUEUE, HARD_OF_HEARING, MESSAGES_PER_BATCH, OUTBOX, STALL},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     traced, wire,
@@ -69,11 +69,33 @@ pub struct Connected {
 #[error("this coordinator leads no more")]
 pub struct NotLeading;
 
+/// Why the loop gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum NoAnswer {
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+    /// Nothing was done.
+    #[error("{reason}")]
+    StoreFull { reason: String },
+    #[error("{reason}. What was asked for is done when there is room, unless this coordinator ends before")]
+    StoreFullMeanwhile { reason: String },
+}
+
+/// What the loop waits for while a batch cannot be written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// Somebody has to make room.
+    Full { reason: String },
+    /// An answer.
+    Unknown,
+}
+
 /// The way to the loop, for services.
 #[derive(Clone)]
 pub struct Control {
     messages: mpsc::Sender<Message>,
     changes: watch::Receiver<Changes>,
+    waiting: watch::Receiver<Option<Waiting>>,
 }
 
 /// What watchers are woken by: how often the state may have come to look different.
@@ -119,6 +141,7 @@ impl Control {
         info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
         let (messages, queue) = mpsc::channel(EVENT_QUEUE);
         let (changed, changes) = watch::channel(Changes::default());
+        let (waits, waiting) = watch::channel(None);
         let mut control_loop = Loop {
             runtime: Handle::current(),
             stop,
@@ -133,8 +156,10 @@ impl Control {
             state,
             term,
             seq: 0,
+            listened: now,
             outboxes: HashMap::new(),
             changed,
+            waits,
             metrics,
         };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
@@ -150,17 +175,47 @@ impl Control {
         let thread = thread.map_err(|error| StoreError::Read {
             reason: format!("no thread for the loop: {error}"),
         })?;
-        Ok((Control { messages, changes }, thread))
+        let control = Control {
+            messages,
+            changes,
+            waiting,
+        };
+        Ok((control, thread))
     }
 
     /// Sends an event and waits for what was decided, once it is durable.
-    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NotLeading> {
+    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NoAnswer> {
+        if let Some(Waiting::Full { reason }) = self.waiting.borrow().clone() {
+            return Err(NoAnswer::StoreFull { reason });
+        }
         let (reply, answer) = oneshot::channel();
-        self.messages
-            .send(Message::Ask(event, reply))
-            .await
-            .map_err(|_| NotLeading)?;
-        answer.await.map_err(|_| NotLeading)
+        let asked = async {
+            let sent = self.messages.send(Message::Ask(event, reply)).await;
+            sent.map_err(|_| NotLeading)?;
+            answer.await.map_err(|_| NotLeading)
+        };
+        tokio::select! {
+            biased;
+            answered = asked => Ok(answered?),
+            reason = self.full() => Err(NoAnswer::StoreFullMeanwhile { reason }),
+        }
+    }
+
+    /// Waits until the store is full: then the loop answers nobody before somebody makes room.
+    async fn full(&self) -> String {
+        let mut waiting = self.waiting.clone();
+        let full = waiting.wait_for(|waiting| matches!(waiting, Some(Waiting::Full { .. })));
+        let full = full.await.ok().and_then(|waiting| waiting.clone());
+        match full {
+            Some(Waiting::Full { reason }) => reason,
+            // The loop has ended, which those who wait are told otherwise.
+            Some(Waiting::Unknown) | None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the loop waits for its store, and listens to nobody.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.borrow().is_some()
     }
 
     pub async fn tell(&self, events: Vec<Event>) -> Result<(), NotLeading> {
@@ -180,14 +235,22 @@ impl Control {
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Result<T, NotLeading> {
+    ) -> Result<T, NoAnswer> {
         let (reply, answer) = oneshot::channel();
         let read = Box::new(move |state: &State| {
             // Nobody waits any more: the reader has gone away.
             let _ = reply.send(read(state));
         });
-        self.messages.send(Message::Read(read)).await.map_err(|_| NotLeading)?;
-        answer.await.map_err(|_| NotLeading)
+        let asked = async {
+            let sent = self.messages.send(Message::Read(read)).await;
+            sent.map_err(|_| NotLeading)?;
+            answer.await.map_err(|_| NotLeading)
+        };
+        tokio::select! {
+            biased;
+            answered = asked => Ok(answered?),
+            reason = self.full() => Err(NoAnswer::StoreFull { reason }),
+        }
     }
 
     /// Tells the loop that time has passed. One that has much to do needs no telling.
@@ -238,8 +301,11 @@ struct Loop {
     state: State,
     term: Term,
     seq: u64,
+    /// When it last turned to its queue.
+    listened: Timestamp,
     outboxes: HashMap<SessionId, mpsc::Sender<v1::LeaderMessage>>,
     changed: watch::Sender<Changes>,
+    waits: watch::Sender<Option<Waiting>>,
     metrics: Metrics,
 }
 
@@ -279,6 +345,7 @@ impl Loop {
                 return Ok(());
             }
             let begun = self.clock.monotonic();
+            self.listen();
             let mut out = Outgoing::default();
             let mut stopping = false;
             for _ in 0..MESSAGES_PER_BATCH {
@@ -333,6 +400,17 @@ impl Loop {
         self.write(&mut out)?;
         self.send(out);
         Ok(())
+    }
+
+    /// A loop that waited for its store, or whose process stood still, has heard nobody meanwhile, however
+    /// loudly they spoke: that time is nobody's silence.
+    fn listen(&mut self) {
+        let now = self.now();
+        let away = now.micros_since(self.listened);
+        if let Some(deaf) = away.checked_sub(HARD_OF_HEARING.as_micros() as u64) {
+            self.state.pass_over(deaf);
+        }
+        self.listened = now;
     }
 
     fn now(&self) -> Timestamp {
@@ -402,6 +480,11 @@ impl Loop {
     }
 
     fn connect(&mut self, hello: Hello, reply: oneshot::Sender<Connected>, out: &mut Outgoing) {
+        if reply.is_closed() {
+            // It did not wait so long, and has come again since: a session of its own would only take from
+            // the one that lives.
+            return;
+        }
         let session = SessionId(Uuid::now_v7());
         let (outbox, messages) = mpsc::channel(OUTBOX);
         self.outboxes.insert(session, outbox);
@@ -586,21 +669,19 @@ impl Loop {
             match self.store.write(&batch) {
                 Ok(()) => break,
                 Err(StoreError::OutOfSequence { offered, stored }) if offered == stored && tries > 0 => break,
-                Err(StoreError::Unknown { reason }) => {
+                Err(error @ (StoreError::Unknown { .. } | StoreError::Full { .. })) => {
                     self.metrics.store_asked_again();
                     tries += 1;
                     if tries.is_power_of_two() {
-                        warn!(
-                            reason,
-                            tries,
-                            seq = batch.seq,
-                            "the outcome of a batch is unknown; asking again"
-                        );
+                        warn!(%error, tries, seq = batch.seq, "a batch is not written yet; asking again");
                     }
+                    self.waits.send_replace(Some(Waiting::on(&error)));
                     let delay = delays.next_delay().filter(|_| !self.stop.is_stopping());
                     let Some(delay) = delay else {
-                        return Err(StoreError::Unknown { reason });
+                        return Err(error);
                     };
+                    // A loop that asks is not stuck.
+                    self.metrics.turned();
                     let wait = async { tokio::time::sleep(delay).await };
                     self.runtime.block_on(self.stop.stopping().run_until_cancelled(wait));
                 }
@@ -609,6 +690,7 @@ impl Loop {
         }
         if tries > 0 {
             info!(tries, seq = batch.seq, "the batch is written");
+            self.waits.send_replace(None);
         }
         self.seq += 1;
         let took = self.clock.monotonic().saturating_sub(begun);
@@ -709,6 +791,15 @@ fn batches(writes: Vec<Write>, ends: &[usize], most: Most) -> Vec<Vec<Write>> {
     batches
 }
 
+impl Waiting {
+    fn on(error: &StoreError) -> Waiting {
+        match error {
+            StoreError::Full { reason } => Waiting::Full { reason: reason.clone() },
+            _ => Waiting::Unknown,
+        }
+    }
+}
+
 fn command(out: &mut Outgoing, session: SessionId, command: v1::leader_command::Command) {
     out.commands
         .entry(session)
@@ -730,6 +821,9 @@ fn commit_reply(
         reason: refusal.unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod store_waits;
 
 #[cfg(test)]
 mod tests {

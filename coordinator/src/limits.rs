@@ -15,6 +15,10 @@ pub const OUTBOX: usize = 256;
 /// How often the loop looks at the clock: sessions, waits and stalls are noticed so much later at most.
 pub const TICK: Duration = Duration::from_millis(50);
 
+/// A loop that turns to its queue later than this has not listened to anybody in between: five ticks, which
+/// a busy machine does not delay, and less than the shortest lease.
+pub const HARD_OF_HEARING: Duration = Duration::from_millis(250);
+
 /// How often gauges of the state are published: far more often than anyone scrapes, far more seldom than
 /// a look over all live runs would cost anything.
 pub const METRICS_INTERVAL: Duration = Duration::from_millis(500);

@@ -1,11 +1,16 @@
 //! Several coordinators on a real etcd, with workers: all of them processes that can be killed, frozen
 //! and started again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Output};
 
 use serde_json::Value;
 
-use crate::{Process, World, etcd::Etcd, wait_for};
+use crate::{
+    Process, World,
+    etcd::Etcd,
+    network::{Host, Network},
+    wait_for,
+};
 
 /// Of the leader's key, in seconds: the shortest that etcd keeps.
 pub const LEADER_TTL_S: u64 = 2;
@@ -13,22 +18,33 @@ pub const LEADER_TTL_S: u64 = 2;
 /// Of a worker's tasks, in milliseconds.
 pub const LEASE_MS: u64 = 3000;
 
+/// Where a coordinator listens that has a host of its own.
+const PORT: u16 = 7070;
+
 /// Coordinators by name, workers by number, and the etcd that the coordinators share.
 pub struct Coordinators<'a> {
     pub world: &'a World,
     pub etcd: Etcd,
     coordinators: BTreeMap<&'static str, (Process, String)>,
     pub workers: BTreeMap<usize, Process>,
+    /// Where each process has the host of its name; without it all of them are on loopback.
+    pub network: Option<Network>,
 }
 
 impl<'a> Coordinators<'a> {
     /// Starts two coordinators, the first of which leads, and waits for the workers to register.
     pub fn start(world: &'a World, members: usize, workers: usize) -> Coordinators<'a> {
+        Coordinators::start_on(world, Etcd::start(members), None, workers)
+    }
+
+    /// The same on an etcd that is there, with each process on the host of its name if there is a network.
+    pub fn start_on(world: &'a World, etcd: Etcd, network: Option<Network>, workers: usize) -> Coordinators<'a> {
         let mut cluster = Coordinators {
             world,
-            etcd: Etcd::start(members),
+            etcd,
             coordinators: BTreeMap::new(),
             workers: BTreeMap::new(),
+            network,
         };
         cluster.start_coordinator("first");
         wait_for("the first to lead", || cluster.runs(&cluster.endpoint("first")));
@@ -41,18 +57,23 @@ impl<'a> Coordinators<'a> {
     /// Starts a coordinator, on the port that it had if there was one of this name.
     pub fn start_coordinator(&mut self, name: &'static str) {
         let former = self.coordinators.remove(name);
-        let listen = former.map_or("127.0.0.1:0".to_string(), |(_, endpoint)| {
-            endpoint.trim_start_matches("http://").to_string()
-        });
+        let host = self.host(name);
+        let listen = match (former, host) {
+            (Some((_, endpoint)), _) => endpoint.trim_start_matches("http://").to_string(),
+            (None, Some(host)) => format!("{}:{PORT}", host.address()),
+            (None, None) => "127.0.0.1:0".to_string(),
+        };
         let (etcd, ttl, lease) = (
             self.etcd.endpoints().join(","),
             LEADER_TTL_S.to_string(),
             LEASE_MS.to_string(),
         );
-        let mut process = self.world.start_as(
+        let mut process = self.world.start_on(
+            host,
             name,
             &[
                 "coordinator",
+                "--insecure",
                 "--store",
                 "etcd",
                 "--etcd-endpoints",
@@ -85,7 +106,8 @@ impl<'a> Coordinators<'a> {
     /// Starts a worker with one slot, in the place of a former one of this number.
     pub fn start_worker(&mut self, number: usize) {
         let (name, endpoints) = (format!("worker-{number}"), self.endpoints());
-        let worker = self.world.start_as(
+        let worker = self.world.start_on(
+            self.host(&name),
             &name,
             &["worker", "--endpoints", &endpoints, "--slots", "1", "--name", &name],
         );
@@ -117,17 +139,26 @@ impl<'a> Coordinators<'a> {
         all.collect::<Vec<_>>().join(",")
     }
 
+    /// The host of a process, if there is a network.
+    pub fn host(&self, name: &str) -> Option<&Host> {
+        self.network.as_ref().map(|network| network.host(name))
+    }
+
+    /// Runs the program where it reaches all coordinators.
+    pub fn gapless(&self, arguments: &[&str]) -> Output {
+        let observer = self.network.as_ref().map(Network::observer);
+        self.world.gapless_on(observer, arguments)
+    }
+
     pub fn ask(&self, arguments: &[&str]) -> Value {
         let endpoints = self.endpoints();
-        let output = self
-            .world
-            .gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
+        let output = self.gapless(&[arguments, &["--endpoints", endpoints.as_str()]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
     }
 
     /// The runs that a coordinator, or the one that it names, tells.
     pub fn runs(&self, endpoint: &str) -> Option<Value> {
-        let output = self.world.gapless(&["list", "-o", "json", "--endpoint", endpoint]);
+        let output = self.gapless(&["list", "-o", "json", "--endpoint", endpoint]);
         output
             .status
             .success()
@@ -164,9 +195,7 @@ impl<'a> Coordinators<'a> {
     }
 
     pub fn submit(&self) -> String {
-        let output = self
-            .world
-            .gapless(&["submit", "job.yaml", "-o", "name", "--endpoints", &self.endpoints()]);
+        let output = self.gapless(&["submit", "job.yaml", "-o", "name", "--endpoints", &self.endpoints()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_string()
     }

@@ -1,22 +1,28 @@
-//! A real etcd on loopback: one member or several, which can be frozen, killed and started again.
+//! A real etcd: one member or several on loopback, or one on a host of a test's network. Members can be
+//! frozen, killed and started again.
 
 use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Command, Stdio},
     time::Duration,
 };
 
 use tempfile::TempDir;
 
-use crate::{Process, wait_for};
+use crate::{Process, network::Host, wait_for};
 
 /// Names the program, where it is not `etcd` of the search path.
 const PROGRAM: &str = "GAPLESS_ETCD";
 
 /// A free port that was found may be taken by another before etcd has it.
 const TRIES: u32 = 3;
+
+/// On a host of its own etcd has the ports that it has everywhere.
+const CLIENT_PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
 
 /// The members of one etcd. They end with this.
 pub struct Etcd {
@@ -25,6 +31,9 @@ pub struct Etcd {
 
 struct Member {
     arguments: Vec<String>,
+    /// Where it is, if not on this machine's own network.
+    host: Option<Host>,
+    client: String,
     port: u16,
     folder: TempDir,
     process: Option<Process>,
@@ -33,44 +42,43 @@ struct Member {
 impl Etcd {
     /// Starts so many members and waits until they serve.
     pub fn start(members: usize) -> Etcd {
+        Etcd::start_with(members, &[])
+    }
+
+    /// Starts so many members with these arguments beside the necessary ones.
+    pub fn start_with(members: usize, more: &[&str]) -> Etcd {
         for _ in 1..TRIES {
-            if let Some(etcd) = Etcd::try_start(members) {
+            if let Some(etcd) = Etcd::try_start(members, more) {
                 return etcd;
             }
         }
-        Etcd::try_start(members).expect("etcd ended at its start; are loopback ports free?")
+        Etcd::try_start(members, more).expect("etcd ended at its start; are loopback ports free?")
     }
 
-    fn try_start(members: usize) -> Option<Etcd> {
+    /// Starts one member on a host of a network.
+    pub fn start_on(host: &Host) -> Etcd {
+        let url = |port: u16| format!("http://{}:{port}", host.address());
+        let peer = url(PEER_PORT);
+        let mut member = Member::new(0, &url(CLIENT_PORT), &peer, &format!("m0={peer}"), &[]);
+        member.port = CLIENT_PORT;
+        member.host = Some(host.clone());
+        member.spawn();
+        wait_for("etcd to serve", || member.serves().then_some(()));
+        Etcd { members: vec![member] }
+    }
+
+    fn try_start(members: usize, more: &[&str]) -> Option<Etcd> {
         let ports = free_ports(2 * members);
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let peers: Vec<String> = (0..members)
             .map(|at| format!("m{at}={}", url(ports[members + at])))
             .collect();
+        let peers = peers.join(",");
         let members = (0..members).map(|at| {
-            let folder = tempfile::tempdir().expect("a folder");
             let (client, peer) = (url(ports[at]), url(ports[members + at]));
-            let data = folder.path().join("data").display().to_string();
-            let peers = peers.join(",");
-            let arguments = [
-                ("--name", format!("m{at}").as_str()),
-                ("--data-dir", &data),
-                ("--listen-client-urls", &client),
-                ("--advertise-client-urls", &client),
-                ("--listen-peer-urls", &peer),
-                ("--initial-advertise-peer-urls", &peer),
-                ("--initial-cluster", &peers),
-                ("--initial-cluster-state", "new"),
-            ]
-            .into_iter()
-            .flat_map(|(name, value)| [name.to_string(), value.to_string()])
-            .collect();
-            Member {
-                arguments,
-                port: ports[at],
-                folder,
-                process: None,
-            }
+            let mut member = Member::new(at, &client, &peer, &peers, more);
+            member.port = ports[at];
+            member
         });
         let mut etcd = Etcd {
             members: members.collect(),
@@ -81,7 +89,7 @@ impl Etcd {
                 if !member.process.as_mut()?.is_running() {
                     return Some(false);
                 }
-                is_healthy(member.port).then_some(true)
+                member.serves().then_some(true)
             });
             if !served {
                 return None;
@@ -92,8 +100,7 @@ impl Etcd {
 
     /// URLs of all members.
     pub fn endpoints(&self) -> Vec<String> {
-        let url = |member: &Member| format!("http://127.0.0.1:{}", member.port);
-        self.members.iter().map(url).collect()
+        self.members.iter().map(|member| member.client.clone()).collect()
     }
 
     pub fn port(&self, member: usize) -> u16 {
@@ -127,9 +134,18 @@ impl Etcd {
 
     /// Starts a member that was killed or stopped, on its data, and waits until it serves.
     pub fn start_again(&mut self, member: usize) {
-        let member = &mut self.members[member];
-        member.spawn();
-        wait_for("etcd to serve again", || is_healthy(member.port).then_some(()));
+        self.start_all_again(&[member]);
+    }
+
+    /// Starts members that were killed, on their data, and waits until they serve: for those that have
+    /// no quorum without each other.
+    pub fn start_all_again(&mut self, members: &[usize]) {
+        for &member in members {
+            self.members[member].spawn();
+        }
+        for &member in members {
+            wait_for("etcd to serve again", || self.members[member].serves().then_some(()));
+        }
     }
 
     fn process(&self, member: usize) -> &Process {
@@ -138,11 +154,51 @@ impl Etcd {
 }
 
 impl Member {
+    fn new(at: usize, client: &str, peer: &str, peers: &str, more: &[&str]) -> Member {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().join("data").display().to_string();
+        let name = format!("m{at}");
+        let arguments = [
+            ("--name", name.as_str()),
+            ("--data-dir", &data),
+            ("--listen-client-urls", client),
+            ("--advertise-client-urls", client),
+            ("--listen-peer-urls", peer),
+            ("--initial-advertise-peer-urls", peer),
+            ("--initial-cluster", peers),
+            ("--initial-cluster-state", "new"),
+        ];
+        let arguments = arguments.into_iter().flat_map(|(name, value)| [name, value]);
+        Member {
+            arguments: arguments.chain(more.iter().copied()).map(str::to_string).collect(),
+            host: None,
+            client: client.to_string(),
+            port: 0,
+            folder,
+            process: None,
+        }
+    }
+
+    /// Whether it answers and its cluster has a leader. A member on another host cannot be asked from
+    /// here: it says so in its log.
+    fn serves(&self) -> bool {
+        match &self.host {
+            None => is_healthy(self.port),
+            Some(_) => {
+                let process = self.process.as_ref();
+                process.is_some_and(|process| process.log().contains("ready to serve client requests"))
+            }
+        }
+    }
+
     fn spawn(&mut self) {
         let program = std::env::var_os(PROGRAM).unwrap_or_else(|| "etcd".into());
         let path = self.folder.path().join("log");
         let log = File::create(&path).expect("made");
-        let mut command = Command::new(&program);
+        let mut command = match &self.host {
+            None => Command::new(&program),
+            Some(host) => host.command(Path::new(&program)),
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("ETCD_")) {
             command.env_remove(name);
         }

@@ -4,6 +4,8 @@
 pub mod collector;
 pub mod coordinators;
 pub mod etcd;
+pub mod etcd_admin;
+pub mod network;
 mod sales;
 pub mod strace;
 
@@ -21,6 +23,8 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::network::Host;
 
 /// Every wait ends: what takes longer than this on two busy cores hangs.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -131,7 +135,12 @@ steps:
 
     /// Runs the program to its end in this folder.
     pub fn gapless(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().expect("the program starts")
+        self.gapless_on(None, arguments)
+    }
+
+    /// Runs the program to its end on a host of a network, or here.
+    pub fn gapless_on(&self, host: Option<&Host>, arguments: &[&str]) -> Output {
+        self.command(host, arguments).output().expect("the program starts")
     }
 
     pub fn start(&self, arguments: &[&str]) -> Process {
@@ -140,9 +149,14 @@ steps:
 
     /// Starts the program with its log in a file of this name.
     pub fn start_as(&self, name: &str, arguments: &[&str]) -> Process {
+        self.start_on(None, name, arguments)
+    }
+
+    /// Starts the program on a host of a network, or here.
+    pub fn start_on(&self, host: Option<&Host>, name: &str, arguments: &[&str]) -> Process {
         let log = self.path(&format!("{name}.log"));
         let child = self
-            .command(arguments)
+            .command(host, arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).expect("made"))
@@ -150,8 +164,11 @@ steps:
         Process::new(child.expect("the program starts"), log)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(gapless());
+    fn command(&self, host: Option<&Host>, arguments: &[&str]) -> Command {
+        let mut command = match host {
+            None => Command::new(gapless()),
+            Some(host) => host.command(&gapless()),
+        };
         command.args(arguments).current_dir(self.folder.path());
         without_settings(&mut command);
         command
@@ -298,6 +315,10 @@ impl Process {
     pub fn signal(&self, signal: Signal) {
         let id = Pid::from_child(&self.child);
         kill_process(id, signal).expect("it runs");
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// The first line it prints.

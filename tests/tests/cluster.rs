@@ -83,3 +83,33 @@ fn a_member_of_etcd_that_is_killed_costs_no_fail_over() {
     assert_eq!(ended["state"], "completed", "{ended:#}");
     world.check_sales(ROWS, &sales);
 }
+
+#[test]
+#[ignore = "measures; run it with --ignored --nocapture"]
+fn seconds_from_a_leader_that_is_gone_to_the_next_one() {
+    for frozen in [false, true] {
+        let mut took: Vec<f64> = (0..7).map(|_| fail_over(frozen)).collect();
+        took.sort_by(f64::total_cmp);
+        let how = if frozen { "frozen" } else { "killed" };
+        println!("{how}: {took:.2?}, median {:.2}", took[took.len() / 2]);
+    }
+}
+
+/// Seconds until the standby answers callers.
+fn fail_over(frozen: bool) -> f64 {
+    let (world, _) = World::with_sales(1);
+    let mut cluster = Coordinators::start(&world, 1, 0);
+    let second = cluster.endpoint("second");
+    let first = cluster.coordinator("first");
+    let since = std::time::Instant::now();
+    if frozen {
+        first.freeze();
+    } else {
+        first.kill();
+    }
+    wait_for("the standby to lead", || {
+        (cluster.leader() == Some("second")).then_some(())
+    });
+    wait_for("the standby to answer", || cluster.runs(&second));
+    since.elapsed().as_secs_f64()
+}

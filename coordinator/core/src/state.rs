@@ -545,6 +545,21 @@ impl State {
         self.sessions.values_mut().for_each(|session| session.heard = now);
     }
 
+    /// Lets a time pass for nobody: the leader heard no one in it, so it proves no worker's silence and no
+    /// attempt's stall.
+    pub fn pass_over(&mut self, micros: u64) {
+        let later = |time: &mut Timestamp| time.0 = time.0.saturating_add_unsigned(micros);
+        for session in self.sessions.values_mut() {
+            later(&mut session.heard);
+        }
+        let steps = self.runs.values_mut().flat_map(|run| &mut run.steps);
+        let stages = steps.flat_map(|step| step.stages.values_mut());
+        let tasks = stages.flat_map(|stage| &mut stage.tasks);
+        tasks
+            .filter_map(|task| task.lease.as_mut())
+            .for_each(|lease| later(&mut lease.moved));
+    }
+
     fn note_held(&mut self, session: SessionId, held: &Held, now: Timestamp) {
         let Some(task) = self
             .runs

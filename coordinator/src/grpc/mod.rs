@@ -9,10 +9,21 @@ pub use cluster::ClusterService;
 pub use jobs::JobsService;
 pub use workers::{Sessions, WorkersService};
 
-use crate::control::NotLeading;
+use crate::control::{NoAnswer, NotLeading};
 
 impl From<NotLeading> for tonic::Status {
     fn from(error: NotLeading) -> Self {
         tonic::Status::unavailable(error.to_string())
+    }
+}
+
+impl From<NoAnswer> for tonic::Status {
+    fn from(error: NoAnswer) -> Self {
+        match error {
+            NoAnswer::NotLeading(error) => error.into(),
+            NoAnswer::StoreFull { .. } | NoAnswer::StoreFullMeanwhile { .. } => {
+                tonic::Status::resource_exhausted(error.to_string())
+            }
+        }
     }
 }

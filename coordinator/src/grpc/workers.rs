@@ -187,6 +187,11 @@ async fn listen(
         };
     };
     info!(worker = %name, %session, %why, "worker gone");
+    if control.is_waiting() {
+        // Nobody could answer it, so it looks for a leader, and comes back with what it holds. If it does
+        // not, its lease runs out.
+        return;
+    }
     if control.tell(vec![Event::Lost { session }]).await.is_err() {
         warn!(%session, "the loop has ended before the session");
     }

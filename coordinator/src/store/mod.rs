@@ -39,6 +39,9 @@ pub enum StoreError {
     /// It may have been written: ask again with the same batch.
     #[error("the outcome of a write is unknown: {reason}")]
     Unknown { reason: String },
+    /// It was not written, and is when the same batch is sent again after somebody has made room.
+    #[error("{reason}")]
+    Full { reason: String },
     /// Nobody has to be told: this coordinator is not the one that leads.
     #[error("the coordinator at {leader} leads")]
     Led { leader: String },

@@ -211,6 +211,7 @@ fn failed(error: CallError) -> StoreError {
     let reason = error.to_string();
     match error {
         CallError::Away { .. } | CallError::Stopping => StoreError::Unknown { reason },
+        CallError::Full { .. } => StoreError::Full { reason },
         CallError::Refused { .. } | CallError::Compacted { .. } => StoreError::Refused { reason },
     }
 }

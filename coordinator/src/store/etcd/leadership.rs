@@ -68,8 +68,13 @@ fn leader_of(kv: &KeyValue) -> (Term, LeaderValue) {
 impl Etcd {
     /// Takes the lead if nobody has it.
     pub(super) async fn take_lead(&self) -> Result<Taken, StoreError> {
-        let unknown = |error: CallError| StoreError::Unknown {
-            reason: error.to_string(),
+        let unknown = |error: CallError| match error {
+            CallError::Full { .. } => StoreError::Full {
+                reason: error.to_string(),
+            },
+            error => StoreError::Unknown {
+                reason: error.to_string(),
+            },
         };
         let ttl = self.config.leader_ttl.as_secs().cast_signed();
         let lease = self

@@ -28,6 +28,9 @@ pub enum CallError {
     /// Not done, and the same call will not be.
     #[error("{endpoint} refuses: {reason}")]
     Refused { endpoint: String, reason: String },
+    /// Not done, and done once somebody has made room.
+    #[error("{endpoint}: {FULL}")]
+    Full { endpoint: String },
     /// What was asked for is older than what etcd keeps.
     #[error("{endpoint}: the revision asked for was compacted")]
     Compacted { endpoint: String },
@@ -37,9 +40,16 @@ pub enum CallError {
 
 impl CallError {
     pub fn may_pass(&self) -> bool {
-        matches!(self, CallError::Away { .. })
+        matches!(self, CallError::Away { .. } | CallError::Full { .. })
     }
 }
+
+/// What an etcd with the alarm NOSPACE needs, in words.
+pub const FULL: &str = "etcd is full and takes no write until somebody makes room (alarm NOSPACE): compact it (`etcdctl \
+    compact REVISION`), then `etcdctl defrag` each member or raise --quota-backend-bytes, then `etcdctl alarm disarm`";
+
+/// What etcd answers to a write when its alarm NOSPACE is raised.
+const NO_SPACE: &str = "database space exceeded";
 
 /// One member of etcd.
 #[derive(Clone)]
@@ -169,7 +179,8 @@ fn classify(endpoint: String, error: &etcd_client::Error) -> CallError {
         | Code::FailedPrecondition
         | Code::OutOfRange
         | Code::Unimplemented => CallError::Refused { endpoint, reason },
-        // A full etcd (ResourceExhausted) passes too, once somebody has made room.
+        Code::ResourceExhausted if reason.contains(NO_SPACE) => CallError::Full { endpoint },
+        // Too many requests, which passes.
         Code::Ok
         | Code::Cancelled
         | Code::Unknown

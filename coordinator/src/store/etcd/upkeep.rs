@@ -12,7 +12,7 @@ use tracing::{debug, warn};
 use super::{
     Etcd,
     limits::{CALL_TIMEOUT, FULL_PERCENT, UPKEEP},
-    members::{CallError, call_member},
+    members::{CallError, FULL, call_member},
 };
 
 /// etcd is nearly full: no new job is taken.
@@ -21,11 +21,16 @@ pub struct StoreFull {
     pub endpoint: String,
     pub used_bytes: u64,
     pub quota_bytes: u64,
+    /// Whether it has raised its alarm NOSPACE, which stays until somebody disarms it.
+    pub alarm: bool,
 }
 
 impl fmt::Display for StoreFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: u64| bytes >> 20;
+        if self.alarm {
+            return write!(f, "{}: {FULL}", self.endpoint);
+        }
         write!(
             f,
             "etcd at {} uses {} of {} MiB, and no job is taken above {FULL_PERCENT} %: make room with `etcdctl defrag`, \
@@ -120,12 +125,14 @@ impl Etcd {
                 0 => self.config.quota_bytes,
                 told => told,
             };
-            let more = full.as_ref().is_none_or(|full| used_bytes > full.used_bytes);
-            if more && used_bytes * 100 > quota_bytes * FULL_PERCENT {
+            let alarm = status.errors().iter().any(|error| error.contains("NOSPACE"));
+            let more = |full: &StoreFull| (alarm, used_bytes) > (full.alarm, full.used_bytes);
+            if full.as_ref().is_none_or(more) && (alarm || used_bytes * 100 > quota_bytes * FULL_PERCENT) {
                 full = Some(StoreFull {
                     endpoint: member.endpoint.to_string(),
                     used_bytes,
                     quota_bytes,
+                    alarm,
                 });
             }
         }

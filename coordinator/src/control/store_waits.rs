@@ -1,0 +1,209 @@
+//! Tests of the loop while its store does not take a batch.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use gapless_common::ids::{RunId, Term};
+use gapless_core::Event;
+use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::{Connected, Control, ControlConfig, Hello, NoAnswer, NotLeading, Waiting};
+use crate::{
+    limits::HARD_OF_HEARING,
+    metrics::Metrics,
+    store::{Batch, Store, StoreError},
+};
+
+const LEASE: Duration = Duration::from_secs(3);
+const FULL: &str = "make room";
+
+/// Why the store takes no batch, while it does not.
+type Gate = Arc<Mutex<Option<Waiting>>>;
+
+/// Forgets everything, and takes a batch only while its gate is open.
+struct Gated(Gate);
+
+impl Store for Gated {
+    fn begin_term(&mut self) -> Result<Term, StoreError> {
+        Ok(Term(1))
+    }
+
+    fn end_term(&mut self) {}
+
+    fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    fn rows_per_batch(&self) -> usize {
+        gapless_core::limits::MAX_ROWS
+    }
+
+    fn unknown_policy(&self) -> Policy {
+        let delay = Duration::from_millis(1);
+        Policy {
+            first_delay: delay,
+            longest_delay: delay,
+            give_up_after: None,
+        }
+    }
+
+    fn write(&mut self, _: &Batch) -> Result<(), StoreError> {
+        match &*self.0.lock().expect("no panic") {
+            None => Ok(()),
+            Some(Waiting::Unknown) => Err(StoreError::Unknown { reason: "away".into() }),
+            Some(Waiting::Full { reason }) => Err(StoreError::Full { reason: reason.clone() }),
+        }
+    }
+}
+
+/// A loop on such a store.
+struct Place {
+    control: Control,
+    gate: Gate,
+    clock: Clock,
+}
+
+fn full() -> Waiting {
+    Waiting::Full { reason: FULL.into() }
+}
+
+impl Place {
+    async fn start() -> Place {
+        let (gate, clock) = (Gate::default(), Clock::manual(1));
+        let (store, time) = (Box::new(Gated(gate.clone())), clock.clone());
+        let started = tokio::task::spawn_blocking(move || {
+            let config = ControlConfig {
+                lease_ms: LEASE.as_millis() as u32,
+                heartbeat_ms: 100,
+                workers_died: false,
+            };
+            let metrics = Metrics::new(time.clone());
+            Control::start(store, time, config, Shutdown::new(), metrics)
+        });
+        // Its thread ends with the last way to it.
+        let (control, _) = started.await.expect("no panic").expect("it leads");
+        Place { control, gate, clock }
+    }
+
+    /// A worker that says hello. Its session begins when that is durable.
+    fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, NotLeading>> {
+        let control = self.control.clone();
+        tokio::spawn(async move {
+            let hello = Hello {
+                worker: Uuid::from_u128(worker),
+                name: worker.to_string(),
+                version: String::new(),
+                slots: 1,
+                held: Vec::new(),
+            };
+            control.connect(hello).await
+        })
+    }
+
+    async fn shut(&self, waiting: Waiting) {
+        *self.gate.lock().expect("no panic") = Some(waiting.clone());
+        let mut seen = self.control.waiting.clone();
+        // Nothing is written, so the loop does not know yet.
+        if seen.borrow().is_some() {
+            seen.wait_for(|seen| seen.as_ref() == Some(&waiting))
+                .await
+                .expect("it lives");
+        }
+    }
+
+    async fn until_it_waits(&self) {
+        let mut seen = self.control.waiting.clone();
+        seen.wait_for(Option::is_some).await.expect("it lives");
+    }
+
+    fn open(&self) {
+        *self.gate.lock().expect("no panic") = None;
+    }
+
+    async fn sessions(&self) -> usize {
+        let read = self.control.read(|state| state.sessions.len());
+        read.await.expect("it answers")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn time_in_which_the_loop_heard_nobody_is_nobodys_silence() {
+    let place = Place::start().await;
+    let _worker = place.connect(1).await.expect("no panic").expect("a session");
+    place.shut(Waiting::Unknown).await;
+    let second = place.connect(2);
+    place.until_it_waits().await;
+    // It stands in the queue before anything that the worker says.
+    place.control.tick().expect("it leads");
+    place.clock.advance(100 * LEASE);
+    place.open();
+    let _second = second.await.expect("no panic").expect("a session");
+    place.control.tick().expect("it leads");
+    assert_eq!(place.sessions().await, 2, "nobody could be heard");
+
+    // A process that stood still, or a clock that was set, is the same.
+    place.clock.advance(100 * LEASE);
+    place.control.tick().expect("it leads");
+    assert_eq!(place.sessions().await, 2, "nobody could be heard");
+
+    // But one that listens hears who is silent.
+    let step = HARD_OF_HEARING / 2;
+    let mut silent = Duration::ZERO;
+    while silent <= LEASE + HARD_OF_HEARING {
+        place.clock.advance(step);
+        silent += step;
+        place.control.tick().expect("it leads");
+        place.sessions().await;
+    }
+    assert_eq!(place.sessions().await, 0, "both were silent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_a_loop_whose_store_is_full_is_told_at_once() {
+    let place = Place::start().await;
+    place.shut(Waiting::Unknown).await;
+    let worker = place.connect(1);
+    place.until_it_waits().await;
+    let stop = || Event::Stop {
+        run: RunId(Uuid::from_u128(7)),
+    };
+    let (control, asked) = (place.control.clone(), stop());
+    let asking = tokio::spawn(async move { control.ask(asked).await });
+    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    place.shut(full()).await;
+    let meanwhile = asking.await.expect("no panic");
+    assert!(
+        matches!(&meanwhile, Err(NoAnswer::StoreFullMeanwhile { reason }) if reason == FULL),
+        "{meanwhile:?}"
+    );
+    let asked = place.control.ask(stop()).await;
+    assert!(matches!(asked, Err(NoAnswer::StoreFull { .. })), "{asked:?}");
+    let read = place.control.read(|state| state.sessions.len()).await;
+    assert!(matches!(read, Err(NoAnswer::StoreFull { .. })), "{read:?}");
+    place.open();
+    let _worker = worker.await.expect("no panic").expect("a session");
+    assert_eq!(place.sessions().await, 1, "and then all goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_did_not_wait_for_its_welcome_has_no_session() {
+    let place = Place::start().await;
+    place.shut(Waiting::Unknown).await;
+    let first = place.connect(1);
+    place.until_it_waits().await;
+    let gone = place.connect(2);
+    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+        tokio::task::yield_now().await;
+    }
+    gone.abort();
+    assert!(gone.await.is_err(), "it has gone");
+    place.open();
+    let _first = first.await.expect("no panic").expect("a session");
+    assert_eq!(place.sessions().await, 1);
+}
