@@ -9,7 +9,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use gapless_common::ids::{ClusterId, RunId, SessionId, Term};
+use gapless_common::{
+    ids::{ClusterId, RunId, SessionId, Term},
+    labels::Labels,
+};
 use gapless_core::{
     Answer, Change, Decision, Effect, Event, Refusal, Row, State, Timestamp,
     decide::{self, decide},
@@ -27,7 +30,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    limits::{EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, STALL},
+    limits::{BEHIND, EVENT_QUEUE, MESSAGES_PER_BATCH, OUTBOX, QUEUE_WAIT, STALL},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     wire,
@@ -39,7 +42,7 @@ enum Message {
     Ask(Event, Reply),
     /// Events of a worker; what follows goes to its outbox.
     Tell(Vec<Event>),
-    Connect(Hello, oneshot::Sender<Connected>),
+    Connect(Hello, Welcome),
     /// A read of the state, answered after the batch it saw is durable.
     Read(Read),
     /// Workers can be heard again, after a time in which they could not.
@@ -54,6 +57,7 @@ pub struct Hello {
     pub name: String,
     pub version: String,
     pub slots: u32,
+    pub labels: Labels,
     pub held: Vec<Held>,
 }
 
@@ -67,6 +71,18 @@ pub struct Connected {
 #[derive(Debug, thiserror::Error)]
 #[error("this coordinator leads no more")]
 pub struct NotLeading;
+
+/// Why the loop gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    NotLeading(#[from] NotLeading),
+    /// Nothing was done.
+    #[error(
+        "the coordinator has more to do than it can: {EVENT_QUEUE} events wait, and there was no place for another within {QUEUE_WAIT:?}; try again in a moment"
+    )]
+    Behind,
+}
 
 /// The way to the loop, for services.
 #[derive(Clone)]
@@ -149,40 +165,45 @@ impl Control {
     }
 
     /// Sends an event and waits for what was decided, once it is durable.
-    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NotLeading> {
+    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, Unanswered> {
         let (reply, answer) = oneshot::channel();
-        self.messages
-            .send(Message::Ask(event, reply))
-            .await
-            .map_err(|_| NotLeading)?;
-        answer.await.map_err(|_| NotLeading)
+        self.enqueue(Message::Ask(event, reply)).await?;
+        Ok(answer.await.map_err(|_| NotLeading)?)
     }
+
+    /// Takes a place in the queue, if there is one soon.
+    async fn enqueue(&self, message: Message) -> Result<(), Unanswered> {
+        let sent = self.messages.send_timeout(message, QUEUE_WAIT).await;
+        sent.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => Unanswered::Behind,
+            mpsc::error::SendTimeoutError::Closed(_) => NotLeading.into(),
+        })
+    }
+
+    /// Events of a worker. Waits for a place in the queue, so that the worker's stream waits too.
 
     pub async fn tell(&self, events: Vec<Event>) -> Result<(), NotLeading> {
         self.messages.send(Message::Tell(events)).await.map_err(|_| NotLeading)
     }
 
-    pub async fn connect(&self, hello: Hello) -> Result<Connected, NotLeading> {
+    pub async fn connect(&self, hello: Hello) -> Result<Result<Connected, Refusal>, Unanswered> {
         let (reply, connected) = oneshot::channel();
-        self.messages
-            .send(Message::Connect(hello, reply))
-            .await
-            .map_err(|_| NotLeading)?;
-        connected.await.map_err(|_| NotLeading)
+        self.enqueue(Message::Connect(hello, reply)).await?;
+        Ok(connected.await.map_err(|_| NotLeading)?)
     }
 
     /// Reads the state; what is seen is durable when the answer arrives.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Result<T, NotLeading> {
+    ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let read = Box::new(move |state: &State| {
             // Nobody waits any more: the reader has gone away.
             let _ = reply.send(read(state));
         });
-        self.messages.send(Message::Read(read)).await.map_err(|_| NotLeading)?;
-        answer.await.map_err(|_| NotLeading)
+        self.enqueue(Message::Read(read)).await?;
+        Ok(answer.await.map_err(|_| NotLeading)?)
     }
 
     /// Tells the loop that time has passed. One that has much to do needs no telling.
@@ -238,6 +259,7 @@ struct Loop {
     metrics: Metrics,
 }
 
+type Welcome = oneshot::Sender<Result<Connected, Refusal>>;
 type Reply = oneshot::Sender<Result<Answer, Refusal>>;
 type Read = Box<dyn FnOnce(&State) + Send>;
 
@@ -248,12 +270,14 @@ struct Outgoing {
     /// Where the writes of each decision end.
     ends: Vec<usize>,
     answers: Vec<(Reply, Result<Answer, Refusal>)>,
-    connected: Vec<(oneshot::Sender<Connected>, Connected)>,
+    connected: Vec<(Welcome, Result<Connected, Refusal>)>,
     reads: Vec<Read>,
     commands: HashMap<SessionId, Vec<v1::LeaderCommand>>,
     closed: Vec<SessionId>,
     /// Events that follow from decisions of this batch.
     follow: VecDeque<Event>,
+    /// Whether so much waits that silence is no sign of a loss.
+    behind: bool,
     touched: bool,
     /// A run has come to its end.
     ended: bool,
@@ -264,7 +288,10 @@ impl Loop {
         self.found()?;
         while let Some(first) = queue.blocking_recv() {
             let begun = self.clock.monotonic();
-            let mut out = Outgoing::default();
+            let mut out = Outgoing {
+                behind: queue.len() >= BEHIND,
+                ..Outgoing::default()
+            };
             let mut stopping = false;
             let mut next = Some(first);
             for _ in 0..MESSAGES_PER_BATCH {
@@ -346,9 +373,11 @@ impl Loop {
             Message::Tick => {
                 let now = self.now();
                 self.state.note(&Event::Tick, now);
-                for event in decide::due(&self.state, now) {
-                    out.follow.push_back(event);
-                }
+                // Those that were not heard may be in the queue, or behind it.
+                let judged = decide::due(&self.state, now)
+                    .into_iter()
+                    .filter(|event| !(out.behind && matches!(event, Event::Lost { .. })));
+                out.follow.extend(judged);
             }
             Message::Stop => {}
         }
@@ -388,10 +417,8 @@ impl Loop {
         }
     }
 
-    fn connect(&mut self, hello: Hello, reply: oneshot::Sender<Connected>, out: &mut Outgoing) {
+    fn connect(&mut self, hello: Hello, reply: Welcome, out: &mut Outgoing) {
         let session = SessionId(Uuid::now_v7());
-        let (outbox, messages) = mpsc::channel(OUTBOX);
-        self.outboxes.insert(session, outbox);
         let cluster = self
             .state
             .cluster
@@ -404,25 +431,32 @@ impl Loop {
             lease_ms: self.config.lease_ms,
             heartbeat_ms: self.config.heartbeat_ms,
         };
-        command(out, session, v1::leader_command::Command::Welcome(welcome));
-        info!(worker = %hello.name, slots = hello.slots, %session, "worker connected");
+        let (worker, slots, labels) = (hello.name.clone(), hello.slots, hello.labels.to_string());
         let event = Event::Connect {
             session,
             worker: hello.worker,
             name: hello.name,
             version: hello.version,
             slots: hello.slots,
+            labels: hello.labels,
             held: hello.held,
         };
-        // Connecting is never refused.
-        let _ = self.decide(event, out);
-        out.connected.push((
-            reply,
-            Connected {
-                session,
-                outbox: messages,
-            },
-        ));
+        // The welcome comes first, whatever else is said to it.
+        command(out, session, v1::leader_command::Command::Welcome(welcome));
+        if let Err(refusal) = self.decide(event, out) {
+            warn!(%worker, %refusal, "a worker is refused");
+            out.commands.remove(&session);
+            out.connected.push((reply, Err(refusal)));
+            return;
+        }
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        self.outboxes.insert(session, outbox);
+        info!(%worker, slots, %labels, %session, "worker connected");
+        let connected = Connected {
+            session,
+            outbox: messages,
+        };
+        out.connected.push((reply, Ok(connected)));
     }
 
     fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {

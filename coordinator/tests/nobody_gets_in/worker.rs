@@ -86,6 +86,13 @@ impl Wire {
         self.hear("a reply", reply).await
     }
 
+    /// Ends without a word, as when the connection is gone: what is dropped is not an end of the stream.
+    pub fn break_off(self) {
+        // The call is given up before its stream of messages ends.
+        drop(self.inbound);
+        std::mem::forget(self.outbound);
+    }
+
     /// Waits for the end of the session, and says why it ended.
     pub async fn ended(&mut self) -> String {
         loop {
