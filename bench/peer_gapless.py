@@ -462,35 +462,41 @@ steps:
 
 
 def share():
-    """A small job alone, beside a huge one of the same priority, and beside it with a higher one."""
-    def small(name, more=""):
-        return [cluster.do(hashing(name, SMALL, more), f"number={number}")[0].seconds for number in range(SHARES)]
+    """A small job alone, beside a huge one of the same priority, and beside it with a higher one, in turn."""
+    def small(name, number, more=""):
+        return cluster.do(hashing(name, SMALL, more), f"number={number}")[0].seconds
+
+    def gapless(*arguments):
+        return subprocess.run([cluster.binary, *arguments], env=cluster.environment, check=True, stdout=subprocess.PIPE,
+                              stderr=cluster.log).stdout
+
+    def until(holds):
+        while True:
+            huge = json.loads(gapless("get", "huge", "-o", "json"))
+            if holds(huge):
+                return huge
+            time.sleep(0.01)
+    alone, beside, urgent = [], [], []
     with Cluster() as cluster:
-        small("warm-up")
-        alone = small("alone")
         path = f"{cluster.folder}/huge.yaml"
         with open(path, "w") as file:
             file.write(hashing("huge", HUGE))
-        subprocess.run([cluster.binary, "submit", path, "-p", "number=0"], env=cluster.environment, check=True,
-                       stdout=subprocess.DEVNULL, stderr=cluster.log)
-
-        def huge():
-            shown = subprocess.run([cluster.binary, "get", "huge", "-o", "json"], env=cluster.environment, check=True,
-                                   stdout=subprocess.PIPE, stderr=cluster.log)
-            return json.loads(shown.stdout)
-        while huge()["steps"][0]["state"] != "execute":
-            time.sleep(0.01)
-        beside = small("beside")
-        urgent = small("urgent", "priority: 80\n")
-        left = huge()
-        if left["state"] != "running":
+        small("warm-up", 0)
+        for turn in range(SHARES):
+            alone.append(small("alone", turn))
+            gapless("submit", path, "-p", "number=0")
+            until(lambda huge: huge["steps"][0]["partitions"]["running"] >= CPUS)
+            beside.append(small("beside", turn))
+            urgent.append(small("urgent", turn, "priority: 80\n"))
+            gapless("stop", "huge")
+            left = until(lambda huge: huge["state"] in ("stopped", "completed"))
+        if left["state"] == "completed":
             sys.exit("the huge job ended before the small ones: nothing was measured")
-        subprocess.run([cluster.binary, "cancel", "huge"], env=cluster.environment, check=True, stdout=subprocess.DEVNULL,
-                       stderr=cluster.log)
+        gapless("cancel", "huge")
     medians = {name: round(statistics.median(of), 3) for name, of in (("alone_s", alone), ("beside_s", beside), ("urgent_s", urgent))}
-    report(medians["beside_s"], **medians, times=round(medians["beside_s"] / medians["alone_s"], 2),
-           urgent_times=round(medians["urgent_s"] / medians["alone_s"], 2), huge_done=left["steps"][0]["partitions"]["done"],
-           n=SHARES)
+    report(medians["beside_s"], **medians, times=round(statistics.median(b / a for a, b in zip(alone, beside)), 2),
+           urgent_times=round(statistics.median(u / a for a, u in zip(alone, urgent)), 2),
+           huge_done=left["steps"][0]["partitions"]["done"], n=SHARES)
 
 
 if __name__ == "__main__":

@@ -710,6 +710,30 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_call_that_finds_the_queue_full_is_refused_and_told_when_to_call_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            // A loop that takes nothing off its queue.
+            let (messages, _queue) = mpsc::channel(EVENT_QUEUE);
+            let control = Control {
+                messages,
+                changes: watch::channel(Changes::default()).1,
+            };
+            for _ in 0..EVENT_QUEUE {
+                control.messages.try_send(Message::Tick).expect("a place");
+            }
+            let run = RunId(Uuid::nil());
+            let refused = control.ask(Event::Stop { run }).await.expect_err("no place");
+            assert!(refused.to_string().contains("1024 events wait"), "{refused}");
+            let status = tonic::Status::from(refused);
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            assert!(status.metadata().contains_key(gapless_proto::RETRY_KEY));
+            let read = control.read(|_| ()).await;
+            assert!(matches!(read, Err(Unanswered::Behind)));
+        });
+    }
+
+    #[test]
     fn decisions_stay_whole_and_in_order() {
         let check = |sizes: &[usize], most: usize, expected: &[usize]| {
             let writes: Vec<Write> = (0..sizes.iter().sum())

@@ -149,7 +149,12 @@ steps:
     costs_nothing(&cluster.run(&run));
     cluster.add_worker();
     in_the_middle(&cluster, &run, 2, 0);
-    cluster.ask(&["cancel", &run, "-o", "json"]);
+    let cancelled = world.gapless(&["cancel", &run, "--endpoint", &cluster.endpoint]);
+    assert!(
+        cancelled.status.success(),
+        "{}",
+        String::from_utf8_lossy(&cancelled.stderr)
+    );
     assert_eq!(cluster.ended(&run)["state"], "cancelled");
 }
 

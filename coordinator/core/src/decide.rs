@@ -87,7 +87,7 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Continue(Continuation::Settle { run, step }) => fail::end_if_hopeless(&mut draft, run, step),
         Event::Assign => lease::assign(&mut draft),
         // Time changes nothing durable by itself; `due` names the events that follow from it.
-        Event::Tick => {}
+        Event::Tick | Event::Away { .. } => {}
     }
     Ok(draft.finish())
 }

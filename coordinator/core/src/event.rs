@@ -64,6 +64,10 @@ pub enum Event {
     Drain {
         session: SessionId,
     },
+    /// The worker's connection broke. It may come back: it keeps what it holds and is given nothing more.
+    Away {
+        session: SessionId,
+    },
     /// The session is over: its stream ended, or it was silent for the lease time.
     Lost {
         session: SessionId,

@@ -96,7 +96,7 @@ impl Session {
 
     fn seat(&self) -> Option<(Kind, usize)> {
         let load = self.load();
-        if self.row.void || self.row.draining || self.alone > 0 {
+        if !self.takes_work() || self.away || self.alone > 0 {
             return None;
         }
         seat(self, load).map(|kind| (kind, load.held))

@@ -65,6 +65,8 @@ pub struct Session {
     pub(crate) short: usize,
     /// Leases of tasks that must be alone.
     pub(crate) alone: usize,
+    /// Its connection is broken.
+    pub(crate) away: bool,
     last_done: Timestamp,
 }
 
@@ -445,6 +447,7 @@ impl State {
                     paces: Paces::default(),
                     short: 0,
                     alone: 0,
+                    away: false,
                     last_done: now,
                 };
                 self.sessions.insert(id, session);
@@ -613,6 +616,12 @@ impl State {
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.heard = now;
                 }
+            }
+            Event::Away { session: id } => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.away = true;
+                }
+                self.reseat(*id);
             }
             Event::Tick => self.end_waits(now),
             Event::Submit(_)

@@ -136,6 +136,9 @@ impl Script {
             "drain" => Event::Drain {
                 session: self.session(words.at(1)),
             },
+            "away" => Event::Away {
+                session: self.session(words.at(1)),
+            },
             "lost" => Event::Lost {
                 session: self.session(words.at(1)),
             },

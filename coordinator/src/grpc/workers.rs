@@ -213,6 +213,9 @@ impl Session {
             Gone::Left => "it left".to_string(),
             Gone::Broken(why) => {
                 info!(%worker, %session, %why, wait = ?self.return_time, "a worker's connection broke; it may come back");
+                if self.control.tell(vec![Event::Away { session }]).await.is_err() {
+                    return;
+                }
                 tokio::select! {
                     () = sleep(self.return_time) => {}
                     () = self.over.stopping().cancelled() => return,
@@ -240,12 +243,16 @@ impl Session {
     /// Hands on what a worker says. `None`: this coordinator leads no more.
     async fn hear(&self, mut messages: Streaming<v1::WorkerMessage>, first: Vec<v1::WorkerEvent>) -> Option<Gone> {
         let mut events = first;
+        let mut drained = false;
         let mut look = interval(TOKEN_LOOK);
         loop {
             let parsed: Result<Vec<Event>, _> = events.into_iter().map(|event| wire::event(self.id, event)).collect();
             match parsed {
                 Ok(parsed) if parsed.is_empty() => {}
-                Ok(parsed) => self.control.tell(parsed).await.ok()?,
+                Ok(parsed) => {
+                    drained |= parsed.iter().any(|event| matches!(event, Event::Drain { .. }));
+                    self.control.tell(parsed).await.ok()?;
+                }
                 Err(error) => {
                     let why = format!("it does not follow the protocol: {error}");
                     return Some(Gone::Refused(Status::invalid_argument(why)));
@@ -255,7 +262,9 @@ impl Session {
             tokio::select! {
                 message = messages.message() => match message {
                     Ok(Some(message)) => events = message.events,
-                    Ok(None) => return Some(Gone::Left),
+                    Ok(None) if drained => return Some(Gone::Left),
+                    // A worker that hangs up to dial anew has not said that it leaves.
+                    Ok(None) => return Some(Gone::Broken("it hung up".to_string())),
                     Err(status) => return Some(Gone::Broken(status.message().to_string())),
                 },
                 _ = look.tick(), if self.pass.is_some() => {

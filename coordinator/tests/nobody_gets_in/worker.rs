@@ -86,11 +86,9 @@ impl Wire {
         self.hear("a reply", reply).await
     }
 
-    /// Ends without a word, as when the connection is gone: what is dropped is not an end of the stream.
+    /// Hangs up without a word of leaving, as when the connection is gone.
     pub fn break_off(self) {
-        // The call is given up before its stream of messages ends.
-        drop(self.inbound);
-        std::mem::forget(self.outbound);
+        drop(self);
     }
 
     /// Waits for the end of the session, and says why it ended.

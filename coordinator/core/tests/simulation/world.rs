@@ -62,8 +62,9 @@ pub enum Happening {
         worker: usize,
         session: SessionId,
     },
-    /// The leader sees a link end.
+    /// The leader sees a link end, and waits no more for the worker to come back.
     LinkLost(SessionId),
+    LinkOver(SessionId),
     Dial(usize),
     Beat {
         worker: usize,
@@ -375,8 +376,11 @@ impl World {
                 if let Some(leader) = &mut self.leader {
                     leader.links.remove(&session);
                 }
-                self.input(Input::Tell(Event::Lost { session }));
+                self.input(Input::Tell(Event::Away { session }));
+                let wait = self.rng.between(0, 60_000);
+                self.after(wait, Happening::LinkOver(session));
             }
+            Happening::LinkOver(session) => self.input(Input::Tell(Event::Lost { session })),
             Happening::Trouble => self.make_trouble(),
             Happening::Client => self.client(),
             Happening::Restart(at) => self.restart(at),
