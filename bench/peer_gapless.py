@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gapless as one peer of a benchmark: a coordinator and one-slot workers on loopback, everything durable.
 
-usage: peer_gapless.py w1|w2|w5|commits|startup|memory        prints one JSON line
+usage: peer_gapless.py w1|w2|w5|commits|startup|memory|share  prints one JSON line
 
 Needs the Python standard library only; `duckdb` or `pyarrow` where there is one, to write the dead letters of
 w1 as Parquet. Reads nothing beside itself, so it can be copied or linked to where other peers lie.
@@ -29,6 +29,8 @@ CHAIN, CHAINS = 60, 5  # one-partition steps in a chain, and how many such jobs
 STARTS = 5
 NOOPS = 30
 FEW, MANY, TURNS = 8, 136, 5  # partitions of w1 for the cost of a commit, and runs of each in turn
+SMALL, HUGE, HASHES = 16, 4000, 250_000  # partitions of a small and of a huge job, numbers hashed in each
+SHARES = 7  # runs of the small job alone, and beside the huge one
 REST_S = 3  # until memory is read: several heartbeats
 
 # The columns of TPC-H lineitem, as the peers declare them.
@@ -523,8 +525,60 @@ def memory():
            coordinator_after_mib=coordinator_after, worker_after_mib=worker_after)
 
 
+def hashing(name, count, more=""):
+    """A job of `count` partitions that each hash HASHES numbers; a run for each number given."""
+    return f"""job: {name}
+{more}parameters: {{number: {{type: int64}}}}
+steps:
+  - name: hash
+    source: {{sequence: {{from: 0, to: {count * HASHES}}}}}
+    partition: {{count: {count}}}
+    transform: {{sql: "SELECT n FROM input WHERE md5(CAST(n AS VARCHAR)) = 'none'"}}
+    sink: discard
+"""
+
+
+def share():
+    """A small job alone, beside a huge one of the same priority, and beside it with a higher one, in turn."""
+    def small(name, number, more=""):
+        return cluster.do(hashing(name, SMALL, more), f"number={number}")[0].seconds
+
+    def gapless(*arguments):
+        return subprocess.run([cluster.binary, *arguments], env=cluster.environment, check=True, stdout=subprocess.PIPE,
+                              stderr=cluster.log).stdout
+
+    def until(holds):
+        while True:
+            huge = json.loads(gapless("get", "huge", "-o", "json"))
+            if holds(huge):
+                return huge
+            time.sleep(0.01)
+    alone, beside, urgent = [], [], []
+    with Cluster() as cluster:
+        path = f"{cluster.folder}/huge.yaml"
+        with open(path, "w") as file:
+            file.write(hashing("huge", HUGE))
+        small("warm-up", 0)
+        for turn in range(SHARES):
+            alone.append(small("alone", turn))
+            gapless("submit", path, "-p", "number=0")
+            until(lambda huge: huge["steps"][0]["partitions"]["running"] >= CPUS)
+            beside.append(small("beside", turn))
+            urgent.append(small("urgent", turn, "priority: 80\n"))
+            gapless("stop", "huge")
+            left = until(lambda huge: huge["state"] in ("stopped", "completed"))
+        if left["state"] == "completed":
+            sys.exit("the huge job ended before the small ones: nothing was measured")
+        gapless("cancel", "huge")
+    medians = {name: round(statistics.median(of), 3) for name, of in (("alone_s", alone), ("beside_s", beside), ("urgent_s", urgent))}
+    report(medians["beside_s"], **medians, times=round(statistics.median(b / a for a, b in zip(alone, beside)), 2),
+           urgent_times=round(statistics.median(u / a for a, u in zip(alone, urgent)), 2),
+           huge_done=left["steps"][0]["partitions"]["done"], n=SHARES)
+
+
 if __name__ == "__main__":
-    workloads = {"w1": w1, "w2": w2, "w5": w5, "commits": commits, "startup": startup, "memory": memory}
+    workloads = {"w1": w1, "w2": w2, "w5": w5, "commits": commits, "startup": startup, "memory": memory,
+                 "share": share}
     if sys.argv[2:]:
         sys.exit(f"gapless has no variant {'.'.join(sys.argv[2:])}: commits cannot be switched off")
     if sys.argv[1:] and sys.argv[1] in workloads:

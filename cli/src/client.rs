@@ -13,7 +13,7 @@ use gapless_platform::{
     retry::{Delays, Policy},
 };
 use gapless_proto::{
-    LEADER_KEY,
+    LEADER_KEY, RETRY_KEY,
     access::{Access, may_send_on},
     v1::{
         CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest,
@@ -146,6 +146,13 @@ impl Client {
                 Ok(response) => return Ok(response.into_inner()),
                 Err(status) => status,
             };
+            // A crowd that passes: nothing was done.
+            if let Some(after) = retry_after(&status)
+                && let Some(delay) = delays.next_delay()
+            {
+                tokio::time::sleep(delay.max(after)).await;
+                continue;
+            }
             let leader = leader_named_by(&status);
             let broken = matches!(
                 status.code(),
@@ -201,12 +208,19 @@ impl Client {
     /// Hands a job over.
     ///
     /// Errors: [`Kind::Invalid`] with one line for each fault of the job file.
-    pub async fn submit(&mut self, job: &JobFile, parameters: &BTreeMap<String, String>) -> Result<Submitted, Failure> {
+    /// `priority` is in place of the job file's.
+    pub async fn submit(
+        &mut self,
+        job: &JobFile,
+        parameters: &BTreeMap<String, String>,
+        priority: Option<u32>,
+    ) -> Result<Submitted, Failure> {
         let request = SubmitRequest {
             job_text: job.text.clone(),
             file_name: job.name.clone(),
             parameters: parameters.clone().into_iter().collect(),
             base_dir: job.base_dir.clone(),
+            priority,
         };
         let submitted = self.call(Again::IfRefused, |mut line| {
             let request = bounded(request.clone());
@@ -380,6 +394,15 @@ impl Line {
 fn leader_named_by(status: &Status) -> Option<String> {
     let leader = status.metadata().get(LEADER_KEY)?;
     leader.to_str().ok().map(str::to_string)
+}
+
+/// How long the coordinator asks to wait before the same call is made again.
+fn retry_after(status: &Status) -> Option<Duration> {
+    if status.code() != Code::ResourceExhausted {
+        return None;
+    }
+    let millis = status.metadata().get(RETRY_KEY)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_millis(millis).min(FAIL_OVER.longest_delay))
 }
 
 fn bounded<T>(message: T) -> Request<T> {

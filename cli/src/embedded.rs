@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use gapless_common::labels::Labels;
 pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics};
 use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
@@ -64,6 +65,7 @@ pub struct WorkerSettings {
     /// For people; host name and process id where it is not given.
     pub name: Option<String>,
     pub slots: u32,
+    pub labels: Labels,
     pub memory_per_slot_mib: u32,
     pub metrics: WorkerMetrics,
     pub access: Access,
@@ -157,6 +159,7 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         endpoints: settings.endpoints,
         name,
         slots: settings.slots,
+        labels: settings.labels,
         memory_per_slot_bytes: u64::from(settings.memory_per_slot_mib) << 20,
         access: settings.access,
         clock: Clock::system(),

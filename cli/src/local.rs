@@ -98,7 +98,14 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
 }
 
 fn cut(step: &Step, facts: Facts, slots: u32) -> Cut {
-    match split(step, &facts, Capacity { slots }) {
+    match split(
+        step,
+        &facts,
+        Capacity {
+            slots,
+            bytes_per_second: None,
+        },
+    ) {
         Ok(plan) => {
             let coverage = validate(step, &facts, &plan);
             let coverage = coverage

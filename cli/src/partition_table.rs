@@ -409,6 +409,7 @@ mod tests {
                 method: Way::Auto,
                 count: Count::Auto,
             },
+            placement: Default::default(),
             checks: vec![],
             sql: None,
             sink: Sink::Parquet(FileSink {

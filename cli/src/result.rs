@@ -234,6 +234,7 @@ mod tests {
                 job: Job {
                     name: "nightly".into(),
                     parameters: Default::default(),
+                    priority: Default::default(),
                     steps: vec![],
                 },
                 base_dir: "/".into(),

@@ -14,6 +14,7 @@ pub struct RunView {
     pub job: String,
     pub parameters: BTreeMap<String, String>,
     pub state: &'static str,
+    pub priority: u32,
     /// RFC 3339, UTC.
     pub submitted: Option<String>,
     pub finished: Option<String>,
@@ -43,6 +44,9 @@ pub struct StepView {
     pub output: Option<OutputView>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// Why tasks of it wait although slots may be free.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
 }
 
 /// A published output and what proves it.
@@ -116,6 +120,8 @@ pub struct WorkerView {
     pub resident_bytes: u64,
     pub version: String,
     pub tasks: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The word for a run's state.
@@ -160,6 +166,7 @@ impl From<&Run> for RunView {
             job: run.job.clone(),
             parameters: run.parameters.clone().into_iter().collect(),
             state: state_name(run),
+            priority: run.priority,
             submitted: wording::time(run.submitted_micros),
             finished: wording::time(run.finished_micros),
             error: given(&run.error),
@@ -193,6 +200,7 @@ impl From<&StepStatus> for StepView {
                 certificate: step.certificate.clone(),
             }),
             warnings: step.warnings.clone(),
+            waits_for: given(&step.waits_for),
         }
     }
 }
@@ -265,6 +273,7 @@ impl From<&WorkerInfo> for WorkerView {
             resident_bytes: worker.resident_bytes,
             version: worker.version.clone(),
             tasks: worker.tasks.clone(),
+            labels: worker.labels.clone().into_iter().collect(),
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod hash;
 pub mod ids;
 pub mod job;
 pub mod key;
+pub mod labels;
 pub mod manifest;
 pub mod plan;
 pub mod range;

@@ -9,7 +9,10 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use gapless_common::ids::{ClusterId, RunId, SessionId, Term};
+use gapless_common::{
+    ids::{ClusterId, RunId, SessionId, Term},
+    labels::Labels,
+};
 use gapless_core::{
     Answer, Change, Decision, Effect, Event, Refusal, Row, State, Timestamp,
     decide::{self, decide},
@@ -28,7 +31,7 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
-    limits::{EVENT_QUEUE, HARD_OF_HEARING, MESSAGES_PER_BATCH, OUTBOX, STALL},
+    limits::{BEHIND, EVENT_QUEUE, HARD_OF_HEARING, MESSAGES_PER_BATCH, OUTBOX, QUEUE_WAIT, STALL},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     traced, wire,
@@ -40,7 +43,7 @@ enum Message {
     Ask(Event, Reply),
     /// Events of a worker; what follows goes to its outbox.
     Tell(Vec<Event>),
-    Connect(Hello, oneshot::Sender<Connected>),
+    Connect(Hello, Welcome),
     /// A read of the state, answered after the batch it saw is durable.
     Read(Read),
     /// Workers can be heard again, after a time in which they could not.
@@ -55,6 +58,7 @@ pub struct Hello {
     pub name: String,
     pub version: String,
     pub slots: u32,
+    pub labels: Labels,
     pub held: Vec<Held>,
 }
 
@@ -74,6 +78,11 @@ pub struct NotLeading;
 pub enum NoAnswer {
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
+    /// Nothing was done.
+    #[error(
+        "the coordinator has more to do than it can: {EVENT_QUEUE} events wait, and there was no place for another within {QUEUE_WAIT:?}; try again in a moment"
+    )]
+    Behind,
     /// Nothing was done.
     #[error("{reason}")]
     StoreFull { reason: String },
@@ -190,13 +199,12 @@ impl Control {
         }
         let (reply, answer) = oneshot::channel();
         let asked = async {
-            let sent = self.messages.send(Message::Ask(event, reply)).await;
-            sent.map_err(|_| NotLeading)?;
-            answer.await.map_err(|_| NotLeading)
+            self.enqueue(Message::Ask(event, reply)).await?;
+            Ok(answer.await.map_err(|_| NotLeading)?)
         };
         tokio::select! {
             biased;
-            answered = asked => Ok(answered?),
+            answered = asked => answered,
             reason = self.full() => Err(NoAnswer::StoreFullMeanwhile { reason }),
         }
     }
@@ -218,17 +226,24 @@ impl Control {
         self.waiting.borrow().is_some()
     }
 
+    /// Takes a place in the queue, if there is one soon.
+    async fn enqueue(&self, message: Message) -> Result<(), NoAnswer> {
+        let sent = self.messages.send_timeout(message, QUEUE_WAIT).await;
+        sent.map_err(|error| match error {
+            mpsc::error::SendTimeoutError::Timeout(_) => NoAnswer::Behind,
+            mpsc::error::SendTimeoutError::Closed(_) => NotLeading.into(),
+        })
+    }
+
+    /// Events of a worker. Waits for a place in the queue, so that the worker's stream waits too.
     pub async fn tell(&self, events: Vec<Event>) -> Result<(), NotLeading> {
         self.messages.send(Message::Tell(events)).await.map_err(|_| NotLeading)
     }
 
-    pub async fn connect(&self, hello: Hello) -> Result<Connected, NotLeading> {
+    pub async fn connect(&self, hello: Hello) -> Result<Result<Connected, Refusal>, NoAnswer> {
         let (reply, connected) = oneshot::channel();
-        self.messages
-            .send(Message::Connect(hello, reply))
-            .await
-            .map_err(|_| NotLeading)?;
-        connected.await.map_err(|_| NotLeading)
+        self.enqueue(Message::Connect(hello, reply)).await?;
+        Ok(connected.await.map_err(|_| NotLeading)?)
     }
 
     /// Reads the state; what is seen is durable when the answer arrives.
@@ -242,13 +257,12 @@ impl Control {
             let _ = reply.send(read(state));
         });
         let asked = async {
-            let sent = self.messages.send(Message::Read(read)).await;
-            sent.map_err(|_| NotLeading)?;
-            answer.await.map_err(|_| NotLeading)
+            self.enqueue(Message::Read(read)).await?;
+            Ok(answer.await.map_err(|_| NotLeading)?)
         };
         tokio::select! {
             biased;
-            answered = asked => Ok(answered?),
+            answered = asked => answered,
             reason = self.full() => Err(NoAnswer::StoreFull { reason }),
         }
     }
@@ -309,6 +323,7 @@ struct Loop {
     metrics: Metrics,
 }
 
+type Welcome = oneshot::Sender<Result<Connected, Refusal>>;
 type Reply = oneshot::Sender<Result<Answer, Refusal>>;
 type Read = Box<dyn FnOnce(&State) + Send>;
 
@@ -321,12 +336,14 @@ struct Outgoing {
     /// Where the writes of each decision end.
     ends: Vec<usize>,
     answers: Vec<(Reply, Result<Answer, Refusal>)>,
-    connected: Vec<(oneshot::Sender<Connected>, Connected)>,
+    connected: Vec<(Welcome, Result<Connected, Refusal>)>,
     reads: Vec<Read>,
     commands: HashMap<SessionId, Vec<v1::LeaderCommand>>,
     closed: Vec<SessionId>,
     /// Events that follow from decisions of this batch.
     follow: VecDeque<Event>,
+    /// Whether so much waits that silence is no sign of a loss.
+    behind: bool,
     touched: bool,
     /// A run has come to its end.
     ended: bool,
@@ -346,7 +363,10 @@ impl Loop {
             }
             let begun = self.clock.monotonic();
             self.listen();
-            let mut out = Outgoing::default();
+            let mut out = Outgoing {
+                behind: queue.len() >= BEHIND,
+                ..Outgoing::default()
+            };
             let mut stopping = false;
             for _ in 0..MESSAGES_PER_BATCH {
                 let Some(message) = next else { break };
@@ -437,9 +457,11 @@ impl Loop {
             Message::Tick => {
                 let now = self.now();
                 self.state.note(&Event::Tick, now);
-                for event in decide::due(&self.state, now) {
-                    out.follow.push_back(event);
-                }
+                // Those that were not heard may be in the queue, or behind it.
+                let judged = decide::due(&self.state, now)
+                    .into_iter()
+                    .filter(|event| !(out.behind && matches!(event, Event::Lost { .. })));
+                out.follow.extend(judged);
             }
             Message::Stop => {}
         }
@@ -479,15 +501,13 @@ impl Loop {
         }
     }
 
-    fn connect(&mut self, hello: Hello, reply: oneshot::Sender<Connected>, out: &mut Outgoing) {
+    fn connect(&mut self, hello: Hello, reply: Welcome, out: &mut Outgoing) {
         if reply.is_closed() {
             // It did not wait so long, and has come again since: a session of its own would only take from
             // the one that lives.
             return;
         }
         let session = SessionId(Uuid::now_v7());
-        let (outbox, messages) = mpsc::channel(OUTBOX);
-        self.outboxes.insert(session, outbox);
         let cluster = self
             .state
             .cluster
@@ -500,25 +520,32 @@ impl Loop {
             lease_ms: self.config.lease_ms,
             heartbeat_ms: self.config.heartbeat_ms,
         };
-        command(out, session, v1::leader_command::Command::Welcome(welcome));
-        info!(worker = %hello.name, slots = hello.slots, %session, "worker connected");
+        let (worker, slots, labels) = (hello.name.clone(), hello.slots, hello.labels.to_string());
         let event = Event::Connect {
             session,
             worker: hello.worker,
             name: hello.name,
             version: hello.version,
             slots: hello.slots,
+            labels: hello.labels,
             held: hello.held,
         };
-        // Connecting is never refused.
-        let _ = self.decide(event, out);
-        out.connected.push((
-            reply,
-            Connected {
-                session,
-                outbox: messages,
-            },
-        ));
+        // The welcome comes first, whatever else is said to it.
+        command(out, session, v1::leader_command::Command::Welcome(welcome));
+        if let Err(refusal) = self.decide(event, out) {
+            warn!(%worker, %refusal, "a worker is refused");
+            out.commands.remove(&session);
+            out.connected.push((reply, Err(refusal)));
+            return;
+        }
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        self.outboxes.insert(session, outbox);
+        info!(%worker, slots, %labels, %session, "worker connected");
+        let connected = Connected {
+            session,
+            outbox: messages,
+        };
+        out.connected.push((reply, Ok(connected)));
     }
 
     fn decide(&mut self, event: Event, out: &mut Outgoing) -> Result<Option<Answer>, Refusal> {
@@ -828,6 +855,30 @@ mod store_waits;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_finds_the_queue_full_is_refused_and_told_when_to_call_again() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            // A loop that takes nothing off its queue.
+            let (messages, _queue) = mpsc::channel(EVENT_QUEUE);
+            let control = Control {
+                messages,
+                changes: watch::channel(Changes::default()).1,
+            };
+            for _ in 0..EVENT_QUEUE {
+                control.messages.try_send(Message::Tick).expect("a place");
+            }
+            let run = RunId(Uuid::nil());
+            let refused = control.ask(Event::Stop { run }).await.expect_err("no place");
+            assert!(refused.to_string().contains("1024 events wait"), "{refused}");
+            let status = tonic::Status::from(refused);
+            assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+            assert!(status.metadata().contains_key(gapless_proto::RETRY_KEY));
+            let read = control.read(|_| ()).await;
+            assert!(matches!(read, Err(NoAnswer::Behind)));
+        });
+    }
 
     #[test]
     fn decisions_stay_whole_and_in_order() {

@@ -2,9 +2,40 @@
 
 use std::time::Duration;
 
-/// Events waiting for the control loop. A sender waits beyond it, which is the back-pressure on
-/// workers and clients.
+/// Events waiting for the control loop. A worker's stream is not read beyond it, which is the back-pressure
+/// on workers; a client waits for [`QUEUE_WAIT`].
 pub const EVENT_QUEUE: usize = 1024;
+
+/// How long a call waits for a place in the queue. A loop that is so far behind has more than a second's
+/// work before it; calling again later is better than waiting in a crowd.
+pub const QUEUE_WAIT: Duration = Duration::from_secs(2);
+
+/// When a call that was refused for a moment's crowd may be made again.
+pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// While so many events wait, workers that were not heard are not taken for lost: their words may be among
+/// what waits, or behind it.
+pub const BEHIND: usize = EVENT_QUEUE / 2;
+
+/// Job files read at a time. Each may take a second of a processor and some hundred megabytes.
+pub const SUBMITS_AT_ONCE: usize = 8;
+
+/// Submits a second over longer times, and at once after a pause: all the runs that may live.
+pub const SUBMITS_PER_SECOND: u32 = 50;
+pub const SUBMIT_BURST: u32 = 1000;
+
+/// From the opening of a worker's stream to its hello.
+pub const HELLO_WAIT: Duration = Duration::from_secs(10);
+
+/// A worker whose connection broke has this part of the lease time to come back and keep what it holds,
+/// before it is taken for lost. It dials at once and then every few hundred milliseconds at first.
+pub const RETURN_FRACTION: u32 = 10;
+/// However long the lease time is: a killed worker's tasks wait for so long, and are to be elsewhere in 0.2 s.
+/// A worker that dials at once is back within milliseconds.
+pub const RETURN_MOST: Duration = Duration::from_millis(100);
+
+/// How often the token of an open session is looked up again.
+pub const TOKEN_LOOK: Duration = Duration::from_secs(1);
 
 /// Messages of the queue taken into one batch, so that answers never wait for an endless batch.
 pub const MESSAGES_PER_BATCH: usize = 256;
@@ -39,9 +70,11 @@ pub const MESSAGE_LIMIT: usize = 64 * 1024 * 1024;
 /// A client's message is a job file of at most 1 MiB and its parameters.
 pub const REQUEST_LIMIT: usize = 4 * 1024 * 1024;
 
-/// Connections open at a time: a few for each of a thousand workers, and far below what a process may
-/// open where limits are set for servers.
-pub const CONNECTIONS: usize = 8192;
+/// Connections open at a time: one for each worker there may be and some thousands for clients, and below
+/// what a process may open where limits are set for servers.
+pub const CONNECTIONS: usize = 16_384;
+const _: () = assert!(CONNECTIONS > gapless_core::limits::MAX_SESSIONS);
+const _: () = assert!(SUBMIT_BURST as usize >= gapless_core::limits::MAX_LIVE_RUNS);
 
 /// Connections that have not yet said what they want. More wait in the system's queue.
 pub const HANDSHAKES: usize = 1024;

@@ -30,6 +30,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
+use tracing::{info, warn};
 
 use crate::limits::{LOOP_SILENCE, METRICS_INTERVAL};
 
@@ -59,12 +60,15 @@ struct Inner {
     /// When the loop last turned and when gauges were last published, on the monotonic clock.
     turned_micros: AtomicU64,
     published_micros: AtomicU64,
+    /// Tasks that no worker here could take, when it was last looked.
+    unplaceable: AtomicU64,
     leader: Gauge,
     term: Gauge,
     runs: Gauges,
     tasks_waiting: Gauges,
     tasks_delayed: Gauges,
     tasks_leased: Gauges,
+    tasks_unplaceable: Gauges,
     workers: Gauges,
     slots: Gauge,
     slots_busy: Gauge,
@@ -121,6 +125,7 @@ impl Metrics {
             role: AtomicU8::new(Role::Starting as u8),
             turned_micros: AtomicU64::new(0),
             published_micros: AtomicU64::new(0),
+            unplaceable: AtomicU64::new(0),
             leader: add(
                 r,
                 "gapless_leader",
@@ -150,6 +155,12 @@ impl Metrics {
                 r,
                 "gapless_tasks_leased",
                 "Tasks in the hands of workers",
+                Gauges::default(),
+            ),
+            tasks_unplaceable: add(
+                r,
+                "gapless_tasks_unplaceable",
+                "Of the tasks that wait, those whose step asks for labels that no worker here has",
                 Gauges::default(),
             ),
             workers: add(r, "gapless_workers", "Workers connected by state", Gauges::default()),
@@ -290,7 +301,23 @@ impl Metrics {
     pub(crate) fn publish(&self, state: &State) {
         let now = micros(self.0.clock.monotonic());
         self.0.published_micros.store(now, Ordering::Relaxed);
-        self.publish_load(&load::load(state));
+        let load = load::load(state);
+        self.warn_of_unplaceable(&load);
+        self.publish_load(&load);
+    }
+
+    /// Says once that tasks ask for labels that nobody has, and once that this is over.
+    fn warn_of_unplaceable(&self, load: &Load) {
+        let tasks: u64 = load.stages.values().map(|stage| stage.unplaceable).sum();
+        let before = self.0.unplaceable.swap(tasks, Ordering::Relaxed);
+        if tasks > 0 && before == 0 {
+            warn!(
+                tasks,
+                "tasks wait for a worker with the labels of their step; `gapless describe RUN` names them"
+            );
+        } else if tasks == 0 && before > 0 {
+            info!("no task waits for a worker with labels any more");
+        }
     }
 
     fn publish_load(&self, load: &Load) {
@@ -305,6 +332,7 @@ impl Metrics {
             set(&inner.tasks_waiting, tasks.waiting);
             set(&inner.tasks_delayed, tasks.delayed);
             set(&inner.tasks_leased, tasks.leased);
+            set(&inner.tasks_unplaceable, tasks.unplaceable);
         }
         inner.workers.get_or_create(&LIVE).set(gauge(load.workers));
         inner.workers.get_or_create(&DRAINING).set(gauge(load.draining));

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
@@ -13,10 +14,10 @@ use tonic::transport::Server as Grpc;
 
 use crate::{
     control::ControlConfig,
-    grpc::{ClusterService, JobsService, Sessions, WorkersService},
+    grpc::{ClusterService, JobsService, Sessions, Submits, WorkersService},
     guard::{Guard, Security, SecurityError},
     leading::Leading,
-    limits::{KEEP_ALIVE, MESSAGE_LIMIT, REQUEST_LIMIT, STREAMS},
+    limits::{KEEP_ALIVE, MESSAGE_LIMIT, REQUEST_LIMIT, RETURN_FRACTION, RETURN_MOST, STREAMS},
     metrics::Metrics,
     seat::{Role, Seat},
     store::{EmbeddedStore, Etcd, EtcdConfig, StoreError},
@@ -141,6 +142,11 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         seat: seat.clone(),
         scratch: scratch.display().to_string(),
         sessions: sessions.clone(),
+        return_time: RETURN_MOST.min(Duration::from_millis(u64::from(config.lease_ms)) / RETURN_FRACTION),
+    };
+    let jobs = JobsService {
+        seat: seat.clone(),
+        submits: Submits::new(clock.clone()),
     };
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -152,7 +158,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         .layer(guard.layer())
         .add_service(health)
         .add_service(reflection)
-        .add_service(JobsServer::new(JobsService { seat: seat.clone() }).max_decoding_message_size(REQUEST_LIMIT))
+        .add_service(JobsServer::new(jobs).max_decoding_message_size(REQUEST_LIMIT))
         .add_service(
             WorkersServer::new(workers)
                 .max_decoding_message_size(MESSAGE_LIMIT)

@@ -1,16 +1,18 @@
 //! Views: the state as clients see it. Reads only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use gapless_common::{
     attempt::Counters,
     ids::{RunId, Stage, StepNo},
     key::KeyType,
+    labels::Labels,
     plan::{BucketFn, StepFrame},
 };
 use gapless_core::{
     State, Timestamp,
     history::{self, Entry},
+    load,
     row::{Phase, RunState},
     state::{Run, StageState, Step, Task},
 };
@@ -58,10 +60,19 @@ pub fn run(state: &State, id: RunId) -> Option<v1::Run> {
         finished_micros: run.row.finished.map_or(0, |at| at.0),
         error: run.row.error.clone().unwrap_or_default(),
         steps: steps
-            .map(|(number, step)| step_status(run, number as StepNo, step, &in_flight))
+            .map(|(number, step)| step_status(state, run, number as StepNo, step, &in_flight))
             .collect(),
         events: notable(run),
+        priority: u32::from(run.row.priority.0),
     })
+}
+
+/// Why tasks of a step wait although slots may be free.
+fn waits_for(state: &State, run: &Run, number: StepNo) -> String {
+    match load::missing_labels(state, run, number) {
+        Some(labels) => format!("no worker here has the labels {labels} (placement)"),
+        None => String::new(),
+    }
 }
 
 /// The last notable events, oldest first.
@@ -160,6 +171,7 @@ fn step_counters(step: &Step) -> Counters {
 }
 
 fn step_status(
+    state: &State,
     run: &Run,
     number: StepNo,
     step: &Step,
@@ -176,13 +188,13 @@ fn step_status(
         .stages()
         .flat_map(|(_, stage)| &stage.tasks)
         .find(|task| task.has_failed(run.row.restarts));
-    let state = match step.row.phase.stage() {
+    let phase = match step.row.phase.stage() {
         Some(_) if failed && failure.is_some() => "failed",
         _ => step.row.phase.name(),
     };
     v1::StepStatus {
         name: run.definition(number).name.clone(),
-        state: state.to_string(),
+        state: phase.to_string(),
         partitions: Some(shown.map(|(_, stage)| counts(stage)).unwrap_or_default()),
         counters: Some(wire::counters_out(step_counters(step))),
         units_total: shown.map_or(0, |(_, stage)| stage.tasks.iter().map(|task| task.units.len()).sum()),
@@ -203,6 +215,7 @@ fn step_status(
             .as_ref()
             .map(|facts| facts.warnings.clone())
             .unwrap_or_default(),
+        waits_for: waits_for(state, run, number),
     }
 }
 
@@ -360,6 +373,11 @@ pub fn partitions(
     })
 }
 
+fn labels_out(labels: &Labels) -> HashMap<String, String> {
+    let pair = |(name, value): (&str, &str)| (name.to_string(), value.to_string());
+    labels.iter().map(pair).collect()
+}
+
 pub fn workers(state: &State, now_micros: i64) -> Vec<v1::WorkerInfo> {
     let live = state.sessions.iter().filter(|(_, session)| !session.row.void);
     live.map(|(id, session)| v1::WorkerInfo {
@@ -372,6 +390,7 @@ pub fn workers(state: &State, now_micros: i64) -> Vec<v1::WorkerInfo> {
         silent_ms: now_micros.saturating_sub(session.heard.0).max(0) as u64 / 1000,
         resident_bytes: session.resident_bytes,
         tasks: session.leases.iter().map(ToString::to_string).collect(),
+        labels: labels_out(&session.row.labels),
     })
     .collect()
 }

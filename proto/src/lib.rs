@@ -15,3 +15,7 @@ pub mod v1 {
 /// Metadata key of a refusal (UNAVAILABLE) by a coordinator that does not lead: the URL of the one that
 /// does, empty where it is not known. What was asked has not been done.
 pub const LEADER_KEY: &str = "gapless-leader";
+
+/// Metadata key of a refusal (RESOURCE_EXHAUSTED) that passes by itself: milliseconds after which the call may
+/// be made again. What was asked has not been done. The name is that of gRPC's own retries.
+pub const RETRY_KEY: &str = "grpc-retry-pushback-ms";

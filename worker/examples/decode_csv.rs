@@ -88,6 +88,7 @@ fn main() {
             method: Partition::Bytes,
             count: Count::Auto,
         },
+        placement: Default::default(),
         checks: vec![],
         sql: None,
         sink: Sink::Discard,
@@ -96,6 +97,7 @@ fn main() {
     let job = Job {
         name: "decode".into(),
         parameters: Default::default(),
+        priority: Default::default(),
         steps: vec![step],
     };
     let (step, base) = (&job.steps[0], Path::new("."));

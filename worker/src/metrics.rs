@@ -75,6 +75,7 @@ struct Inner {
     /// When the session's loop last turned, on the monotonic clock.
     turned_micros: AtomicU64,
     connected: Gauge,
+    suspect: Gauge,
     sessions: Counter,
     slots: Gauge,
     slots_busy: Gauge,
@@ -112,6 +113,12 @@ impl Metrics {
                 r,
                 "gapless_worker_connected",
                 "1 while there is a session with a coordinator, else 0",
+                Gauge::default(),
+            ),
+            suspect: add(
+                r,
+                "gapless_worker_suspect",
+                "1 while no coordinator was heard for a lease time, so that nothing new is begun; else 0",
                 Gauge::default(),
             ),
             sessions: add(r, "gapless_worker_sessions", "Sessions opened", Counter::default()),
@@ -202,6 +209,11 @@ impl Metrics {
         let now = micros(self.0.clock.monotonic());
         self.0.turned_micros.store(now, Ordering::Relaxed);
         self.0.tasks_queued.set(i64::try_from(queued).unwrap_or(i64::MAX));
+    }
+
+    /// Whether no leader was heard for a lease time.
+    pub(crate) fn suspect(&self, suspect: bool) {
+        self.0.suspect.set(i64::from(suspect));
     }
 
     pub(crate) fn heartbeat_answered(&self, took: Duration) {

@@ -396,6 +396,7 @@ mod tests {
                 job: Job {
                     name: "job".into(),
                     parameters: Default::default(),
+                    priority: Default::default(),
                     steps: vec![],
                 },
                 base_dir: "/".into(),

@@ -83,6 +83,7 @@ fn describe(run: &Run, partitions: &[PartitionStatus], now: i64) -> String {
     parameters.sort();
     say("Parameters", parameters.join(" "));
     say("State", view::state_name(run).to_string());
+    say("Priority", run.priority.to_string());
     say("Submitted", time(run.submitted_micros).unwrap_or_default());
     say("Finished", time(run.finished_micros).unwrap_or_default());
     let until = if run.finished_micros > 0 {
@@ -123,6 +124,9 @@ fn notes(step: &StepStatus) -> String {
     let mut text = String::new();
     if progress::is_working(step) {
         text += &format!("{}: {}\n", step.name, progress::status(step, None));
+    }
+    if !step.waits_for.is_empty() {
+        text += &format!("{}: waits: {}\n", step.name, step.waits_for);
     }
     for warning in &step.warnings {
         text += &format!("{}: note: {warning}\n", step.name);

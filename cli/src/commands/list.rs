@@ -51,7 +51,7 @@ fn show(runs: &[Run], format: Format, now: i64) -> Result<String, Failure> {
 pub fn table(runs: &[Run], now: i64, wide: bool) -> String {
     let mut columns = vec!["RUN", "JOB", "STATE", ">STEPS", ">ROWS", "SUBMITTED", ">TOOK"];
     if wide {
-        columns.extend(["PARAMETERS", "ERROR"]);
+        columns.extend([">PRIORITY", "PARAMETERS", "ERROR"]);
     }
     let mut table = Table::new(&columns);
     for run in runs {
@@ -82,6 +82,7 @@ pub fn table(runs: &[Run], now: i64, wide: bool) -> String {
                 .map(|(name, value)| format!("{name}={value}"))
                 .collect();
             parameters.sort();
+            cells.push(run.priority.to_string());
             cells.push(parameters.join(","));
             cells.push(run.error.lines().next().unwrap_or_default().to_string());
         }
@@ -104,6 +105,7 @@ mod tests {
             parameters: [("date".to_string(), "2026-11-20".to_string())].into(),
             state: RunState::Running.into(),
             submitted_micros: 1_795_171_200_000_000,
+            priority: 50,
             steps: vec![StepStatus {
                 name: "load".into(),
                 state: "published".into(),
@@ -120,8 +122,8 @@ mod tests {
         assert_eq!(
             show(Format::Wide),
             "\
-RUN                                   JOB      STATE    STEPS   ROWS  SUBMITTED                   TOOK  PARAMETERS       ERROR
-0192f3a4-5b6c-7d8e-9f00-112233445566  nightly  running    1/1  1,234  2026-11-20T10:40:00Z  1 min 05 s  date=2026-11-20  -
+RUN                                   JOB      STATE    STEPS   ROWS  SUBMITTED                   TOOK  PRIORITY  PARAMETERS       ERROR
+0192f3a4-5b6c-7d8e-9f00-112233445566  nightly  running    1/1  1,234  2026-11-20T10:40:00Z  1 min 05 s        50  date=2026-11-20  -
 "
         );
         assert_eq!(show(Format::Name), "0192f3a4-5b6c-7d8e-9f00-112233445566\n");

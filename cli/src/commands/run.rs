@@ -75,7 +75,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         let mut client = Client::connect(vec![endpoint], Access::default()).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
-            match client.submit(&job, &parameters).await? {
+            match client.submit(&job, &parameters, None).await? {
                 Submitted::Accepted { run, resumed } => {
                     let goes_on = if resumed { " goes on" } else { "" };
                     talk(format_args!("run {}{goes_on}", short(&run)));
@@ -198,6 +198,7 @@ impl Household {
                 endpoints: vec![coordinator.endpoint()],
                 name: Some(format!("worker-{number}")),
                 slots: config.slots,
+                labels: config.labels.clone(),
                 memory_per_slot_mib: config.memory_per_slot_mib,
                 metrics: WorkerMetrics::new(config.slots, Clock::system()),
                 access: Access::default(),

@@ -19,6 +19,9 @@ use crate::{
 pub struct Arguments {
     #[command(flatten)]
     job: JobArguments,
+    /// Priority of the run, in place of the job file's: 1 to 100; the higher is given slots first
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    priority: Option<u32>,
     /// Follow the run until it has ended
     #[arg(long)]
     wait: bool,
@@ -43,7 +46,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let parameters = arguments.job.parameters()?;
     let job = JobFile::read(&arguments.job.file)?;
     let mut client = Client::open(&arguments.target, app).await?;
-    let (run, resumed) = match client.submit(&job, &parameters).await? {
+    let (run, resumed) = match client.submit(&job, &parameters, arguments.priority).await? {
         Submitted::Accepted { run, resumed } => (run, resumed),
         Submitted::Exists { run } => return Err(conflict(&mut client, &run).await),
     };

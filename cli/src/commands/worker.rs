@@ -13,8 +13,8 @@ use crate::{
     failure::Failure,
 };
 
-/// A chunk lasts at most 60 s; then its attempt can be given back.
-const GRACE: Duration = Duration::from_secs(75);
+/// A drain ends by itself after 5 s; this is for one that does not.
+const GRACE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Tasks to do at a time [default: the number of cores]
     #[arg(long, value_name = "N")]
     slots: Option<u32>,
+    /// Labels that steps may ask for in `placement`, such as gpu=yes,zone=a
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    labels: Option<String>,
     /// Name in lists and messages [default: host name and process id]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -40,6 +43,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut flags = Flags::new();
     flag(&mut flags, Setting::Endpoints, arguments.endpoint.as_ref());
     flag(&mut flags, Setting::Slots, arguments.slots);
+    flag(&mut flags, Setting::Labels, arguments.labels.as_ref());
     arguments.telling.note(&mut flags);
     arguments.access.note(&mut flags);
     let allowed = (!arguments.allow_paths.is_empty()).then(|| arguments.allow_paths.join(","));
@@ -55,6 +59,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         endpoints: config.endpoints,
         name: arguments.name,
         slots: config.slots,
+        labels: config.labels,
         memory_per_slot_mib: config.memory_per_slot_mib,
         metrics,
         access,

@@ -39,7 +39,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 fn table(workers: &[WorkerInfo], wide: bool) -> String {
     let mut columns = vec!["NAME", "STATE", ">SLOTS", ">BUSY", ">HEARD", ">MEMORY"];
     if wide {
-        columns.extend(["VERSION", "SESSION", "TASKS"]);
+        columns.extend(["LABELS", "VERSION", "SESSION", "TASKS"]);
     }
     let mut table = Table::new(&columns);
     for worker in workers {
@@ -53,7 +53,18 @@ fn table(workers: &[WorkerInfo], wide: bool) -> String {
             bytes(worker.resident_bytes),
         ];
         if wide {
-            cells.extend([worker.version.clone(), worker.session.clone(), worker.tasks.join(" ")]);
+            let mut labels: Vec<_> = worker
+                .labels
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            labels.sort();
+            cells.extend([
+                labels.join(","),
+                worker.version.clone(),
+                worker.session.clone(),
+                worker.tasks.join(" "),
+            ]);
         }
         table.row(cells);
     }

@@ -12,6 +12,8 @@ use std::{
     thread,
 };
 
+use gapless_common::labels::Labels;
+
 use crate::{
     secret::{Secret, TokenSource},
     telemetry::{self, LogFormat},
@@ -62,6 +64,7 @@ pub enum Setting {
     Tokens,
     AuditLog,
     AllowPaths,
+    Labels,
     LogFormat,
     LogLevel,
     Store,
@@ -91,6 +94,7 @@ impl Setting {
         Setting::Tokens,
         Setting::AuditLog,
         Setting::AllowPaths,
+        Setting::Labels,
         Setting::LogFormat,
         Setting::LogLevel,
         Setting::Store,
@@ -121,6 +125,7 @@ impl Setting {
             Setting::Tokens => "tokens",
             Setting::AuditLog => "audit_log",
             Setting::AllowPaths => "allow_paths",
+            Setting::Labels => "labels",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
             Setting::Store => "store",
@@ -156,6 +161,7 @@ impl Setting {
             Setting::Tokens => "YAML file of the tokens that a coordinator lets in",
             Setting::AuditLog => "file to which a coordinator appends who did what, as JSON lines",
             Setting::AllowPaths => "folders outside which a worker touches no data, joined by commas",
+            Setting::Labels => "labels of a worker that steps may ask for, NAME=VALUE joined by commas",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
             Setting::Store => {
@@ -190,6 +196,7 @@ impl Setting {
             Setting::TlsCa | Setting::TlsCert | Setting::TlsKey => NONE,
             Setting::TokenFile | Setting::Tokens | Setting::AuditLog => NONE,
             Setting::AllowPaths => "any",
+            Setting::Labels => NONE,
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
             Setting::Store => "embedded",
@@ -350,6 +357,8 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Folders outside which a worker touches no data; empty for any.
     pub allow_paths: Vec<PathBuf>,
+    /// What a worker says of itself, for steps to ask for.
+    pub labels: Labels,
     pub log_format: LogFormat,
     pub log_level: String,
     pub store: StoreKind,
@@ -409,6 +418,10 @@ impl Config {
             tokens: parse_file(&sources, Setting::Tokens)?,
             audit_log: parse_file(&sources, Setting::AuditLog)?,
             allow_paths: parse(&sources, Setting::AllowPaths, allow_paths)?,
+            labels: parse(&sources, Setting::Labels, |text| match text {
+                NONE => Ok(Labels::default()),
+                text => Labels::from_str(text).map_err(|error| error.to_string()),
+            })?,
             log_format: parse(&sources, Setting::LogFormat, LogFormat::from_str)?,
             log_level: parse(&sources, Setting::LogLevel, |text| {
                 telemetry::filter(text)

@@ -179,6 +179,11 @@ impl TokenBook {
         Ok(TokenBook { entries })
     }
 
+    /// Whether an entry is there as it was: the same token under the same name, with the same role.
+    pub fn holds(&self, known: &Entry) -> bool {
+        self.entries.contains(known)
+    }
+
     /// The entry of a token, expired or not. Takes the same time whichever it is.
     pub fn find(&self, token: &str) -> Option<&Entry> {
         let shown = digest_of(token);

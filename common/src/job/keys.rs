@@ -3,6 +3,8 @@
 //! The parser takes its checks and its messages from here, the JSON Schema is made of it. A key
 //! that is not in this table does not exist.
 
+use crate::labels::{MAX_LABEL_BYTES, MAX_LABELS};
+
 /// Names of jobs and steps become parts of paths and store keys.
 pub const MAX_NAME_BYTES: usize = 64;
 /// A step's number is kept in 16 bits; more steps than this are made by a program that should
@@ -15,6 +17,9 @@ pub const MAX_FILES: i64 = 100_000;
 /// Beyond this a task does not fail by chance.
 pub const MAX_ATTEMPTS: i64 = 100;
 pub const MAX_PARAMETERS: usize = 100;
+/// The range of [`super::Priority`].
+const MIN_PRIORITY: i64 = super::Priority::LOWEST.0 as i64;
+const MAX_PRIORITY: i64 = super::Priority::HIGHEST.0 as i64;
 
 /// A mapping of the language.
 #[derive(Debug)]
@@ -79,6 +84,8 @@ pub enum Kind {
     Empty,
     /// Column names and their types, in order.
     Columns,
+    /// A mapping from label names to values.
+    Labels,
     Section(&'static Section),
     List(&'static Section),
     /// From identifiers to sections.
@@ -130,6 +137,15 @@ pub static JOB: Section = section(
             Kind::Map(&PARAMETER),
             "Values given with each run; ${param.NAME} stands for them inside values.",
             r#"{"date": {"type": "date"}}"#,
+        ),
+        key(
+            "priority",
+            Kind::Integer {
+                min: MIN_PRIORITY,
+                max: MAX_PRIORITY,
+            },
+            "Runs of a higher priority are given slots first; those of one priority share them (default 50).",
+            "50",
         ),
         required(
             "steps",
@@ -198,6 +214,12 @@ pub static STEP: Section = section(
             Kind::Section(&PARTITION),
             "How the records are divided (default: chosen from the source and the SQL).",
             r#"{"key_range": {"column": "id"}, "count": "auto"}"#,
+        ),
+        key(
+            "placement",
+            Kind::Section(&PLACEMENT),
+            "Which workers may take the step's tasks (default: all).",
+            r#"{"labels": {"zone": "a"}}"#,
         ),
         key(
             "check",
@@ -464,6 +486,17 @@ pub static HASH: Section = Section {
     )
 };
 
+pub static PLACEMENT: Section = section(
+    "placement",
+    "Which workers may take the step's tasks.",
+    &[required(
+        "labels",
+        Kind::Labels,
+        "Labels with the values that a worker must have, all of them (`gapless worker --labels`).",
+        r#"{"gpu": "yes", "zone": "a"}"#,
+    )],
+);
+
 pub static CHECK: Section = section(
     "check",
     "A rule for records. One that breaks it goes to the quarantine with the rule's name.",
@@ -666,6 +699,7 @@ pub static SECTIONS: &[&Section] = &[
     &KEY_RANGE,
     &RANGE,
     &HASH,
+    &PLACEMENT,
     &CHECK,
     &TRANSFORM,
     &SINK,
@@ -725,6 +759,9 @@ impl Kind {
             Kind::Character(words) => format!("one character, or {}", words.join(", ")),
             Kind::Empty => "{}".to_string(),
             Kind::Columns => "a mapping from column names to types".to_string(),
+            Kind::Labels => format!(
+                "a mapping from label names to values, 1 to {MAX_LABELS} of them: letters, digits, `_`, `-`, `.`, `/`, at most {MAX_LABEL_BYTES}"
+            ),
             Kind::Section(section) => section.allowed(),
             Kind::List(section) => format!("a list, each item {}", section.allowed()),
             Kind::Map(section) => format!("a mapping from names, each value {}", section.allowed()),

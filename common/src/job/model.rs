@@ -4,12 +4,41 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::labels::Labels;
+
 /// A whole job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub name: String,
     pub parameters: BTreeMap<String, Parameter>,
+    /// Which runs go first where slots are short; a submit may say otherwise.
+    #[serde(default)]
+    pub priority: Priority,
     pub steps: Vec<Step>,
+}
+
+/// From 1 to 100; the higher goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Priority(pub u8);
+
+impl Priority {
+    pub const LOWEST: Priority = Priority(1);
+    pub const HIGHEST: Priority = Priority(100);
+
+    /// A priority within the range.
+    pub fn new(value: u32) -> Option<Priority> {
+        let priority = Priority(u8::try_from(value).ok()?);
+        (Priority::LOWEST..=Priority::HIGHEST)
+            .contains(&priority)
+            .then_some(priority)
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Priority(50)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,6 +68,9 @@ pub struct Step {
     pub source: Source,
     pub lookups: BTreeMap<String, Lookup>,
     pub partition: Partitioning,
+    /// Labels that a worker must have to take a task of this step.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub placement: Labels,
     pub checks: Vec<Check>,
     /// SQL over `input` and the look-ups; `None` passes records through.
     pub sql: Option<String>,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
-    Job, Parameter, ParameterType,
+    Job, Parameter, ParameterType, Priority,
     check::check_steps,
     error::{Faults, JobError, JobErrors, Position},
     keys::{JOB, MAX_PARAMETERS, MAX_STEPS},
@@ -71,6 +71,11 @@ pub(super) fn read_job(
         ..cx
     };
     let fields = Fields { cx: &cx, ..fields };
+    let priority = match fields.integer("priority") {
+        Some(priority) => Some(Priority(priority)),
+        None if fields.has("priority") => None,
+        None => Some(Priority::default()),
+    };
     let items = fields.list("steps").unwrap_or_default();
     if items.len() > MAX_STEPS {
         let found = format!("{} steps", items.len());
@@ -81,9 +86,10 @@ pub(super) fn read_job(
     check_steps(faults, &steps);
     let steps: Option<Vec<_>> = steps.into_iter().map(|read| read.step).collect();
     let name = name?;
-    let job = steps.map(|steps| Job {
+    let job = steps.zip(priority).map(|(steps, priority)| Job {
         name: name.clone(),
         parameters: parameters.clone(),
+        priority,
         steps,
     });
     Some((name, parameters, job))

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 
+use crate::labels::Labels;
+
 use super::{
     error::{Faults, Position, nearest, shown},
     keys::{Choice, Key, Kind, MAX_NAME_BYTES, Section},
@@ -416,6 +418,30 @@ impl<'a> Fields<'a> {
             Value::Map(entries) => Some(entries),
             _ => {
                 self.wrong(key, &entry.value);
+                None
+            }
+        }
+    }
+
+    /// A mapping from label names to values.
+    pub fn labels(&self, name: &str) -> Option<Labels> {
+        let (key, entry) = self.find(name)?;
+        let entries = self.entries(name)?;
+        if entries.is_empty() {
+            self.wrong(key, &entry.value);
+            return None;
+        }
+        let read = |entry: &'a Entry| {
+            let scalar = self.scalar(key, &entry.value)?;
+            (!scalar.open).then(|| (entry.key.clone(), scalar.text))
+        };
+        let pairs: Vec<_> = entries.iter().map(read).collect();
+        let pairs: Option<Vec<_>> = pairs.into_iter().collect();
+        match Labels::new(pairs?) {
+            Ok(labels) => Some(labels),
+            Err(error) => {
+                let found = format!("`{name}` in {}: {error}", self.section.name);
+                self.cx.faults.add(entry.value.at, found, key.kind.allowed());
                 None
             }
         }

@@ -2,7 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::labels::{MAX_LABEL_BYTES, MAX_LABELS};
+
 use super::keys::{COLUMN_TYPES, Choice, JOB, Key, Kind, MAX_NAME_BYTES, SECTIONS, Section};
+
+/// The name of a label.
+const LABEL_WORD: &str = r"^[A-Za-z0-9_./-]{1,64}$";
+const _: () = assert!(MAX_LABEL_BYTES == 64);
 
 /// Where values may be put in, besides what stands there.
 const PLACEHOLDER: &str = r"\$\{param\.[A-Za-z][A-Za-z0-9_]*\}";
@@ -107,6 +113,13 @@ fn value(kind: &Kind) -> Value {
             let types = json!({"anyOf": [{"enum": simple}, {"type": "string", "pattern": decimal}]});
             json!({"type": "object", "additionalProperties": types})
         }
+        Kind::Labels => json!({
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": MAX_LABELS,
+            "propertyNames": {"pattern": LABEL_WORD},
+            "additionalProperties": text,
+        }),
         Kind::Section(section) if section.words.is_empty() => json!({"allOf": [{"$ref": reference(section)}]}),
         Kind::Section(section) => {
             json!({"anyOf": [{"enum": section.words}, {"$ref": reference(section)}, placeholder]})

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::labels::Labels;
+
 use super::{
     Check, Compression, Count, CsvSource, Exists, FileSink, Lookup, OnError, ParquetSource, Partition, Partitioning,
     Sink, Source, Step, WrittenRange,
@@ -42,6 +44,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let (sink, output) = sink(fields);
     let mut key_columns = Vec::new();
     let partition = partitioning(fields, &mut key_columns);
+    let placement = placement(fields);
     let checks = checks(fields);
     let sql = fields.section("transform").map(|transform| transform.text("sql"));
     let on_error = on_error(fields);
@@ -60,6 +63,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
             source: source?,
             lookups,
             partition: partition?,
+            placement: placement?,
             checks,
             sql: match sql {
                 None => None,
@@ -252,6 +256,15 @@ fn partitioning(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partitioning> {
         method: method?,
         count: count?,
     })
+}
+
+/// `None`: wrong, or open until parameters are bound.
+fn placement(fields: &Fields) -> Option<Labels> {
+    match fields.section("placement") {
+        Some(placement) => placement.labels("labels"),
+        None if fields.has("placement") => None,
+        None => Some(Labels::default()),
+    }
 }
 
 fn key_range(fields: &Fields, keys: &mut Vec<Text>) -> Option<Partition> {

@@ -13,6 +13,7 @@ use crate::{
     history::Kind,
     limits::MAX_STEPS,
     row::{Phase, ProgressRow, Publication, RunState},
+    speed,
     state::{StageState, Step},
 };
 
@@ -80,6 +81,7 @@ pub(crate) fn published(
     progress.done = true;
     draft.release(key, fence, progress);
     publish_step(draft, key.run, key.step, holding.step, publication);
+    speed::keep(draft, holding.run, key.step);
     if holding
         .run
         .steps

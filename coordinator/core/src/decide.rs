@@ -14,7 +14,7 @@ use crate::{
     history::Kind,
     lease,
     limits::MAX_ROWS,
-    row::{Change, Phase, ProgressRow, Row, RowKey, RunRow, RunState, StepRow},
+    row::{Change, Phase, ProgressRow, Row, RowKey, RunRow, RunState, SessionRow, StepRow},
     session,
     state::{Run, State, Step, Task},
     stop, submit, survey,
@@ -33,9 +33,19 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
             name,
             version,
             slots,
+            labels,
             held,
         } => {
-            session::connect(&mut draft, session, worker, name, version, slots, &held);
+            let row = SessionRow {
+                worker,
+                name,
+                slots,
+                version,
+                draining: false,
+                void: false,
+                labels,
+            };
+            session::connect(&mut draft, session, row, &held)?;
         }
         Event::Heard { session, held, .. } => session::heard(&mut draft, session, &held)?,
         Event::Drain { session } => session::drain(&mut draft, session)?,
@@ -77,7 +87,7 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Continue(Continuation::Settle { run, step }) => fail::end_if_hopeless(&mut draft, run, step),
         Event::Assign => lease::assign(&mut draft),
         // Time changes nothing durable by itself; `due` names the events that follow from it.
-        Event::Tick => {}
+        Event::Tick | Event::Away { .. } => {}
     }
     Ok(draft.finish())
 }
@@ -96,7 +106,8 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
             false => Event::Lost { session: *id },
         })
         .collect();
-    for (run, state) in state.runs.iter().filter(|(_, run)| run.row.state.is_live()) {
+    let live = state.live().iter().filter_map(|id| Some((id, state.run(*id)?)));
+    for (run, state) in live {
         if state.row.state == RunState::Cancelling {
             events.push(Event::Continue(Continuation::Cancel { run: *run }));
         }

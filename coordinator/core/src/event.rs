@@ -6,6 +6,8 @@ use gapless_common::{
     attempt::{Commit, Fence},
     error::TaskError,
     ids::{RunId, SessionId, StepNo, TaskKey},
+    job::Priority,
+    labels::Labels,
     plan::Facts,
     range::UnitRange,
 };
@@ -27,6 +29,7 @@ pub enum Event {
         name: String,
         version: String,
         slots: u32,
+        labels: Labels,
         held: Vec<Held>,
     },
     /// A heartbeat: the complete set of attempts the worker holds.
@@ -59,6 +62,10 @@ pub enum Event {
         fence: Fence,
     },
     Drain {
+        session: SessionId,
+    },
+    /// The worker's connection broke. It may come back: it keeps what it holds and is given nothing more.
+    Away {
         session: SessionId,
     },
     /// The session is over: its stream ended, or it was silent for the lease time.
@@ -100,6 +107,8 @@ pub struct Submit {
     pub run: RunId,
     pub identity: String,
     pub text_digest: String,
+    /// In place of the job file's.
+    pub priority: Option<Priority>,
     pub job: Arc<JobRow>,
 }
 
@@ -203,6 +212,10 @@ pub enum Refusal {
     BeingCancelled { run: RunId },
     #[error("{limit} runs are live, which is the limit; wait for one to end or cancel one")]
     TooManyRuns { limit: usize },
+    #[error(
+        "{limit} workers are in session, which is the limit; this one may try again when others have left, or have more slots instead"
+    )]
+    TooManySessions { limit: usize },
     #[error("no run {run}")]
     NoSuchRun { run: RunId },
     #[error("run {run} has ended: {state}")]

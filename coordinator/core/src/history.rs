@@ -147,7 +147,8 @@ pub fn told_by(state: &State, change: &Change, now: Timestamp) -> Option<(RunId,
         | Row::Facts(..)
         | Row::Plan(..)
         | Row::Lease(..)
-        | Row::Progress(..) => return None,
+        | Row::Progress(..)
+        | Row::Speed(..) => return None,
     };
     let entry = Entry {
         at: now,

@@ -58,9 +58,22 @@ pub fn check(state: &State) -> Result<(), String> {
                 leases += leased as usize;
             }
         }
+        let active = |at: &usize| run.steps[*at].row.phase.stage().is_some();
+        if !(0..run.steps.len())
+            .filter(active)
+            .eq(run.active().iter().map(|at| *at as usize))
+        {
+            return Err(format!("the active steps of run {id} are off"));
+        }
+        if run.row.state.is_live() != state.live().contains(id) {
+            return Err(format!("whether run {id} is live is off"));
+        }
         if leases != run.leases {
             return Err(format!("run {id} counts {} leases and has {leases}", run.leases));
         }
+    }
+    if !state.seats.fits(state) {
+        return Err("what is known of free seats is off".into());
     }
     Ok(())
 }

@@ -1,14 +1,25 @@
 //! Lease: who works on what next.
 //!
-//! Runs are served in the order of their submission, partitions in the order of their numbers, the
-//! worker with the fewest tasks first. A worker gets more tasks than slots only while tasks are so
-//! short that it would wait for the next message otherwise.
+//! Runs of the highest priority are served first. Among those of one priority the next task is of the
+//! run that holds the fewest: each comes to an equal share of the slots, and one that was just
+//! submitted is served at the next free slot. Where two hold as many, the one with less left to do
+//! goes first, then the older one. Within a run tasks go in the order of steps and partitions, to the
+//! least busy worker that has the labels of the step.
+//!
+//! A worker gets more tasks than slots only while they are so short that it would wait for the next
+//! message otherwise, and while no task of another run waits for a slot.
 
-use std::collections::BTreeSet;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_set},
+    iter::Peekable,
+};
 
 use gapless_common::{
     attempt::Fence,
-    ids::{RunId, SessionId, Stage, StepNo, TaskKey},
+    ids::{PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
+    job::Priority,
+    labels::Labels,
 };
 
 use crate::{
@@ -16,73 +27,125 @@ use crate::{
     event::{Effect, Event, Grant},
     fail,
     history::Kind,
-    limits::{LOSSES_BEFORE_ALONE, MAX_GRANTS, MAX_PREFETCH, PREFETCH_WINDOW_MICROS, STALLS_WITHOUT_POSITION},
+    limits::{MAX_GRANTS, STALLS_WITHOUT_POSITION},
     row::{LeaseRow, Phase, Row, RunState},
-    state::{Run, Session, StageState, State},
+    seats::{Choice, stage_of},
+    state::{Run, StageState, State},
     time::Timestamp,
 };
-
-/// How many more tasks a session may hold.
-fn free(session: &Session) -> usize {
-    if session.row.void || session.row.draining {
-        return 0;
-    }
-    let slots = session.row.slots as usize;
-    let ahead = match session.service_micros {
-        Some(micros) => (PREFETCH_WINDOW_MICROS * slots as u64 / micros.max(1)) as usize,
-        None => 0,
-    };
-    (slots + ahead.min(MAX_PREFETCH)).saturating_sub(session.leases.len())
-}
-
-struct Seat {
-    session: SessionId,
-    free: usize,
-    held: usize,
-    /// Holds a task that must be alone.
-    closed: bool,
-}
 
 /// Grants what is ready to whoever is free, at most [`MAX_GRANTS`] at a time.
 pub(crate) fn assign(draft: &mut Draft) {
     let state = draft.state;
-    let mut seats: Vec<Seat> = state
-        .sessions
-        .iter()
-        .map(|(id, session)| Seat {
-            session: *id,
-            free: free(session),
-            held: session.leases.len(),
-            closed: session.leases.iter().any(|key| runs_alone(state, key)),
-        })
-        .filter(|seat| seat.free > 0 && !seat.closed)
-        .collect();
+    if state.seats.is_empty() {
+        return;
+    }
+    let mut lines = lines(state);
+    let mut seats = Choice::new(state, &state.seats);
     let mut granted = 0;
+    while granted < MAX_GRANTS
+        && !seats.is_empty()
+        && let Some((mut turn, mut line)) = lines.pop_first()
+    {
+        if let Some((key, session)) = line.next(&mut seats) {
+            grant(draft, line.run, key, session, granted as u64);
+            granted += 1;
+            turn.held += 1;
+            lines.insert(turn, line);
+        }
+    }
+}
+
+/// When a run is served: the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    priority: Reverse<Priority>,
+    held: usize,
+    /// Tasks of its open stages that are not done.
+    left: u64,
+    run: RunId,
+}
+
+/// The ready tasks of a run, in order.
+struct Line<'a> {
+    id: RunId,
+    run: &'a Run,
+    stages: VecDeque<ReadyStage<'a>>,
+}
+
+struct ReadyStage<'a> {
+    step: StepNo,
+    stage: Stage,
+    tasks: &'a StageState,
+    ready: Peekable<btree_set::Iter<'a, PartitionNo>>,
+    labels: &'a Labels,
+}
+
+fn lines(state: &State) -> BTreeMap<Turn, Line<'_>> {
+    let live = || state.live().iter().filter_map(|id| Some((*id, state.run(*id)?)));
     let being_cancelled = |run: &&Run| run.row.state == RunState::Cancelling;
-    let cleared_away: BTreeSet<&str> = state.runs.values().filter(being_cancelled).map(identity).collect();
-    for (id, run) in &state.runs {
-        // A run waits until the one before it with its identity has left the output.
-        if run.row.state == RunState::Running && cleared_away.contains(identity(run)) {
+    let cleared_away: BTreeSet<&str> = live()
+        .map(|(_, run)| run)
+        .filter(being_cancelled)
+        .map(identity)
+        .collect();
+    // A run waits until the one before it with its identity has left the output.
+    let waits = |run: &Run| run.row.state == RunState::Running && cleared_away.contains(identity(run));
+    let mut lines = BTreeMap::new();
+    for (id, run) in live().filter(|(_, run)| !waits(run)) {
+        let (mut left, mut stages) = (0, VecDeque::new());
+        for (step, stage, tasks) in open_stages(run) {
+            left += u64::from(tasks.total() - tasks.done);
+            if !tasks.ready.is_empty() {
+                stages.push_back(ReadyStage {
+                    step,
+                    stage,
+                    tasks,
+                    ready: tasks.ready.iter().peekable(),
+                    labels: &run.definition(step).placement,
+                });
+            }
+        }
+        if stages.is_empty() {
             continue;
         }
-        for (key, lonely) in ready(*id, run) {
-            if granted == MAX_GRANTS || seats.is_empty() {
-                return;
+        let turn = Turn {
+            priority: Reverse(run.row.priority),
+            held: run.leases,
+            left,
+            run: id,
+        };
+        lines.insert(turn, Line { id, run, stages });
+    }
+    lines
+}
+
+impl<'a> Line<'a> {
+    /// The next task that finds a seat. `None`: no other of this run does in this decision.
+    fn next(&mut self, seats: &mut Choice<'a>) -> Option<(TaskKey, SessionId)> {
+        while let Some(stage) = self.stages.front_mut() {
+            while let Some(&&partition) = stage.ready.peek() {
+                let alone = stage.tasks.tasks[partition as usize].runs_alone();
+                let key = TaskKey {
+                    run: self.id,
+                    step: stage.step,
+                    stage: stage.stage,
+                    partition,
+                };
+                if let Some(session) = seats.take(stage_of(&key), stage.labels, alone) {
+                    stage.ready.next();
+                    return Some((key, session));
+                }
+                // Every worker is busy: one is kept free of new work until it is idle.
+                if !(alone && seats.reserve(stage.labels)) {
+                    seats.wait(stage.labels);
+                    break;
+                }
+                stage.ready.next();
             }
-            let Some(at) = choose(&seats, lonely) else {
-                // Every worker is busy: keep the least busy one free of new work until it is idle.
-                reserve(&mut seats);
-                continue;
-            };
-            grant(draft, run, key, seats[at].session, granted as u64);
-            granted += 1;
-            let seat = &mut seats[at];
-            seat.free -= 1;
-            seat.held += 1;
-            if seat.free == 0 || lonely {
-                seats.swap_remove(at);
-            }
+            self.stages.pop_front();
         }
+        None
     }
 }
 
@@ -92,48 +155,13 @@ fn identity(run: &Run) -> &str {
 
 /// The stages of a run whose ready tasks may be granted, in order.
 pub(crate) fn open_stages(run: &Run) -> impl Iterator<Item = (StepNo, Stage, &StageState)> {
-    let steps = (0..).zip(&run.steps);
+    let steps = run.active().iter().filter_map(|at| Some((*at, run.step(*at)?)));
     let open = steps.filter(|(number, step)| match run.row.state {
         RunState::Running => step.row.phase != Phase::Abort && fail::exceeded_limit(run, *number).is_none(),
         RunState::Cancelling => step.row.phase == Phase::Abort,
         _ => false,
     });
     open.filter_map(|(number, step)| step.current().map(|(stage, tasks)| (number, stage, tasks)))
-}
-
-/// The tasks of a run that may be granted, in order, and whether each must run alone.
-fn ready(id: RunId, run: &Run) -> impl Iterator<Item = (TaskKey, bool)> + '_ {
-    open_stages(run).flat_map(move |(step, stage, tasks)| {
-        tasks.ready.iter().map(move |&partition| {
-            let losses = tasks.tasks[partition as usize]
-                .progress
-                .as_ref()
-                .map_or(0, |progress| progress.losses);
-            let key = TaskKey {
-                run: id,
-                step,
-                stage,
-                partition,
-            };
-            (key, losses >= LOSSES_BEFORE_ALONE)
-        })
-    })
-}
-
-fn runs_alone(state: &State, key: &TaskKey) -> bool {
-    let progress = state.task(key).and_then(|task| task.progress.as_ref());
-    progress.is_some_and(|progress| progress.losses >= LOSSES_BEFORE_ALONE)
-}
-
-fn choose(seats: &[Seat], lonely: bool) -> Option<usize> {
-    let open = seats.iter().enumerate().filter(|(_, seat)| !lonely || seat.held == 0);
-    open.min_by_key(|(_, seat)| (seat.held, seat.session)).map(|(at, _)| at)
-}
-
-fn reserve(seats: &mut Vec<Seat>) {
-    if let Some(at) = choose(seats, false) {
-        seats.swap_remove(at);
-    }
 }
 
 fn grant(draft: &mut Draft, run: &Run, key: TaskKey, session: SessionId, nth: u64) {

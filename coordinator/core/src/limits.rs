@@ -26,12 +26,25 @@ pub const PLAN_ROWS: usize = 24;
 /// Runs that are not ended. More are refused at submit: state in memory is bounded.
 pub const MAX_LIVE_RUNS: usize = 1000;
 
+/// Workers in session. One more is refused: each costs a row, a stream and a look in every tick.
+pub const MAX_SESSIONS: usize = 10_000;
+
 /// Tasks queued at a worker beyond its slots while they take less than a message's round trip.
 pub const MAX_PREFETCH: usize = 256;
 
 /// Work queued ahead at a worker, by its own recent speed. Long enough to hide a durable batch and
 /// a round trip, short enough that a lost worker holds little.
 pub const PREFETCH_WINDOW_MICROS: u64 = 20_000;
+
+/// Stages whose pace is kept for each worker: those that it works on in turn where runs share it.
+pub const MAX_PACES: usize = 4;
+
+/// Workers that are looked at for a task that would be granted ahead. The least busy come first and are
+/// alike as a rule, so one of the first has room or none has; a miss costs a moment.
+pub const LOOKS_AHEAD: usize = 16;
+
+/// Steps of which it is remembered how fast they went; some hundred bytes each.
+pub const MAX_SPEEDS: usize = 4096;
 
 /// A task whose worker was lost so often runs alone on a worker from then on.
 pub const LOSSES_BEFORE_ALONE: u32 = 2;

@@ -1,9 +1,12 @@
 //! Load: how much there is to do and who is there to do it, for metrics and for whoever decides how many
 //! workers there should be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use gapless_common::ids::Stage;
+use gapless_common::{
+    ids::{Stage, StepNo},
+    labels::Labels,
+};
 
 use crate::{
     lease,
@@ -34,15 +37,18 @@ pub struct StageLoad {
     pub delayed: u64,
     /// In the hands of a worker.
     pub leased: u64,
+    /// Of those that wait, tasks whose step asks for labels that no worker here has.
+    pub unplaceable: u64,
 }
 
 /// Measures the load. Ended runs cost one look each.
 pub fn load(state: &State) -> Load {
     let mut load = Load::default();
+    let present = present_labels(state);
     for run in state.runs.values() {
         *load.runs.entry(run.row.state).or_default() += 1;
         if run.row.state.is_live() {
-            add_tasks(&mut load.stages, run);
+            add_tasks(&mut load.stages, run, &present);
         }
     }
     for session in state.sessions.values().filter(|session| !session.row.void) {
@@ -59,12 +65,34 @@ pub fn load(state: &State) -> Load {
     load
 }
 
-fn add_tasks(stages: &mut BTreeMap<Stage, StageLoad>, run: &Run) {
-    for (_, stage, tasks) in lease::open_stages(run) {
+/// The sets of labels that workers here have which take work.
+fn present_labels(state: &State) -> BTreeSet<&Labels> {
+    let takes = state.sessions.values().filter(|session| session.takes_work());
+    takes.map(|session| &session.row.labels).collect()
+}
+
+/// What a step asks for and no worker here has, while tasks of it wait.
+pub fn missing_labels<'a>(state: &State, run: &'a Run, number: StepNo) -> Option<&'a Labels> {
+    let labels = &run.definition(number).placement;
+    if labels.is_empty() {
+        return None;
+    }
+    let mut open = lease::open_stages(run);
+    let waits = open.any(|(step, _, tasks)| step == number && !tasks.ready.is_empty());
+    let placed = || present_labels(state).iter().any(|present| labels.are_met_by(present));
+    (waits && !placed()).then_some(labels)
+}
+
+fn add_tasks(stages: &mut BTreeMap<Stage, StageLoad>, run: &Run, present: &BTreeSet<&Labels>) {
+    for (step, stage, tasks) in lease::open_stages(run) {
         let ready = tasks.ready.len() as u64;
         let settled = u64::from(tasks.done) + u64::from(tasks.leased) + u64::from(tasks.failed);
         let load = stages.entry(stage).or_default();
         load.waiting += ready;
+        let labels = &run.definition(step).placement;
+        if !labels.is_empty() && !present.iter().any(|present| labels.are_met_by(present)) {
+            load.unplaceable += ready;
+        }
         load.delayed += u64::from(tasks.total()).saturating_sub(settled + ready);
     }
     // Also those of runs that take no more work.

@@ -6,7 +6,8 @@ use gapless_common::{
     attempt::{Counters, Fence, RecordHash, Segment},
     error::ErrorClass,
     ids::{ClusterId, PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
-    job::Job,
+    job::{Job, Priority},
+    labels::Labels,
     plan::{ExchangePlan, Facts, Method, Partition},
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,8 @@ pub enum Row {
     /// The row is the lease.
     Lease(TaskKey, LeaseRow),
     Progress(TaskKey, ProgressRow),
+    /// How fast a step of a job went when it was last published: by the names of job and step.
+    Speed(String, String, SpeedRow),
 }
 
 /// The identity of a row in the store.
@@ -47,6 +50,7 @@ pub enum RowKey {
     Plan(RunId, StepNo, Stage, u32),
     Lease(TaskKey),
     Progress(TaskKey),
+    Speed(String, String),
 }
 
 /// What a decision does to a row.
@@ -79,6 +83,9 @@ pub struct SessionRow {
     pub draining: bool,
     /// Voided: its leases are being taken back and nothing of it is accepted.
     pub void: bool,
+    /// What steps may ask for.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -140,6 +147,8 @@ pub struct RunRow {
     pub error: Option<String>,
     /// How often a stopped or failed run was taken up again. Failures of earlier restarts are forgiven.
     pub restarts: u32,
+    #[serde(default)]
+    pub priority: Priority,
 }
 
 impl RunRow {
@@ -152,6 +161,7 @@ impl RunRow {
         finished: None,
         error: None,
         restarts: 0,
+        priority: Priority(50),
     };
 }
 
@@ -225,6 +235,9 @@ pub struct StepRow {
     pub phase: Phase,
     /// The slots there were at the split: splitting again gives the same plan.
     pub slots: u32,
+    /// How fast a slot went in an earlier run, at the split likewise.
+    #[serde(default)]
+    pub speed: Option<u64>,
     pub plan: Option<Box<PlanHeader>>,
     /// What prepare and publish reported, JSON.
     pub preparation: Option<String>,
@@ -239,6 +252,7 @@ impl StepRow {
     pub const WAITING: StepRow = StepRow {
         phase: Phase::Waiting,
         slots: 0,
+        speed: None,
         plan: None,
         preparation: None,
         publication: None,
@@ -246,6 +260,15 @@ impl StepRow {
         started: None,
         finished: None,
     };
+}
+
+/// How fast a step went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpeedRow {
+    /// Of its source, for each slot.
+    pub bytes_per_second: u64,
+    /// When it was measured: the oldest makes room for others.
+    pub at: Timestamp,
 }
 
 /// What the publish task reports.
@@ -387,6 +410,7 @@ impl Row {
             Row::Plan(run, step, stage, slice, _) => RowKey::Plan(*run, *step, *stage, *slice),
             Row::Lease(task, _) => RowKey::Lease(*task),
             Row::Progress(task, _) => RowKey::Progress(*task),
+            Row::Speed(job, step, _) => RowKey::Speed(job.clone(), step.clone()),
         }
     }
 
@@ -403,6 +427,7 @@ impl Row {
             Row::Plan(_, _, _, _, partitions) => serde_json::to_vec(partitions),
             Row::Lease(_, row) => serde_json::to_vec(row),
             Row::Progress(_, row) => serde_json::to_vec(row),
+            Row::Speed(_, _, row) => serde_json::to_vec(row),
         };
         encoded.expect("rows hold no type that JSON cannot")
     }
@@ -428,6 +453,7 @@ impl Row {
             }
             RowKey::Lease(task) => Row::Lease(task, serde_json::from_slice(value).map_err(wrong)?),
             RowKey::Progress(task) => Row::Progress(task, serde_json::from_slice(value).map_err(wrong)?),
+            RowKey::Speed(job, step) => Row::Speed(job, step, serde_json::from_slice(value).map_err(wrong)?),
         })
     }
 }
@@ -463,6 +489,7 @@ impl std::fmt::Display for RowKey {
             RowKey::Plan(run, step, stage, slice) => write!(f, "plan/{run}/{step}/{stage}/{slice}"),
             RowKey::Lease(task) => write!(f, "lease/{task}"),
             RowKey::Progress(task) => write!(f, "progress/{task}"),
+            RowKey::Speed(job, step) => write!(f, "speed/{job}/{step}"),
         }
     }
 }
@@ -498,6 +525,8 @@ fn parse_key(text: &str) -> Option<RowKey> {
             slice.parse().ok()?,
         ),
         ("lease", [run, step, stage, partition]) => RowKey::Lease(task(run, step, stage, partition)?),
+        // Names hold no slash.
+        ("speed", [job, step]) => RowKey::Speed(job.to_string(), step.to_string()),
         ("progress", [run, step, stage, partition]) => RowKey::Progress(task(run, step, stage, partition)?),
         _ => return None,
     })

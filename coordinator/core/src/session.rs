@@ -1,41 +1,27 @@
 //! Sessions: workers come, are heard, and are lost. One function handles every way to lose one.
 
 use gapless_common::ids::{SessionId, Stage, TaskKey};
-use uuid::Uuid;
 
 use crate::{
     decide::Draft,
     event::{Continuation, Effect, Held, Refusal},
     fail,
     history::Kind,
-    limits::{MAX_MOVED, MAX_VOIDED},
+    limits::{MAX_MOVED, MAX_SESSIONS, MAX_VOIDED},
     row::{LeaseRow, Row, RowKey, RunState, SessionRow},
     state::Session,
 };
 
 /// A worker opens a session. Its former session ends at once; attempts that it still holds and that
 /// are still its own move to the new one, so a short break costs nothing.
-pub(crate) fn connect(
-    draft: &mut Draft,
-    id: SessionId,
-    worker: Uuid,
-    name: String,
-    version: String,
-    slots: u32,
-    held: &[Held],
-) {
+pub(crate) fn connect(draft: &mut Draft, id: SessionId, row: SessionRow, held: &[Held]) -> Result<(), Refusal> {
     let state = draft.state;
-    draft.put(Row::Session(
-        id,
-        SessionRow {
-            worker,
-            name,
-            slots,
-            version,
-            draining: false,
-            void: false,
-        },
-    ));
+    let worker = row.worker;
+    let is_new = || state.sessions.values().all(|session| session.row.worker != worker);
+    if state.sessions.len() >= MAX_SESSIONS && is_new() {
+        return Err(Refusal::TooManySessions { limit: MAX_SESSIONS });
+    }
+    draft.put(Row::Session(id, row));
     let former = state
         .sessions
         .iter()
@@ -78,6 +64,7 @@ pub(crate) fn connect(
     for held in held.iter().filter(|held| !kept.contains(&held.task)) {
         draft.effect(stop_now(id, held));
     }
+    Ok(())
 }
 
 fn stop_now(session: SessionId, held: &Held) -> Effect {

@@ -35,6 +35,14 @@ const EXECUTE_BYTES: u64 = 96 << 20;
 const EXECUTE_LEAST_BYTES: u64 = 4 << 20;
 /// Partitions for each slot, so that slots stay busy to the end though partitions differ in length.
 const EXECUTE_PER_SLOT: u64 = 4;
+/// How long an execute partition takes where an earlier run has told how fast the step goes: long enough
+/// that granting and opening it do not show, short enough that a lost worker costs little, that slots end
+/// together, and that a new run gets a slot soon.
+const EXECUTE_SECONDS: u64 = 5;
+/// The most partitions that a slow earlier run may bring about, for each slot and in place of each of the
+/// usual size: one that stood still for an hour must not make a hundred thousand of them.
+const EXECUTE_MOST_PER_SLOT: u64 = 64;
+const EXECUTE_MOST_FOR_USUAL: u64 = 8;
 /// Input of a scatter partition: its chunks are about a million rows whatever its size.
 const SCATTER_BYTES: u64 = 96 << 20;
 const SCATTER_LEAST_BYTES: u64 = 1 << 20;
@@ -45,6 +53,8 @@ const SCATTER_PER_SLOT: u64 = 2;
 pub struct Capacity {
     /// Tasks that can run at the same time, over all workers.
     pub slots: u32,
+    /// Bytes of the step's source that one slot works off in a second, as an earlier run went.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// How a step will be cut, before counts and bounds.
@@ -69,6 +79,7 @@ pub fn split(step: &Step, facts: &Facts, capacity: Capacity) -> Result<StepPlan,
         step,
         facts,
         slots: u64::from(capacity.slots.max(1)),
+        speed: capacity.bytes_per_second.filter(|speed| *speed > 0),
         source: SourceMap::new(facts),
     };
     planner.split()
@@ -78,6 +89,7 @@ struct Planner<'a> {
     step: &'a Step,
     facts: &'a Facts,
     slots: u64,
+    speed: Option<u64>,
     source: SourceMap,
 }
 
@@ -316,7 +328,7 @@ impl<'a> Planner<'a> {
     /// How many execute partitions, where the job leaves it open, and why.
     fn execute_count(&self) -> (u32, String) {
         let bytes = self.facts.bytes;
-        let by_size = bytes.div_ceil(EXECUTE_BYTES).max(1);
+        let by_size = self.execute_by_size(bytes);
         let by_slots = (self.slots * EXECUTE_PER_SLOT).min(bytes / EXECUTE_LEAST_BYTES);
         let count = self.full_rounds(by_size).max(by_slots).min(u64::from(MAX_PARTITIONS)) as u32;
         let why = match by_slots > by_size {
@@ -325,9 +337,27 @@ impl<'a> Planner<'a> {
                 format!("{EXECUTE_PER_SLOT} for each of {} slots", self.slots)
             }
             true => format!("about {} MiB of input each", EXECUTE_LEAST_BYTES >> 20),
-            false => format!("about {} MiB of input each", EXECUTE_BYTES >> 20),
+            false => match self.speed {
+                Some(speed) => format!(
+                    "about {EXECUTE_SECONDS} s each at {} a slot, as an earlier run went",
+                    rate(speed)
+                ),
+                None => format!("about {} MiB of input each", EXECUTE_BYTES >> 20),
+            },
         };
         (count, why)
+    }
+
+    /// So many that each is some seconds of work: as known from an earlier run, else by a usual size.
+    fn execute_by_size(&self, bytes: u64) -> u64 {
+        let usual = bytes.div_ceil(EXECUTE_BYTES).max(1);
+        match self.speed {
+            Some(speed) => {
+                let most = (usual * EXECUTE_MOST_FOR_USUAL).max(self.slots * EXECUTE_MOST_PER_SLOT);
+                bytes.div_ceil(speed.saturating_mul(EXECUTE_SECONDS)).clamp(1, most)
+            }
+            None => usual,
+        }
     }
 
     fn count(&self, asked: Option<u32>) -> (u32, String) {
@@ -394,6 +424,13 @@ impl<'a> Planner<'a> {
         let most = self.facts.domain.len().clamp(1, u64::from(MAX_PARTITIONS));
         let count = self.full_rounds(by_size).max(by_slots).clamp(1, most) as u32;
         self.rows_of_source(self.source.cut(count))
+    }
+}
+
+fn rate(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{} KiB/s", bytes >> 10),
+        mib => format!("{mib} MiB/s"),
     }
 }
 

@@ -19,8 +19,11 @@ use gapless_common::{
 use crate::{
     event::{Event, Held},
     history::{Entry, History},
-    limits::{PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
-    row::{Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, StepRow},
+    limits::{LOSSES_BEFORE_ALONE, PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
+    row::{
+        Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, SpeedRow, StepRow,
+    },
+    seats::{Paces, Seats, StageKey, stage_of},
     time::Timestamp,
 };
 
@@ -36,6 +39,12 @@ pub struct State {
     pub sessions: BTreeMap<SessionId, Session>,
     pub runs: BTreeMap<RunId, Run>,
     pub identities: BTreeMap<String, RunId>,
+    /// How fast steps went, by the names of job and step.
+    pub speeds: BTreeMap<(String, String), SpeedRow>,
+    /// Runs that hold workers or may take some.
+    live: BTreeSet<RunId>,
+    /// Who can take another task.
+    pub(crate) seats: Seats,
     /// The serial number of the next attempt in this term.
     next_serial: u64,
     /// Tasks that wait before they are tried again.
@@ -50,8 +59,14 @@ pub struct Session {
     pub leases: BTreeSet<TaskKey>,
     pub heard: Timestamp,
     pub resident_bytes: u64,
-    /// Recent time for each task, smoothed; `None` before the first is done.
-    pub service_micros: Option<u64>,
+    /// Recent time for each task by its stage, smoothed.
+    pub(crate) paces: Paces,
+    /// Leases of tasks that were known to be short when they were granted.
+    pub(crate) short: usize,
+    /// Leases of tasks that must be alone.
+    pub(crate) alone: usize,
+    /// Its connection is broken.
+    pub(crate) away: bool,
     last_done: Timestamp,
 }
 
@@ -60,6 +75,8 @@ pub struct Run {
     pub row: RunRow,
     pub job: Arc<JobRow>,
     pub steps: Vec<Step>,
+    /// Steps in a phase that leases tasks.
+    active: BTreeSet<StepNo>,
     /// For each step the steps that must be complete before it.
     needs: Vec<Vec<StepNo>>,
     /// Live leases over all steps.
@@ -89,6 +106,9 @@ pub struct StageState {
     pub records: RecordHash,
     /// Units below the committed positions.
     pub committed_units: u64,
+    /// Tasks that one attempt worked off under this leader, and the slots' time they took.
+    pub timed: u32,
+    pub timed_micros: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -108,6 +128,12 @@ pub struct Lease {
     pub position: u64,
     pub rows: u64,
     pub moved: Timestamp,
+    /// Known to be short when it was granted.
+    short: bool,
+    /// Of a task that nothing is committed of yet.
+    whole: bool,
+    /// Its worker takes nothing else meanwhile.
+    alone: bool,
 }
 
 impl Task {
@@ -117,6 +143,12 @@ impl Task {
             Some(progress) if progress.seq > 0 => progress.position,
             _ => self.units.low,
         }
+    }
+
+    /// Whether it lost its workers so often that it gets one for itself.
+    pub fn runs_alone(&self) -> bool {
+        let losses = self.progress.as_ref().map_or(0, |progress| progress.losses);
+        losses >= LOSSES_BEFORE_ALONE
     }
 
     pub fn is_done(&self) -> bool {
@@ -194,6 +226,11 @@ impl Run {
         self.steps.get(step as usize)
     }
 
+    /// Steps in a phase that leases tasks.
+    pub fn active(&self) -> &BTreeSet<StepNo> {
+        &self.active
+    }
+
     /// The steps that wait, and for nothing but `published`.
     pub fn startable(&self, published: Option<StepNo>) -> impl Iterator<Item = StepNo> + '_ {
         let complete = move |at: StepNo| Some(at) == published || self.steps[at as usize].row.phase == Phase::Published;
@@ -230,6 +267,9 @@ impl State {
             sessions: BTreeMap::new(),
             runs: BTreeMap::new(),
             identities: BTreeMap::new(),
+            speeds: BTreeMap::new(),
+            live: BTreeSet::new(),
+            seats: Seats::default(),
             next_serial: 0,
             backoff: BTreeSet::new(),
             losses: Vec::new(),
@@ -251,11 +291,17 @@ impl State {
             Row::Plan(..) => 7,
             Row::Progress(..) => 8,
             Row::Lease(..) => 9,
+            Row::Speed(..) => 10,
         });
         for row in rows {
             state.apply(Change::Put(row), now);
         }
         state
+    }
+
+    /// Runs that hold workers or may take some.
+    pub fn live(&self) -> &BTreeSet<RunId> {
+        &self.live
     }
 
     pub fn run(&self, run: RunId) -> Option<&Run> {
@@ -312,6 +358,7 @@ impl State {
             Row::Session(id, row) => self.put_session(id, row, now),
             Row::Job(run, job) => {
                 let steps = job.job.steps.iter().map(|_| Step::new()).collect();
+                self.live.insert(run);
                 self.runs.insert(
                     run,
                     Run {
@@ -320,6 +367,7 @@ impl State {
                         job,
                         steps,
                         leases: 0,
+                        active: BTreeSet::new(),
                         history: History::default(),
                     },
                 );
@@ -334,8 +382,8 @@ impl State {
                 }
             }
             Row::Step(run, step, row) => {
-                if let Some(step) = self.step_mut(run, step) {
-                    step.put(row);
+                if let Some(run) = self.runs.get_mut(&run) {
+                    run.put_step(step, row);
                 }
             }
             Row::Plan(run, step, stage, slice, partitions) => {
@@ -345,15 +393,23 @@ impl State {
             }
             Row::Progress(task, row) => self.put_progress(task, row, now),
             Row::Lease(task, row) => self.put_lease(task, row, now),
+            Row::Speed(job, step, row) => {
+                self.speeds.insert((job, step), row);
+            }
         }
     }
 
     fn delete(&mut self, key: RowKey) {
         match key {
             RowKey::Session(id) => {
-                self.sessions.remove(&id);
+                if let Some(session) = self.sessions.remove(&id) {
+                    self.seats.place(id, &session.row.labels, None);
+                }
             }
             RowKey::Lease(task) => self.delete_lease(task),
+            RowKey::Speed(job, step) => {
+                self.speeds.remove(&(job, step));
+            }
             RowKey::Identity(identity) => {
                 self.identities.remove(&identity);
             }
@@ -388,11 +444,22 @@ impl State {
                     leases: BTreeSet::new(),
                     heard: now,
                     resident_bytes: 0,
-                    service_micros: None,
+                    paces: Paces::default(),
+                    short: 0,
+                    alone: 0,
+                    away: false,
                     last_done: now,
                 };
                 self.sessions.insert(id, session);
             }
+        }
+        self.reseat(id);
+    }
+
+    /// A session holds something else than before, or is something else.
+    fn reseat(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get(&id) {
+            self.seats.place(id, &session.row.labels, Some(session));
         }
     }
 
@@ -400,6 +467,10 @@ impl State {
         let Some(run) = self.runs.get_mut(&id) else { return };
         let restarted = run.row.restarts != row.restarts;
         run.row = row;
+        match run.row.state.is_live() {
+            true => self.live.insert(id),
+            false => self.live.remove(&id),
+        };
         if restarted {
             let restart = run.row.restarts;
             for step in &mut run.steps {
@@ -434,7 +505,12 @@ impl State {
             && let Some(lease) = lease
             && let Some(session) = self.sessions.get_mut(&lease.row.session)
         {
-            session.note_done(lease.granted, now);
+            let took = session.note_done(stage_of(&key), &lease, now);
+            if lease.whole {
+                stage.timed += 1;
+                stage.timed_micros = stage.timed_micros.saturating_add(took);
+            }
+            self.reseat(lease.row.session);
         }
     }
 
@@ -454,11 +530,13 @@ impl State {
             return;
         };
         let position = task.position();
+        let session = self.sessions.get(&row.session);
+        let former = task.lease.map(|lease| lease.row.session);
         match &mut task.lease {
             // A lease moves with its worker to a new session; the attempt goes on.
             Some(lease) => {
                 if let Some(session) = self.sessions.get_mut(&lease.row.session) {
-                    session.leases.remove(&key);
+                    session.lets_go(&key, lease);
                 }
                 lease.row = row;
             }
@@ -469,15 +547,25 @@ impl State {
                     position,
                     rows: 0,
                     moved: now,
+                    whole: position == task.units.low,
+                    short: session.is_some_and(|session| session.is_short(stage_of(&key))),
+                    alone: task
+                        .progress
+                        .as_ref()
+                        .is_some_and(|it| it.losses >= LOSSES_BEFORE_ALONE),
                 });
                 stage.leased += 1;
                 run.leases += 1;
             }
         }
         stage.ready.remove(&key.partition);
-        if let Some(session) = self.sessions.get_mut(&row.session) {
-            session.leases.insert(key);
+        if let Some(session) = self.sessions.get_mut(&row.session)
+            && let Some(lease) = &task.lease
+        {
+            session.takes(key, lease);
         }
+        former.into_iter().for_each(|former| self.reseat(former));
+        self.reseat(row.session);
     }
 
     fn delete_lease(&mut self, key: TaskKey) {
@@ -501,8 +589,9 @@ impl State {
         run.leases -= 1;
         stage.reindex(key.partition, restart);
         if let Some(session) = self.sessions.get_mut(&lease.row.session) {
-            session.leases.remove(&key);
+            session.lets_go(&key, &lease);
         }
+        self.reseat(lease.row.session);
     }
 
     /// Keeps what is volatile: who was heard when, how far attempts say they are, whose wait is over.
@@ -527,6 +616,12 @@ impl State {
                 if let Some(session) = self.sessions.get_mut(session) {
                     session.heard = now;
                 }
+            }
+            Event::Away { session: id } => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.away = true;
+                }
+                self.reseat(*id);
             }
             Event::Tick => self.end_waits(now),
             Event::Submit(_)
@@ -616,14 +711,49 @@ impl State {
 }
 
 impl Session {
-    /// Weights the newest task by a quarter: follows a change of pace within a few tasks.
-    fn note_done(&mut self, granted: Timestamp, now: Timestamp) {
-        let took = now.micros_since(granted.max(self.last_done));
-        self.service_micros = Some(match self.service_micros {
-            Some(before) => (before * 3 + took) / 4,
-            None => took,
-        });
+    /// Whether it is given new tasks at all.
+    pub fn takes_work(&self) -> bool {
+        !self.row.void && !self.row.draining
+    }
+
+    /// A task is done. Answers how long a slot had it.
+    fn note_done(&mut self, stage: StageKey, lease: &Lease, now: Timestamp) -> u64 {
+        let took = now.micros_since(lease.granted.max(self.last_done));
+        self.paces.note(stage, took);
         self.last_done = now;
+        let busy = u64::from(self.row.slots).min(self.leases.len() as u64).max(1);
+        match lease.short {
+            // It waited behind others: what counts is the time from one end to the next.
+            true => took * busy,
+            false => now.micros_since(lease.granted),
+        }
+    }
+
+    fn takes(&mut self, key: TaskKey, lease: &Lease) {
+        if self.leases.insert(key) {
+            self.short += usize::from(lease.short);
+            self.alone += usize::from(lease.alone);
+        }
+    }
+
+    fn lets_go(&mut self, key: &TaskKey, lease: &Lease) {
+        if self.leases.remove(key) {
+            self.short -= usize::from(lease.short);
+            self.alone -= usize::from(lease.alone);
+        }
+    }
+}
+
+impl Run {
+    fn put_step(&mut self, number: StepNo, row: StepRow) {
+        let Some(step) = self.steps.get_mut(number as usize) else {
+            return;
+        };
+        match row.phase.stage() {
+            Some(_) => self.active.insert(number),
+            None => self.active.remove(&number),
+        };
+        step.put(row);
     }
 }
 

@@ -1,6 +1,9 @@
 //! Submit: a job text and its parameters become one run.
 
-use gapless_common::ids::{RunId, StepNo};
+use gapless_common::{
+    ids::{RunId, StepNo},
+    job::Priority,
+};
 
 use crate::{
     decide::Draft,
@@ -24,7 +27,7 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
                 return Err(Refusal::AlreadyRunning { run: id });
             }
             RunState::Stopped | RunState::Failed if run.row.text_digest == submit.text_digest => {
-                resume(draft, id, run);
+                resume(draft, id, run, submit.priority);
                 return Ok(());
             }
             RunState::Stopped | RunState::Failed => {
@@ -36,13 +39,14 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
             RunState::Cancelled => {}
         }
     }
-    if draft.state.runs.values().filter(|run| run.row.state.is_live()).count() >= MAX_LIVE_RUNS {
+    if draft.state.live().len() >= MAX_LIVE_RUNS {
         return Err(Refusal::TooManyRuns { limit: MAX_LIVE_RUNS });
     }
     let row = RunRow {
         identity: submit.identity.clone(),
         text_digest: submit.text_digest,
         submitted: draft.now,
+        priority: submit.priority.unwrap_or(submit.job.job.priority),
         ..RunRow::NEW
     };
     let needs = needs(&submit.job.job);
@@ -72,12 +76,13 @@ pub(crate) fn submit(draft: &mut Draft, submit: Submit) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn resume(draft: &mut Draft, id: RunId, run: &Run) {
+fn resume(draft: &mut Draft, id: RunId, run: &Run, priority: Option<Priority>) {
     draft.change_run(id, run, |row| {
         row.state = RunState::Running;
         row.restarts += 1;
         row.error = None;
         row.finished = None;
+        row.priority = priority.unwrap_or(row.priority);
     });
     let text = format!("taken up again (restart {})", run.row.restarts + 1);
     draft.note(id, 0, Kind::Resumed, text);

@@ -15,6 +15,7 @@ use crate::{
     fail,
     limits::{PARTITIONS_PER_ROW, PLAN_ROWS},
     row::{Phase, PlanHeader, Row},
+    speed,
     split::{Capacity, split},
     validate::validate,
 };
@@ -35,9 +36,11 @@ pub(crate) fn surveyed(
     let progress = holding.task.progress_for(holding.run.row.restarts);
     draft.put(Row::Facts(key.run, key.step, facts));
     let slots = draft.state.slots().max(1);
+    let speed = speed::of(draft.state, holding.run, key.step);
     draft.change_step(key.run, key.step, holding.step, |row| {
         row.phase = Phase::Splitting;
         row.slots = slots;
+        row.speed = speed;
     });
     draft.release(key, fence, progress);
     draft.effect(Effect::Continue(Continuation::Plan {
@@ -60,7 +63,11 @@ pub(crate) fn write_plan(draft: &mut Draft, id: RunId, number: StepNo, slice: u3
         return;
     }
     let definition = run.definition(number);
-    let planned = split(definition, &facts, Capacity { slots: step.row.slots })
+    let capacity = Capacity {
+        slots: step.row.slots,
+        bytes_per_second: step.row.speed,
+    };
+    let planned = split(definition, &facts, capacity)
         .map_err(|error| error.to_string())
         .and_then(|plan| match validate(definition, &facts, &plan) {
             Ok(_) => Ok(plan),

@@ -17,9 +17,9 @@ use gapless_core::{
     event::{Continuation, Held, StageResult, Submit},
     history::{self, Entry, Kind},
     invariants,
-    limits::{EVENTS_PER_RUN, MAX_ROWS},
+    limits::{EVENTS_PER_RUN, MAX_ROWS, MAX_SESSIONS, MAX_SPEEDS},
     load::{StageLoad, load},
-    row::{JobRow, Phase, Publication, RunState},
+    row::{JobRow, Phase, Publication, RunState, SpeedRow},
 };
 use uuid::Uuid;
 
@@ -103,6 +103,7 @@ impl Leader {
         let job = Job {
             name: "job".into(),
             parameters: BTreeMap::new(),
+            priority: Default::default(),
             steps,
         };
         let row = JobRow {
@@ -116,6 +117,7 @@ impl Leader {
             run: RUN,
             identity: "job".into(),
             text_digest: "1".into(),
+            priority: None,
             job: Arc::new(row),
         };
         self.send(Event::Submit(submit)).unwrap();
@@ -128,6 +130,7 @@ impl Leader {
             name: "w1".into(),
             version: String::new(),
             slots,
+            labels: Default::default(),
             held: vec![],
         };
         self.send(event).unwrap();
@@ -192,6 +195,7 @@ fn step(name: &str, after: &[&str], count: u32) -> Step {
             method: Partition::Auto,
             count: Count::Fixed(count),
         },
+        placement: Default::default(),
         checks: vec![],
         sql: None,
         sink: Sink::Discard,
@@ -392,6 +396,7 @@ fn a_worker_that_holds_many_tasks_reconnects_in_decisions_of_bounded_size() {
         name: "w1".into(),
         version: String::new(),
         slots: 200,
+        labels: Default::default(),
         held: held.clone(),
     };
     leader.send(event).unwrap();
@@ -490,6 +495,7 @@ fn an_abort_that_loses_its_worker_again_and_again_is_still_tried() {
             name: "another".into(),
             version: String::new(),
             slots: 1,
+            labels: Default::default(),
             held: vec![],
         };
         leader.send(event).unwrap();
@@ -642,6 +648,7 @@ fn the_load_tells_tasks_that_wait_are_delayed_and_are_held() {
         waiting,
         delayed,
         leased,
+        unplaceable: 0,
     };
     assert_eq!(execute(&leader), Some(held));
     let now = load(&leader.state);
@@ -668,6 +675,7 @@ fn the_load_tells_tasks_that_wait_are_delayed_and_are_held() {
         waiting: 2,
         delayed: 1,
         leased: 0,
+        unplaceable: 0,
     };
     assert_eq!(execute(&leader), Some(alone));
     assert_eq!((load(&leader.state).workers, load(&leader.state).slots), (0, 0));
@@ -679,4 +687,88 @@ fn the_load_tells_tasks_that_wait_are_delayed_and_are_held() {
         [&Stage::Abort],
         "only the abort is left to do"
     );
+}
+
+fn another_worker(number: usize) -> Event {
+    Event::Connect {
+        session: SessionId(Uuid::from_u128(0x5000_0000 + number as u128)),
+        worker: Uuid::from_u128(0x6000_0000 + number as u128),
+        name: format!("w{number}"),
+        version: String::new(),
+        slots: 1,
+        labels: Default::default(),
+        held: vec![],
+    }
+}
+
+#[test]
+fn one_worker_too_many_is_refused_and_one_that_comes_back_is_not() {
+    let mut leader = Leader::new();
+    for number in 0..MAX_SESSIONS {
+        leader.decide(another_worker(number)).unwrap();
+    }
+    let refused = leader.decide(another_worker(MAX_SESSIONS)).unwrap_err();
+    assert_eq!(refused, Refusal::TooManySessions { limit: MAX_SESSIONS });
+    assert!(
+        refused.to_string().contains("10000 workers are in session"),
+        "{refused}"
+    );
+    let Event::Connect { worker, .. } = another_worker(7) else {
+        panic!("a connect")
+    };
+    let back = Event::Connect {
+        session: SESSION,
+        worker,
+        name: "w7".into(),
+        version: String::new(),
+        slots: 1,
+        labels: Default::default(),
+        held: vec![],
+    };
+    leader.decide(back).unwrap();
+    assert_eq!(leader.state.sessions.len(), MAX_SESSIONS);
+    leader.decide(Event::Lost { session: SESSION }).unwrap();
+    leader.decide(another_worker(MAX_SESSIONS)).unwrap();
+    invariants::check(&leader.state).unwrap();
+}
+
+#[test]
+fn how_fast_a_step_went_is_kept_for_its_next_run_within_bounds() {
+    let mut leader = Leader::new();
+    for number in 0..MAX_SPEEDS {
+        let row = SpeedRow {
+            bytes_per_second: 1,
+            at: Timestamp(number as i64 + 1),
+        };
+        let row = Row::Speed("other".into(), format!("s{number}"), row);
+        leader.rows.insert(row.key().to_string(), row.clone());
+        leader.state.apply(Change::Put(row), leader.now);
+    }
+    leader.now = Timestamp(1_000_000_000);
+    leader.submit(vec![step("load", &[], 1)]);
+    leader.connect(1);
+    leader.finish(0, Stage::Survey, StageResult::Facts(Arc::new(facts(3_000_000))));
+    leader.finish(0, Stage::Prepare, StageResult::Prepared("{}".into()));
+    leader.now = leader.now.plus_millis(2_000);
+    leader.commit(task(0, Stage::Execute, 0), whole(0, 3_000_000)).unwrap();
+    leader.finish(0, Stage::Publish, StageResult::Published(Publication::default()));
+    let kept = |state: &State, job: &str, step: &str| {
+        let row = state.speeds.get(&(job.to_string(), step.to_string()));
+        row.map(|row| row.bytes_per_second)
+    };
+    let recovered = State::recover(
+        Term(2),
+        10_000,
+        60_000,
+        leader.rows.values().cloned().collect(),
+        leader.now,
+    );
+    for state in [&leader.state, &recovered] {
+        assert_eq!(kept(state, "job", "load"), Some(1_500_000));
+        assert_eq!(state.speeds.len(), MAX_SPEEDS);
+        assert_eq!(
+            (kept(state, "other", "s0"), kept(state, "other", "s1")),
+            (None, Some(1))
+        );
+    }
 }

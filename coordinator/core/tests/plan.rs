@@ -30,6 +30,7 @@ fn step(method: Wanted, count: Count) -> Step {
         }),
         lookups: BTreeMap::new(),
         partition: Partitioning { method, count },
+        placement: Default::default(),
         checks: vec![],
         sql: Some("SELECT * FROM input".into()),
         sink: Sink::Discard,
@@ -159,7 +160,10 @@ fn hash_of(columns: &[&str]) -> Wanted {
     }
 }
 
-const SLOTS: Capacity = Capacity { slots: 2 };
+const SLOTS: Capacity = Capacity {
+    slots: 2,
+    bytes_per_second: None,
+};
 
 fn planned(step: &Step, facts: &Facts) -> StepPlan {
     let plan = split(step, facts, SLOTS).unwrap_or_else(|error| panic!("{error}"));
@@ -307,6 +311,48 @@ fn method_and_count_follow_from_source_and_sql() {
         );
         assert!(!plan.reason.is_empty(), "{name}");
     }
+}
+
+#[test]
+fn how_fast_an_earlier_run_went_decides_how_long_a_partition_takes() {
+    let cut = |bytes: u64, speed: Option<u64>| {
+        let capacity = Capacity {
+            slots: 2,
+            bytes_per_second: speed,
+        };
+        let (step, facts) = (step(Wanted::Auto, Count::Auto), facts(Unit::Byte, &[bytes]));
+        let plan = split(&step, &facts, capacity).unwrap_or_else(|error| panic!("{error}"));
+        validate(&step, &facts, &plan).unwrap_or_else(|error| panic!("{error}"));
+        (plan.execute.len(), plan.reason)
+    };
+    let (count, reason) = cut(9600 * MIB, Some(10 * MIB));
+    assert_eq!(count, 192, "{reason}");
+    assert!(
+        reason.contains("192 partitions: about 5 s each at 10 MiB/s a slot, as an earlier run went"),
+        "{reason}"
+    );
+    // Fast: larger partitions than without a word of it.
+    assert_eq!(cut(9600 * MIB, Some(200 * MIB)).0, 10);
+    assert_eq!(cut(9600 * MIB, None).0, 100);
+    // Slow: no slot has more than some seconds of a small input, and no partition is less than a unit.
+    let (count, reason) = cut(20 * MIB, Some(200 << 10));
+    assert_eq!(count, 22, "{reason}");
+    assert!(reason.contains("at 200 KiB/s a slot"), "{reason}");
+    // One that stood still tells little.
+    assert_eq!(cut(20 * MIB, Some(1)).0, 128);
+    assert_eq!(cut(9600 * MIB, Some(1)).0, 800);
+    // Nothing was measured.
+    assert_eq!(cut(20 * MIB, Some(0)), cut(20 * MIB, None));
+    // The user's own count stands.
+    let asked = split(
+        &step(Wanted::Auto, Count::Fixed(3)),
+        &facts(Unit::Byte, &[MIB]),
+        Capacity {
+            slots: 2,
+            bytes_per_second: Some(1),
+        },
+    );
+    assert_eq!(asked.unwrap_or_else(|error| panic!("{error}")).execute.len(), 3);
 }
 
 #[test]
@@ -817,7 +863,7 @@ proptest! {
         ],
     ) {
         let step = step(method, count.map_or(Count::Auto, Count::Fixed));
-        if let Ok(plan) = split(&step, &source, Capacity { slots }) {
+        if let Ok(plan) = split(&step, &source, Capacity { slots, bytes_per_second: None }) {
             let verdict = validate(&step, &source, &plan);
             prop_assert!(verdict.is_ok(), "{:?}\n{:#?}", verdict, plan);
             let rows: u64 = plan.execute.iter().map(|row| row.estimate.rows).sum();

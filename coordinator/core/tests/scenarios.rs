@@ -16,7 +16,8 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{AttemptId, RunId, SessionId, Stage, TaskKey, Term},
-    job::{Count, Job, OnError, Outside, Partition, PartitionFailed, Partitioning, Sink, Source, Step},
+    job::{Count, Job, OnError, Outside, Partition, PartitionFailed, Partitioning, Priority, Sink, Source, Step},
+    labels::Labels,
     plan::{Column, Facts, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -110,6 +111,9 @@ impl Script {
                     run: self.run(words.at(1)),
                     identity: words.at(2).into(),
                     text_digest: words.at(3).into(),
+                    priority: words
+                        .value("priority")
+                        .map(|it| Priority(it.parse().expect("a number"))),
                     job,
                 })
             }
@@ -119,6 +123,9 @@ impl Script {
                 name: words.at(2).into(),
                 version: String::new(),
                 slots: words.value("slots").map_or(1, |slots| slots.parse().expect("a number")),
+                labels: words
+                    .value("labels")
+                    .map_or_else(Labels::default, |it| it.parse().expect("labels")),
                 held: self.held(words, 3),
             },
             "beat" => Event::Heard {
@@ -127,6 +134,9 @@ impl Script {
                 resident_bytes: 0,
             },
             "drain" => Event::Drain {
+                session: self.session(words.at(1)),
+            },
+            "away" => Event::Away {
                 session: self.session(words.at(1)),
             },
             "lost" => Event::Lost {
@@ -207,6 +217,7 @@ impl Script {
         let job = Job {
             name: words.at(1).into(),
             parameters: BTreeMap::new(),
+            priority: Default::default(),
             steps: steps.into_iter().map(|(step, _)| step).collect(),
         };
         self.jobs
@@ -445,6 +456,9 @@ fn step(word: &str) -> (Step, u64) {
             },
             count: Count::Fixed(number("count").unwrap_or(1) as u32),
         },
+        placement: words
+            .value("placement")
+            .map_or_else(Labels::default, |it| it.parse().expect("labels")),
         checks: vec![],
         sql: None,
         sink: Sink::Discard,
@@ -522,6 +536,7 @@ fn show_row(row: &Row) -> String {
         }
         Row::Lease(_, row) => format!(" {} {}", row.session, row.fence),
         Row::Progress(_, row) => show_progress(row),
+        Row::Speed(_, _, row) => format!(" {} bytes/s", row.bytes_per_second),
     }
 }
 

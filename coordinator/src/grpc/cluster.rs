@@ -25,7 +25,7 @@ impl Cluster for ClusterService {
             version: env!("CARGO_PKG_VERSION").to_string(),
             live_workers: state.sessions.values().filter(|session| !session.row.void).count() as u32,
             slots: state.slots(),
-            live_runs: state.runs.values().filter(|run| run.row.state.is_live()).count() as u32,
+            live_runs: state.live().len() as u32,
         });
         Ok(Response::new(info.await?))
     }

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::events;
+use super::{Submits, events};
 use crate::{
     control::{Changes, Control},
     guard::Subject,
@@ -33,6 +33,7 @@ const MAX_PARTITIONS: u32 = 10_000;
 
 pub struct JobsService {
     pub seat: Seat,
+    pub submits: Submits,
 }
 
 fn refused(refusal: Refusal) -> Status {
@@ -60,6 +61,11 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
         &request.file_name
     };
     let parsed = job::parse(&request.job_text, name).map_err(invalid)?;
+    let priority = request.priority.map(|given| {
+        let (least, most) = (job::Priority::LOWEST.0, job::Priority::HIGHEST.0);
+        let refused = || Status::invalid_argument(format!("priority is {given}; allowed: {least} to {most}"));
+        job::Priority::new(given).ok_or_else(refused)
+    });
     let (job, bound) = parsed
         .bind(&request.parameters.into_iter().collect())
         .map_err(invalid)?;
@@ -70,6 +76,7 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
         run: RunId(Uuid::now_v7()),
         identity: bound.identity,
         text_digest: bound.version,
+        priority: priority.transpose()?,
         job: Arc::new(JobRow {
             text: request.job_text,
             file_name: request.file_name,
@@ -117,9 +124,11 @@ impl Jobs for JobsService {
         if let Some(full) = lead.full.borrow().as_ref() {
             return Err(Status::resource_exhausted(full.to_string()));
         }
+        let place = self.submits.admit()?;
         // A hostile text can take seconds to refuse: not on a thread that serves others.
         let submit = tokio::task::spawn_blocking(move || prepare(request)).await;
         let submit = submit.map_err(|error| Status::internal(format!("reading the job failed: {error}")))??;
+        drop(place);
         subject.note(|about| about.job = submit.job.job.name.clone());
         match lead.control.ask(Event::Submit(submit)).await?.map_err(refused)? {
             Answer::Submitted { run, resumed } => {

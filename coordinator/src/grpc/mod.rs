@@ -1,29 +1,47 @@
 //! The services. Each method turns a message into an event or a read, and the outcome into a reply.
 
 mod cluster;
+mod crowd;
 mod events;
 mod jobs;
 mod workers;
 
 pub use cluster::ClusterService;
+pub use crowd::Submits;
 pub use jobs::JobsService;
 pub use workers::{Sessions, WorkersService};
 
-use crate::control::{NoAnswer, NotLeading};
+use gapless_proto::RETRY_KEY;
+use tonic::Status;
 
-impl From<NotLeading> for tonic::Status {
+use crate::{
+    control::{NoAnswer, NotLeading},
+    limits::RETRY_AFTER,
+};
+
+impl From<NotLeading> for Status {
     fn from(error: NotLeading) -> Self {
-        tonic::Status::unavailable(error.to_string())
+        Status::unavailable(error.to_string())
     }
 }
 
-impl From<NoAnswer> for tonic::Status {
+impl From<NoAnswer> for Status {
     fn from(error: NoAnswer) -> Self {
         match error {
             NoAnswer::NotLeading(error) => error.into(),
+            NoAnswer::Behind => crowded(error.to_string()),
             NoAnswer::StoreFull { .. } | NoAnswer::StoreFullMeanwhile { .. } => {
-                tonic::Status::resource_exhausted(error.to_string())
+                Status::resource_exhausted(error.to_string())
             }
         }
     }
+}
+
+/// A refusal that passes by itself: nothing was done, and the same call may succeed soon.
+fn crowded(message: String) -> Status {
+    let mut status = Status::resource_exhausted(message);
+    if let Ok(value) = RETRY_AFTER.as_millis().to_string().parse() {
+        status.metadata_mut().insert(RETRY_KEY, value);
+    }
+    status
 }

@@ -1,24 +1,32 @@
 //! `Workers`: one stream for each worker, and what a worker asks about its steps.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use futures::{Stream, StreamExt};
-use gapless_common::ids::{RunId, SessionId};
-use gapless_core::Event;
+use futures::{FutureExt, Stream, StreamExt, future, stream};
+use gapless_common::{
+    ids::{RunId, SessionId},
+    labels::Labels,
+};
+use gapless_core::{Event, State};
 use gapless_platform::shutdown::Shutdown;
 use gapless_proto::v1::{self, worker_event, workers_server::Workers};
-use tokio::task::JoinSet;
+use tokio::{
+    sync::oneshot,
+    task::JoinSet,
+    time::{interval, sleep, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use crate::{
     control::{Control, Hello},
-    guard::Subject,
-    limits::COMMITTED_PAGE,
+    guard::{Pass, Subject},
+    limits::{COMMITTED_PAGE, HELLO_WAIT, TOKEN_LOOK},
     seat::{Seat, not_leader},
     view, wire,
 };
@@ -28,6 +36,8 @@ pub struct WorkersService {
     pub scratch: String,
     /// One task for each open session.
     pub sessions: Sessions,
+    /// How long a worker whose connection broke may take to come back.
+    pub return_time: Duration,
 }
 
 /// Owns the tasks that listen to workers; dropping it ends them.
@@ -64,12 +74,13 @@ impl Workers for WorkersService {
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let subject = Subject::of(&request);
+        let pass = request.extensions().get::<Pass>().cloned();
         let lead = self.seat.lead()?;
         let mut messages = request.into_inner();
-        let first = messages
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("no hello"))?;
+        let late =
+            |_| Status::deadline_exceeded(format!("no hello within {HELLO_WAIT:?} of the opening of the session"));
+        let first = timeout(HELLO_WAIT, messages.message()).await.map_err(late)??;
+        let first = first.ok_or_else(|| Status::invalid_argument("no hello"))?;
         let mut events = first.events.into_iter();
         let Some(worker_event::Event::Hello(hello)) = events.next().and_then(|event| event.event) else {
             return Err(Status::invalid_argument("the first message must be a hello"));
@@ -81,28 +92,39 @@ impl Workers for WorkersService {
             name: hello.name.clone(),
             version: hello.version,
             slots: hello.slots,
+            labels: Labels::new(hello.labels).map_err(|error| Status::invalid_argument(error.to_string()))?,
             held: wire::held(hello.held).map_err(invalid)?,
         });
-        let connected = connected.await?;
+        let connected = connected
+            .await?
+            .map_err(|refusal| Status::resource_exhausted(refusal.to_string()))?;
         let rest = events.collect();
-        self.sessions.spawn(listen(
-            lead.control,
-            lead.over.clone(),
-            connected.session,
-            hello.name,
-            messages,
-            rest,
-        ));
-        let silent = lead.over.clone();
-        let over = async move { lead.over.stopping().cancelled().await };
+        let (ended, end) = oneshot::channel();
+        let session = Session {
+            control: lead.control,
+            over: lead.over.clone(),
+            id: connected.session,
+            name: hello.name,
+            pass,
+            return_time: self.return_time,
+        };
+        self.sessions.spawn(session.listen(messages, rest, ended));
+        let over = async move {
+            // So the worker looks elsewhere; what it holds it keeps.
+            let over = lead.over.stopping().cancelled().map(|()| not_leader(""));
+            // Without a word it has ended for a reason that the worker knows, or that is in its outbox.
+            let ended = end.then(|end| async {
+                match end {
+                    Ok(status) => status,
+                    Err(_) => future::pending().await,
+                }
+            });
+            future::select(pin!(over), pin!(ended)).await.factor_first().0
+        };
+        let (why, told) = oneshot::channel();
+        let over = over.map(move |status| drop(why.send(status)));
         let outbox = ReceiverStream::new(connected.outbox).map(Ok).take_until(over);
-        let end = futures::stream::once(async move {
-            Err(match silent.is_stopping() {
-                // So the worker looks elsewhere; what it holds it keeps.
-                true => not_leader(""),
-                false => Status::unavailable(SESSION_OVER),
-            })
-        });
+        let end = stream::once(told.map(|why| Err(why.unwrap_or_else(|_| Status::unavailable(SESSION_OVER)))));
         Ok(Response::new(Box::pin(outbox.chain(end))))
     }
 
@@ -154,45 +176,113 @@ async fn same_cluster(control: &Control, hello: &v1::Hello) -> Result<(), Status
     }
 }
 
-/// Takes a worker's messages until its stream ends, however that comes; then its session is over. When
-/// this coordinator must not speak any more, the session is not over: whoever leads then finds it.
-async fn listen(
+/// One worker, as long as its stream lasts.
+struct Session {
     control: Control,
     over: Shutdown,
-    session: SessionId,
+    id: SessionId,
     name: String,
-    mut messages: Streaming<v1::WorkerMessage>,
-    first: Vec<v1::WorkerEvent>,
-) {
-    let mut events = first;
-    let why = loop {
-        let parsed: Result<Vec<Event>, _> = events.into_iter().map(|event| wire::event(session, event)).collect();
-        match parsed {
-            Ok(parsed) if parsed.is_empty() => {}
-            Ok(parsed) => {
-                if control.tell(parsed).await.is_err() {
+    /// The token that it came in with.
+    pass: Option<Pass>,
+    return_time: Duration,
+}
+
+/// Why a worker is not listened to any more.
+enum Gone {
+    /// It said all it had to say.
+    Left,
+    /// Perhaps it is about to come back.
+    Broken(String),
+    /// It may not stay.
+    Refused(Status),
+}
+
+impl Session {
+    /// Takes a worker's messages until its stream ends, however that comes; then its session is over. When
+    /// this coordinator must not speak any more, the session is not over: whoever leads then finds it.
+    ///
+    /// A worker whose stream broke may have lost its connection and nothing else. It keeps what it holds if it
+    /// is back soon: its new session takes the place of this one, which is then known to nobody.
+    async fn listen(
+        self,
+        messages: Streaming<v1::WorkerMessage>,
+        first: Vec<v1::WorkerEvent>,
+        ended: oneshot::Sender<Status>,
+    ) {
+        let Some(gone) = self.hear(messages, first).await else {
+            return;
+        };
+        let (worker, session) = (&self.name, self.id);
+        let why = match gone {
+            Gone::Left => "it left".to_string(),
+            Gone::Broken(why) => {
+                info!(%worker, %session, %why, wait = ?self.return_time, "a worker's connection broke; it may come back");
+                if self.control.tell(vec![Event::Away { session }]).await.is_err() {
                     return;
                 }
+                tokio::select! {
+                    () = sleep(self.return_time) => {}
+                    () = self.over.stopping().cancelled() => return,
+                }
+                let is_known = move |state: &State| state.sessions.contains_key(&session);
+                match self.control.read(is_known).await {
+                    Ok(true) => why,
+                    Ok(false) => return,
+                    Err(_) => "nothing was heard of it".to_string(),
+                }
             }
-            Err(error) => break format!("it does not follow the protocol: {error}"),
+            Gone::Refused(status) => {
+                let why = status.message().to_string();
+                // It may have hung up.
+                ended.send(status).ok();
+                why
+            }
+        };
+        info!(%worker, %session, %why, "worker gone");
+        if self.control.is_waiting() {
+            // Nobody could answer it, so it looks for a leader, and comes back with what it holds. If it does
+            // not, its lease runs out.
+            return;
         }
-        let message = tokio::select! {
-            message = messages.message() => message,
-            () = over.stopping().cancelled() => return,
-        };
-        events = match message {
-            Ok(Some(message)) => message.events,
-            Ok(None) => break "it left".to_string(),
-            Err(status) => break status.message().to_string(),
-        };
-    };
-    info!(worker = %name, %session, %why, "worker gone");
-    if control.is_waiting() {
-        // Nobody could answer it, so it looks for a leader, and comes back with what it holds. If it does
-        // not, its lease runs out.
-        return;
+        if self.control.tell(vec![Event::Lost { session }]).await.is_err() {
+            warn!(%session, "the loop has ended before the session");
+        }
     }
-    if control.tell(vec![Event::Lost { session }]).await.is_err() {
-        warn!(%session, "the loop has ended before the session");
+
+    /// Hands on what a worker says. `None`: this coordinator leads no more.
+    async fn hear(&self, mut messages: Streaming<v1::WorkerMessage>, first: Vec<v1::WorkerEvent>) -> Option<Gone> {
+        let mut events = first;
+        let mut drained = false;
+        let mut look = interval(TOKEN_LOOK);
+        loop {
+            let parsed: Result<Vec<Event>, _> = events.into_iter().map(|event| wire::event(self.id, event)).collect();
+            match parsed {
+                Ok(parsed) if parsed.is_empty() => {}
+                Ok(parsed) => {
+                    drained |= parsed.iter().any(|event| matches!(event, Event::Drain { .. }));
+                    self.control.tell(parsed).await.ok()?;
+                }
+                Err(error) => {
+                    let why = format!("it does not follow the protocol: {error}");
+                    return Some(Gone::Refused(Status::invalid_argument(why)));
+                }
+            }
+            events = Vec::new();
+            tokio::select! {
+                message = messages.message() => match message {
+                    Ok(Some(message)) => events = message.events,
+                    Ok(None) if drained => return Some(Gone::Left),
+                    // A worker that hangs up to dial anew has not said that it leaves.
+                    Ok(None) => return Some(Gone::Broken("it hung up".to_string())),
+                    Err(status) => return Some(Gone::Broken(status.message().to_string())),
+                },
+                _ = look.tick(), if self.pass.is_some() => {
+                    if let Some(Err(status)) = self.pass.as_ref().map(Pass::still_holds) {
+                        return Some(Gone::Refused(status));
+                    }
+                }
+                () = self.over.stopping().cancelled() => return None,
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use gapless_platform::tokens::Role;
+use gapless_platform::tokens::{Entry, Role};
 use gapless_proto::access::{AUTHORIZATION, BEARER};
 use tonic::{
     Code, Status,
@@ -65,11 +65,18 @@ where
         let path = request.uri().path().to_string();
         let method = methods::of(&path);
         let mut caller = caller_of(&request);
-        if let Err(status) = self.guard.judge(&path, method.needs, &request, &mut caller) {
-            let subject = Subject::default();
-            let audit = &self.guard.audit;
-            audit.tell(&caller, &path, &subject, Outcome::Denied, status.message());
-            return Box::pin(async move { Ok(status.into_http()) });
+        match self.guard.judge(&path, method.needs, &request, &mut caller) {
+            Ok(None) => {}
+            Ok(Some(entry)) => {
+                let guard = self.guard.clone();
+                request.extensions_mut().insert(Pass { guard, entry });
+            }
+            Err(status) => {
+                let subject = Subject::default();
+                let audit = &self.guard.audit;
+                audit.tell(&caller, &path, &subject, Outcome::Denied, status.message());
+                return Box::pin(async move { Ok(status.into_http()) });
+            }
         }
         // The token goes no further.
         request.headers_mut().remove(AUTHORIZATION);
@@ -91,6 +98,30 @@ where
     }
 }
 
+/// What a long call was let in with, to be looked at again while it lasts. Calls that need no token have
+/// none.
+#[derive(Clone)]
+pub struct Pass {
+    guard: Guard,
+    entry: Entry,
+}
+
+impl Pass {
+    /// Why the call would not be let in any more.
+    pub fn still_holds(&self) -> Result<(), Status> {
+        let Some(tokens) = &self.guard.tokens else {
+            return Ok(());
+        };
+        let name = &self.entry.name;
+        if !tokens.now().holds(&self.entry) {
+            return Err(Status::unauthenticated(format!(
+                "the token of {name} is no longer, or no longer so, in the coordinator's tokens file"
+            )));
+        }
+        self.guard.in_time(&self.entry)
+    }
+}
+
 fn caller_of(request: &http::Request<Body>) -> Caller {
     let peer = request.extensions().get::<Peer>();
     Caller {
@@ -101,16 +132,16 @@ fn caller_of(request: &http::Request<Body>) -> Caller {
 }
 
 impl Guard {
-    /// Whether this call may go on. Fills in who calls as far as the token tells.
+    /// Whether this call may go on, and the token that lets it. Fills in who calls as far as the token tells.
     fn judge(
         &self,
         path: &str,
         needs: Needs,
         request: &http::Request<Body>,
         caller: &mut Caller,
-    ) -> Result<(), Status> {
+    ) -> Result<Option<Entry>, Status> {
         let (Some(tokens), Needs::Role(needed)) = (&self.tokens, needs) else {
-            return Ok(());
+            return Ok(None);
         };
         let method = path.trim_start_matches('/');
         let Some(header) = request.headers().get(AUTHORIZATION) else {
@@ -128,14 +159,9 @@ impl Guard {
         })?;
         caller.token = Some(entry.name.clone());
         caller.role = Some(entry.role);
-        if entry.has_expired(self.clock.now_micros()) {
-            let name = &entry.name;
-            return Err(Status::unauthenticated(format!(
-                "the token of {name} has expired; ask for a new one"
-            )));
-        }
+        self.in_time(entry)?;
         if entry.role.permits(needed) {
-            return Ok(());
+            return Ok(Some(entry.clone()));
         }
         Err(Status::permission_denied(denied(
             method,
@@ -143,6 +169,16 @@ impl Guard {
             &entry.name,
             entry.role,
         )))
+    }
+
+    fn in_time(&self, entry: &Entry) -> Result<(), Status> {
+        let name = &entry.name;
+        match entry.has_expired(self.clock.now_micros()) {
+            true => Err(Status::unauthenticated(format!(
+                "the token of {name} has expired; ask for a new one"
+            ))),
+            false => Ok(()),
+        }
     }
 }
 

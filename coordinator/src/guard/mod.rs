@@ -30,7 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::warn;
 
 pub use audit::Subject;
-pub use check::CheckLayer;
+pub use check::{CheckLayer, Pass};
 use {audit::Audit, tokens::Tokens};
 
 /// What a coordinator is told about who may come in. Nothing at all is right on loopback.

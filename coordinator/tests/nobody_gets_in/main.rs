@@ -275,6 +275,125 @@ async fn a_token_that_is_taken_out_is_refused_from_then_on() {
     world.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_ends_when_its_token_is_taken_out() {
+    let (world, badges) = with_tokens().await;
+    let stays = badges.file.add("wanda", Role::Worker, None);
+    let open = |access: Access, name: &'static str| {
+        let world = &world;
+        async move {
+            let channel = world.channel(&access).await.expect("connected");
+            Wire::open(channel, &access, hello(name)).await.expect("a session")
+        }
+    };
+    let mut goes = open(with_token(badges.worker.expose()), "goes").await;
+    let _stays = open(with_token(stays.expose()), "stays").await;
+    let admin = with_token(badges.admin.expose());
+    let workers = || async {
+        let mut cluster = world.cluster(&admin).await;
+        let listed = cluster.list_workers(v1::ListWorkersRequest {}).await.expect("let in");
+        let mut names: Vec<String> = listed.into_inner().workers.into_iter().map(|it| it.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(workers().await, ["goes", "stays"]);
+    badges.file.take_out("will");
+    let why = goes.ended().await;
+    assert!(why.contains("the token of will is no longer"), "{why}");
+    let gone = || {
+        log()
+            .lines()
+            .any(|line| line.contains("worker gone") && line.contains("the token of will"))
+            .then_some(())
+    };
+    wait_for("the end of the session in the log", gone, log).await;
+    let end = std::time::Instant::now() + PATIENCE;
+    while workers().await != ["stays"] {
+        assert!(
+            std::time::Instant::now() < end,
+            "its session is over for the leader too"
+        );
+    }
+    drop(goes);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_a_hello_is_closed() {
+    let world = World::start(World::folder(), Security::default()).await;
+    let access = Access::default();
+    let channel = world.channel(&access).await.expect("connected");
+    let (_silent, messages) = tokio::sync::mpsc::channel(1);
+    let mut client = v1::workers_client::WorkersClient::new(channel);
+    let answer = client.session(tokio_stream::wrappers::ReceiverStream::new(messages));
+    let status = refusal(
+        tokio::time::timeout(PATIENCE, answer)
+            .await
+            .expect("it is closed")
+            .map(drop),
+    );
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    assert!(status.message().contains("no hello within 10s"), "{status:?}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_connection_broke_is_not_lost_at_once() {
+    let world = World::start(World::folder(), Security::default()).await;
+    let access = Access::default();
+    let mut jobs = world.jobs(&access).await;
+    let Event::Hello(first) = hello("breaks") else {
+        panic!("a hello")
+    };
+    let open = |hello: v1::Hello| {
+        let (world, access) = (&world, &access);
+        async move {
+            let channel = world.channel(access).await.expect("connected");
+            Wire::open(channel, access, Event::Hello(hello))
+                .await
+                .expect("a session")
+        }
+    };
+    // What breaks off without an end of the stream, and comes back with what it holds.
+    let mut wire = open(first.clone()).await;
+    jobs.submit(submit(JOB)).await.expect("submitted");
+    let grant = wire.granted().await;
+    wire.break_off();
+    let broke = || {
+        log()
+            .lines()
+            .any(|line| line.contains("connection broke; it may come back") && line.contains("breaks"))
+            .then_some(())
+    };
+    wait_for("the break in the log", broke, log).await;
+    let held = v1::HeldAttempt {
+        task: grant.task.clone(),
+        fence: grant.fence,
+        ..Default::default()
+    };
+    let mut again = open(v1::Hello {
+        held: vec![held],
+        ..first
+    })
+    .await;
+    // Its report counts: the attempt is still its own. A second grant would be of the next stage.
+    again
+        .say(Event::Finished(v1::Finished {
+            task: grant.task,
+            fence: grant.fence,
+            result: facts(1000).into(),
+        }))
+        .await;
+    let next = again.granted().await;
+    let stage = next.task.as_ref().map(|task| task.stage());
+    assert_eq!(
+        (stage, next.fence.map(|fence| fence.number)),
+        (Some(v1::Stage::Prepare), Some(1))
+    );
+    drop((jobs, again));
+    world.close().await;
+}
+
 /// Says some bytes and gives all that is answered until the other side closes.
 fn say(world: &World, bytes: &[u8], then_nothing: bool) -> Vec<u8> {
     let mut stream = TcpStream::connect(world.address).expect("connected");

@@ -86,6 +86,11 @@ impl Wire {
         self.hear("a reply", reply).await
     }
 
+    /// Hangs up without a word of leaving, as when the connection is gone.
+    pub fn break_off(self) {
+        drop(self);
+    }
+
     /// Waits for the end of the session, and says why it ended.
     pub async fn ended(&mut self) -> String {
         loop {

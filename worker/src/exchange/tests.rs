@@ -166,6 +166,7 @@ impl Stage1 {
             job: Arc::new(Job {
                 name: "job".into(),
                 parameters: BTreeMap::new(),
+                priority: Default::default(),
                 steps: vec![],
             }),
             step_no: 0,

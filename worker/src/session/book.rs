@@ -371,6 +371,17 @@ impl Book {
         self.entries.values().for_each(|entry| entry.held.ask_to_stop(true));
     }
 
+    /// There is no more time for a checkpoint: what is still open is given back at its last commit. Answers
+    /// how many attempts that were.
+    pub fn give_back(&mut self, now: Duration) -> usize {
+        let open: Vec<Arc<Held>> = self.entries.values().map(|entry| entry.held.clone()).collect();
+        for held in &open {
+            held.stop_now(held.cancelled("the worker leaves"));
+            self.end(held, released(held), now);
+        }
+        open.len()
+    }
+
     /// The worker ends: every slot that waits is answered.
     pub fn abandon(&mut self) {
         self.queue.clear();

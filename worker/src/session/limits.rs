@@ -55,8 +55,15 @@ pub const MAX_CONTEXTS: usize = 64;
 /// Runs whose parsed job file is kept: as many as there can be contexts of.
 pub const MAX_JOBS: usize = MAX_CONTEXTS;
 
-/// Time from the wish to leave until the worker leaves, whatever is still open.
-pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// Time from the wish to leave for what is open to come to a checkpoint. What has not by then (a partition
+/// that must be read as a whole, a chunk on a slow disk) is given back at its last commit.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(4);
+
+/// A worker that was asked to leave is gone after so long, whatever is open.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+
+/// How often the session looks whether a leader was heard within the lease time, in order to tell.
+pub const SUSPECT_LOOK: Duration = Duration::from_millis(100);
 
 /// Time for the last messages to reach the leader and for slots to notice the end.
 pub const LEAVE_GRACE: Duration = Duration::from_millis(500);
@@ -64,8 +71,8 @@ pub const LEAVE_GRACE: Duration = Duration::from_millis(500);
 /// A heartbeat interval is never shorter, whatever the leader asks for.
 pub const MIN_HEARTBEAT: Duration = Duration::from_millis(10);
 
-// A released drain must fit the grace that process managers commonly give (10 s).
-const _: () = assert!(DRAIN_GRACE.as_millis() + 2 * LEAVE_GRACE.as_millis() < 10_000);
+// The last words, and the slots' end. Process managers commonly give twice as much (10 s).
+const _: () = assert!(DRAIN_GRACE.as_millis() + 2 * LEAVE_GRACE.as_millis() <= DRAIN_LIMIT.as_millis());
 
 /// A commit is offered again when it was not answered for this part of a lease time: a leader with
 /// many workers may drop a reply, and answers in milliseconds when it does not.

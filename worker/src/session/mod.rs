@@ -29,7 +29,7 @@ mod tests;
 
 use std::{io, sync::Arc};
 
-use gapless_common::ids::ClusterId;
+use gapless_common::{ids::ClusterId, labels::Labels};
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::access::{Access, AccessError};
 
@@ -44,6 +44,8 @@ pub struct WorkerConfig {
     pub name: String,
     /// Tasks worked on at a time, at least 1.
     pub slots: u32,
+    /// What steps may ask for.
+    pub labels: Labels,
     /// Memory for the data of one task, in bytes.
     pub memory_per_slot_bytes: u64,
     /// What the worker shows to coordinators.
@@ -77,7 +79,8 @@ pub enum WorkerError {
 }
 
 /// Runs a worker on the calling thread until `shutdown` ends it: a drain gives back what is held at
-/// the next checkpoint and leaves within [`limits::DRAIN_GRACE`], a stop leaves at once. Many workers
+/// the next checkpoint, or after [`limits::DRAIN_GRACE`] without one, and leaves within
+/// [`limits::DRAIN_LIMIT`]; a stop leaves at once. Many workers
 /// may run in one process, each on a thread of its own.
 ///
 /// Errors: [`WorkerError`]. A leader that is away is none: it is waited for.

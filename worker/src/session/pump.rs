@@ -10,7 +10,7 @@ use gapless_proto::v1::{self, leader_command::Command};
 use tokio::{
     runtime,
     sync::{mpsc, watch},
-    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until, timeout, timeout_at},
+    time::{Instant, Interval, MissedTickBehavior, interval, interval_at, sleep_until, timeout, timeout_at},
 };
 use tonic::{Status, Streaming, transport::Channel};
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use super::{
     calls::Calls,
     connection::{self, Dialer, Link, LinkError},
     context::Contexts,
-    limits::{DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT},
+    limits::{DRAIN_GRACE, LEAVE_GRACE, MAX_EVENTS_PER_MESSAGE, MAX_SAID, MIN_HEARTBEAT, SUSPECT_LOOK},
     queue::{Heard, Queue},
     wire,
 };
@@ -79,15 +79,17 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         outbound: None,
         beat: None,
         asked: None,
+        suspect: false,
+        gave_back: false,
     };
-    let result = runtime.block_on(pump.run(dialer, &own, ended));
-    if result.is_ok() {
-        // All slots have said goodbye: these joins do not wait.
+    let slots_ended = runtime.block_on(pump.run(dialer, &own, ended))?;
+    if slots_ended {
+        // All of them have said goodbye: these joins do not wait.
         for slot in slots {
             slot.join().ok();
         }
     }
-    result
+    Ok(())
 }
 
 /// On the way to a session: first a connection, then a hello that tells what is held at that moment.
@@ -118,15 +120,20 @@ struct Pump {
     beat: Option<Interval>,
     /// When the oldest heartbeat was sent that nothing was heard after.
     asked: Option<Duration>,
+    /// Whether no leader was heard for a lease time, as was last told.
+    suspect: bool,
+    /// Whether a drain ended with tasks open: their slots end with the process.
+    gave_back: bool,
 }
 
 impl Pump {
+    /// Answers whether all slots have ended.
     async fn run(
         mut self,
         dialer: Dialer,
         shutdown: &Shutdown,
         mut slots_alive: mpsc::Receiver<()>,
-    ) -> Result<(), WorkerError> {
+    ) -> Result<bool, WorkerError> {
         let result = self.pump(dialer, shutdown).await;
         self.config.metrics.enter(metrics::State::Ended);
         self.config.metrics.disconnected();
@@ -141,9 +148,14 @@ impl Pump {
         // Nothing is ever sent here: it closes when the last slot is gone.
         let gone = timeout(LEAVE_GRACE, slots_alive.recv()).await;
         result?;
-        gone.map(drop).map_err(|_| WorkerError::StillRunning {
-            count: slots_alive.sender_strong_count(),
-        })
+        match gone {
+            Ok(_) => Ok(true),
+            // Nothing of theirs counts any more, and the leader knows.
+            Err(_) if self.gave_back => Ok(false),
+            Err(_) => Err(WorkerError::StillRunning {
+                count: slots_alive.sender_strong_count(),
+            }),
+        }
     }
 
     /// Works until told to end and done, or until there is no sense in going on.
@@ -151,6 +163,8 @@ impl Pump {
         let mut reaching = dial(dialer);
         let mut batch = Vec::with_capacity(MAX_EVENTS_PER_MESSAGE);
         let mut deadline: Option<Instant> = None;
+        let mut look = interval(SUSPECT_LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.config.metrics.turned(self.queue.len());
             if self.outbound.is_none() {
@@ -171,9 +185,12 @@ impl Pump {
                     self.book.drain(self.heard.now());
                 }
                 () = until(deadline) => {
-                    tracing::warn!(held = self.book.held(), grace = ?DRAIN_GRACE, "leaving with tasks still open");
+                    let open = self.book.give_back(self.heard.now());
+                    self.gave_back = true;
+                    tracing::warn!(open, grace = ?DRAIN_GRACE, "no checkpoint within the drain's limit: given back at the last commit");
                     return Ok(());
                 }
+                _ = look.tick() => self.tell_suspect(),
                 () = beat(&mut self.beat) => {
                     if self.heard.is_suspect() && self.queue.len() > 0 {
                         tracing::warn!("the leader answered no heartbeat for a lease time, and tasks wait: connecting anew");
@@ -236,6 +253,12 @@ impl Pump {
             cluster: self.cluster.map(|cluster| wire::bytes(cluster.0)).unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_string(),
             held: self.book.hello_held(),
+            labels: self
+                .config
+                .labels
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
         }
     }
 
@@ -290,6 +313,7 @@ impl Pump {
         }
         self.term = message.term;
         if self.heard.hear() {
+            self.tell_suspect();
             self.queue.wake();
         }
         let now = self.heard.now();
@@ -310,6 +334,25 @@ impl Pump {
         }
         self.book.begin_granted();
         true
+    }
+
+    /// Tells, once each, that the worker has become suspect and that it is no more.
+    fn tell_suspect(&mut self) {
+        let suspect = self.heard.is_suspect();
+        if suspect == self.suspect {
+            return;
+        }
+        self.suspect = suspect;
+        self.config.metrics.suspect(suspect);
+        if suspect {
+            tracing::warn!(
+                lease = ?self.heard.lease(), held = self.book.held(), queued = self.queue.len(),
+                "suspect: no leader was heard for a lease time. Nothing new is begun; what is open is finished, \
+                 sealed and kept until a leader says whether it still counts"
+            );
+        } else {
+            tracing::info!(held = self.book.held(), "suspect no more: a leader was heard");
+        }
     }
 
     /// Sends all that is to be sent as one message. False: the stream is gone.

@@ -150,13 +150,22 @@ impl Worker {
     where
         F: Fn(&Assignment, &dyn Leader, &mut SlotState) -> Ended + Send + Sync + 'static,
     {
+        let metrics = Metrics::new(slots, clock.clone());
+        Self::start_with(endpoints, slots, clock, metrics, work)
+    }
+
+    fn start_with<F>(endpoints: Vec<String>, slots: u32, clock: Clock, metrics: Metrics, work: F) -> Self
+    where
+        F: Fn(&Assignment, &dyn Leader, &mut SlotState) -> Ended + Send + Sync + 'static,
+    {
         let config = WorkerConfig {
             endpoints,
             name: "w1".to_string(),
             slots,
+            labels: Default::default(),
             memory_per_slot_bytes: 1 << 20,
             access: Access::default(),
-            metrics: Metrics::new(slots, clock.clone()),
+            metrics,
             clock,
         };
         let shutdown = Shutdown::new();
@@ -597,6 +606,106 @@ fn a_draining_worker_gives_back_what_it_holds_and_leaves() {
         (story.len() == 4).then_some(story)
     });
     assert_eq!(story, ["drain", "release 1", "commit", "release 0"]);
+}
+
+#[test]
+fn what_comes_to_no_checkpoint_is_given_back_when_the_drain_ends() {
+    let journal = Journal::default();
+    let notes = journal.clone();
+    let (leader, mut worker) = pair(accepting(), move |_, leader, _| {
+        leader.commit(commit(0, false))?;
+        notes.note("committed");
+        // Hears of nothing any more, as in the middle of a long aggregate.
+        notes.wait("let go");
+        Ok(Outcome::Released)
+    });
+    leader.send(vec![grant(execute(0), 1, 1)]);
+    journal.wait("committed");
+    worker.shutdown.drain();
+    worker.end().expect("a slot that is still busy is no error");
+    leader.wait_event("it is given back", 1, |event| released(event, 0));
+    assert_eq!(leader.count(|event| failed(event).is_some()), 0);
+    assert_eq!(leader.count(|event| matches!(event, Event::Commit(_))), 1);
+    journal.note("let go");
+}
+
+/// A worker that is suspect while its slot reads on, and what its leader says then.
+fn suspect_in_mid_chunk(answer: impl FnOnce(&FakeLeader, &v1::CommitRequest)) -> Vec<String> {
+    let clock = Clock::manual(0);
+    let journal = Journal::default();
+    let notes = journal.clone();
+    let leader = FakeLeader::start(silent());
+    leader.set_step(step(true));
+    let metrics = Metrics::new(1, clock.clone());
+    let worker = Worker::start_with(
+        vec![leader.endpoint()],
+        1,
+        clock.clone(),
+        metrics.clone(),
+        move |_, leader, _| {
+            notes.note("begun");
+            notes.wait("read on");
+            // The chunk is sealed here; the commit waits for a leader.
+            let first = leader.commit(commit(0, false));
+            notes.note(format!("answered {:?}", first.as_ref().map_err(|error| error.class)));
+            first?;
+            leader.commit(commit(1, true)).map(|()| Outcome::Committed)
+        },
+    );
+    leader.wait_event("a hello", 1, |event| matches!(event, Event::Hello(_)).then_some(()));
+    leader.send(vec![grant(execute(0), 1, 1)]);
+    journal.wait("begun");
+    leader.cut_off(true);
+    leader.wait_until_refused(1);
+    let suspect = |yes: bool| {
+        let line = format!("gapless_worker_suspect {}", u8::from(yes));
+        let deadline = Instant::now() + PATIENCE;
+        while !gapless_platform::monitor::Monitored::metrics(&metrics)
+            .lines()
+            .any(|it| it == line)
+        {
+            assert!(Instant::now() < deadline, "never {line}");
+            thread::yield_now();
+        }
+    };
+    suspect(false);
+    clock.advance(LEASE + Duration::from_millis(1));
+    suspect(true);
+    journal.note("read on");
+    leader.accept_again();
+    let held = leader.wait_event("a second hello", 2, |event| match event {
+        Event::Hello(hello) => Some(hello.held.len()),
+        _ => None,
+    });
+    assert_eq!(held, 1, "nothing is let go");
+    suspect(false);
+    let offered = leader.wait_event("the sealed chunk", 2, |event| is_commit(event, 0));
+    assert_eq!(leader.count_in(1, |event| matches!(event, Event::Commit(_))), 0);
+    answer(&leader, &offered);
+    journal.wait("begun");
+    leader.wait("the end of the attempt", |heard| {
+        heard.iter().find_map(|(_, event)| match event {
+            Event::Commit(commit) if commit.seq == 1 => Some(()),
+            Event::Failed(_) => Some(()),
+            _ => None,
+        })
+    });
+    worker.stop();
+    journal.lines()
+}
+
+#[test]
+fn a_suspect_worker_seals_its_open_chunk_and_goes_on_where_the_leader_still_knows_it() {
+    let lines = suspect_in_mid_chunk(|leader, offered| leader.send(vec![reply(offered, true, "")]));
+    assert_eq!(lines, ["begun", "read on", "answered Ok(())"]);
+}
+
+#[test]
+fn a_suspect_worker_lets_go_where_its_attempt_is_fenced() {
+    let lines = suspect_in_mid_chunk(|leader, offered| {
+        leader.send(vec![reply(offered, false, "fenced: the partition has another attempt")]);
+    });
+    assert_eq!(lines, ["begun", "read on", "answered Err(Fenced)"]);
 }
 
 #[test]

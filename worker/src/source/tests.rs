@@ -50,6 +50,7 @@ fn step(name: &str, source: Source, sink: Sink) -> Step {
             method: Partition::Auto,
             count: Count::Auto,
         },
+        placement: Default::default(),
         checks: vec![],
         sql: None,
         sink,
@@ -61,6 +62,7 @@ fn job(steps: Vec<Step>) -> Job {
     Job {
         name: "job".into(),
         parameters: Default::default(),
+        priority: Default::default(),
         steps,
     }
 }

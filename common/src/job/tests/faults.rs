@@ -24,20 +24,22 @@ fn check_step(lines: &str, expected: &[&str]) {
 fn nothing_or_something_else_in_the_file() {
     check(
         "",
-        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, steps"],
+        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check(
         "# only a comment",
-        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, steps"],
+        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check(
         "hello world",
-        &["job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, steps"],
+        &[
+            "job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, priority, steps",
+        ],
     );
     check(
         "- a
 - b",
-        &["job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, steps"],
+        &["job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check("{{{", &["job.yaml:1:3: this is not YAML: unclosed bracket '{'"]);
     check(
@@ -89,8 +91,8 @@ steps:
 steps:
   - {nam: a, source: {cvs: {path: x}}, sink: {parqet: {path: y}}}",
         &[
-            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, steps",
-            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, check, transform, sink, on_error",
+            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
+            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, step, sequence",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, discard",
         ],
@@ -109,7 +111,7 @@ steps:
         "parameters: {}",
         &[
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
         ],
     );
     check(
@@ -127,7 +129,7 @@ steps:
         "job: j
 steps: []",
         &[
-            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, check, transform, sink, on_error",
+            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
         ],
     );
     check(
@@ -138,7 +140,7 @@ steps:
   : z",
         &[
             "job.yaml:3:3: a key is a list; allowed: text as a key",
-            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, check, transform, sink, on_error",
+            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
             "job.yaml:4:5: a key is a mapping; allowed: text as a key",
         ],
     );
@@ -150,11 +152,11 @@ fn anchors_aliases_and_tags() {
         "a: &a [x, x]
 b: &b [*a, *a]",
         &[
-            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, steps",
+            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps",
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
             "job.yaml:1:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
-            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, steps",
+            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps",
             "job.yaml:2:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:8: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:12: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",
@@ -462,6 +464,45 @@ fn the_rest_of_a_step() {
             r#"job.yaml:7:63: a second check with the name "x" in this step; allowed: each name once"#,
         ],
     );
+}
+
+#[test]
+fn priority_and_placement() {
+    let labels =
+        "a mapping from label names to values, 1 to 32 of them: letters, digits, `_`, `-`, `.`, `/`, at most 64";
+    check_step(
+        "    placement: {labels: {}}",
+        &[&format!(
+            "job.yaml:6:25: `labels` in placement is a mapping; allowed: {labels}"
+        )],
+    );
+    check_step(
+        "    placement: {labels: {gpu: a b}}",
+        &[&format!(
+            "job.yaml:6:25: `labels` in placement: `a b` in a label: names and values are letters, digits, `_`, `-`, `.` and `/`, \
+             at most 64 bytes, and not empty; allowed: {labels}"
+        )],
+    );
+    check_step(
+        "    placement: gpu",
+        &["job.yaml:6:16: `placement` in step is `gpu`; allowed: a mapping with the keys labels"],
+    );
+    for (priority, sound) in [
+        ("1", true),
+        ("100", true),
+        ("0", false),
+        ("101", false),
+        ("high", false),
+    ] {
+        let text = format!(
+            "{{job: j, priority: {priority}, steps: [{{name: a, source: {{sequence: {{from: 0, to: 9}}}}, sink: discard}}]}}"
+        );
+        let expected = match sound {
+            true => "job `j` is sound".to_string(),
+            false => format!("job.yaml:1:20: `priority` in job is `{priority}`; allowed: a whole number from 1 to 100"),
+        };
+        check(&text, &[&expected]);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::super::{
-    Compression, Count, Job, Partition, Partitioning, Source, json_schema,
+    Compression, Count, Job, Partition, Partitioning, Priority, Source, json_schema,
     keys::{Kind, SECTIONS},
     parse,
 };
@@ -39,6 +39,7 @@ steps:
 /// Uses every key of the language.
 pub const EVERY_KEY: &str = r#"
 job: every-key.1
+priority: 80
 parameters:
   day: {type: date, identifying: false, default: 2026-11-20}
 steps:
@@ -66,6 +67,7 @@ steps:
           - {from: 5, through: 9.50}
           - {null: true}
         outside: partition
+    placement: {labels: {gpu: yes, zone: "a"}}
     check:
       - {name: small, that: z < 5}
     transform:
@@ -157,6 +159,7 @@ fn the_reference_job_is_read() {
 #[test]
 fn every_key_reaches_the_model() {
     let job = bound(EVERY_KEY, &[]);
+    assert_eq!(job.priority, Priority(80));
     assert_eq!(
         serde_json::to_value(&job.parameters).expect("JSON"),
         json!({"day": {"ty": "date", "identifying": false, "default": "2026-11-20"}})
@@ -186,6 +189,7 @@ fn every_key_reaches_the_model() {
                 ],
                 "outside": "partition",
             }}, "count": "auto"},
+            "placement": {"gpu": "yes", "zone": "a"},
             "checks": [{"name": "small", "that": "z < 5"}],
             "sql": "SELECT z\nFROM input\n",
             "sink": {"csv": {

@@ -64,6 +64,7 @@ pub fn spec(rng: &mut Rng, number: usize, version: usize) -> Spec {
     let job = Job {
         name: format!("job{number}"),
         parameters: BTreeMap::new(),
+        priority: Default::default(),
         steps: definitions,
     };
     let row = JobRow {
@@ -110,6 +111,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         1 => Some(2),
         _ => None,
     };
+    let placement = if rng.per_mille(150) { "zone=a" } else { "" };
     let partition_failed = *rng.pick(&[PartitionFailed::Stop, PartitionFailed::Continue]);
     let definition = Step {
         name: format!("s{at}"),
@@ -120,6 +122,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
             method,
             count: Count::Fixed(rng.between(1, 5) as u32),
         },
+        placement: placement.parse().expect("labels"),
         checks: vec![],
         sql: None,
         sink: Sink::Parquet(sink(rng)),

@@ -24,8 +24,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Judges a decision on a commit before it is applied.
+    /// Judges a decision before it is applied: to whom tasks go, and what becomes of a commit.
     pub fn decided(&self, state: &State, event: &Event, decision: &Result<Decision, Refusal>) -> Result<(), String> {
+        placed(state, decision)?;
         let Event::Commit {
             session,
             task,
@@ -143,6 +144,25 @@ impl Watch {
     }
 }
 
+/// Whether each new lease goes to a worker with the labels that its step asks for.
+fn placed(state: &State, decision: &Result<Decision, Refusal>) -> Result<(), String> {
+    let rows = decision.iter().flat_map(|decision| &decision.rows);
+    for change in rows {
+        let Change::Create(Row::Lease(key, lease)) = change else {
+            continue;
+        };
+        let asked = state.run(key.run).map(|run| &run.definition(key.step).placement);
+        let session = state.sessions.get(&lease.session);
+        let met = asked
+            .zip(session)
+            .is_some_and(|(asked, it)| asked.are_met_by(&it.row.labels));
+        if !met {
+            return Err(format!("{key} is granted to a worker without the labels of its step"));
+        }
+    }
+    Ok(())
+}
+
 fn seq_of(state: &State, task: &TaskKey) -> u32 {
     let progress = state.task(task).and_then(|task| task.progress.as_ref());
     progress.map_or(0, |progress| progress.seq)
@@ -179,6 +199,9 @@ pub fn same(live: &State, recovered: &State) -> Result<(), String> {
     };
     if sessions(live) != sessions(recovered) {
         return differs("the set of sessions".into());
+    }
+    if live.speeds != recovered.speeds {
+        return differs("a speed".into());
     }
     if live.identities != recovered.identities || live.cluster != recovered.cluster {
         return differs("an identity".into());

@@ -7,6 +7,7 @@ use gapless_common::{
     attempt::{Commit, Fence},
     error::{ErrorClass, TaskError},
     ids::{AttemptId, SessionId, TaskKey},
+    labels::Labels,
 };
 use gapless_core::{
     Effect, Event, Refusal,
@@ -71,6 +72,7 @@ pub struct Worker {
     pub id: Uuid,
     pub name: String,
     pub slots: u32,
+    pub labels: Labels,
     pub alive: bool,
     pub paused_until: i64,
     pub link: Option<SessionId>,
@@ -97,6 +99,7 @@ impl Worker {
             id,
             name,
             slots,
+            labels: Labels::default(),
             alive: true,
             paused_until: 0,
             link: None,

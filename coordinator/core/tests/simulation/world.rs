@@ -9,6 +9,7 @@ use std::{
 use gapless_common::{
     error::ErrorClass,
     ids::{AttemptId, RunId, SessionId, Stage, StepNo, TaskKey},
+    job::Priority,
 };
 use gapless_core::{
     Effect, Event,
@@ -61,8 +62,9 @@ pub enum Happening {
         worker: usize,
         session: SessionId,
     },
-    /// The leader sees a link end.
+    /// The leader sees a link end, and waits no more for the worker to come back.
     LinkLost(SessionId),
+    LinkOver(SessionId),
     Dial(usize),
     Beat {
         worker: usize,
@@ -148,7 +150,10 @@ impl World {
         };
         for at in 0..world.rng.between(1, 4) as usize {
             let (id, slots, obedient) = (world.rng.id(), world.rng.between(1, 3), world.rng.per_mille(500));
-            let worker = Worker::new(Uuid::from_u128(id), format!("w{at}"), slots as u32, obedient);
+            // The first one can take every task, so that all of them end.
+            let labels = if at == 0 { "zone=a" } else { "" };
+            let mut worker = Worker::new(Uuid::from_u128(id), format!("w{at}"), slots as u32, obedient);
+            worker.labels = labels.parse().expect("labels");
             world.workers.push(worker);
             world.after(5_000, Happening::Dial(at));
         }
@@ -371,8 +376,11 @@ impl World {
                 if let Some(leader) = &mut self.leader {
                     leader.links.remove(&session);
                 }
-                self.input(Input::Tell(Event::Lost { session }));
+                self.input(Input::Tell(Event::Away { session }));
+                let wait = self.rng.between(0, 60_000);
+                self.after(wait, Happening::LinkOver(session));
             }
+            Happening::LinkOver(session) => self.input(Input::Tell(Event::Lost { session })),
             Happening::Trouble => self.make_trouble(),
             Happening::Client => self.client(),
             Happening::Restart(at) => self.restart(at),
@@ -552,6 +560,7 @@ impl World {
             name: worker.name.clone(),
             version: String::new(),
             slots: worker.slots,
+            labels: worker.labels.clone(),
             held: worker.hello(),
         };
         self.after(500, Happening::Hello { worker: at, event });
@@ -589,11 +598,17 @@ impl World {
             return;
         }
         let id = Uuid::from_u128(self.rng.id());
-        let (name, slots, obedient) = {
+        let (name, slots, obedient, labels) = {
             let worker = &self.workers[at];
-            (worker.name.clone(), worker.slots, worker.obedient)
+            (
+                worker.name.clone(),
+                worker.slots,
+                worker.obedient,
+                worker.labels.clone(),
+            )
         };
         self.workers[at] = Worker::new(id, name, slots, obedient);
+        self.workers[at].labels = labels;
         self.after(1_000, Happening::Dial(at));
     }
 
@@ -679,11 +694,13 @@ impl World {
             (u128::from(self.pushed) << 64) | u128::from(self.rng.next()),
         ));
         self.runs.insert(run, spec);
+        let priority = Some(Priority(*self.rng.pick(&[50, 50, 80])));
         let spec = &self.specs[spec];
         let event = Event::Submit(Submit {
             run,
             identity: spec.identity.clone(),
             text_digest: spec.digest.clone(),
+            priority,
             job: spec.job.clone(),
         });
         self.input(Input::Tell(event));

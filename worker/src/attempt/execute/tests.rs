@@ -290,6 +290,7 @@ fn assignment(case: &Case) -> Assignment {
             method: Partition::Auto,
             count: Count::Auto,
         },
+        placement: Default::default(),
         checks: case
             .check
             .map(|that| Check {
@@ -326,6 +327,7 @@ fn assignment(case: &Case) -> Assignment {
             job: Arc::new(Job {
                 name: "job".to_string(),
                 parameters: BTreeMap::new(),
+                priority: Default::default(),
                 steps: vec![step],
             }),
             step_no: 0,

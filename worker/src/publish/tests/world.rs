@@ -65,6 +65,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
             method: Partition::Auto,
             count: Count::Auto,
         },
+        placement: Default::default(),
         checks: vec![],
         sql: None,
         on_error: OnError::default(),
@@ -101,6 +102,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         job: Arc::new(Job {
             name: "nightly".into(),
             parameters: BTreeMap::new(),
+            priority: Default::default(),
             steps: vec![step],
         }),
         step_no: 0,
