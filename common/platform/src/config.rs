@@ -78,7 +78,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 25] = [
+    pub const ALL: [Setting; 26] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
