@@ -13,7 +13,8 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, SessionId, Stage, TaskKey, Term},
-    job::{Count, Job, OnError, Partition, PartitionFailed, Partitioning, Sink, Source, Step},
+    job::{Count, Job, OnError, Partition, PartitionFailed, Partitioning, Priority, Sink, Source, Step},
+    labels::Labels,
     plan::{Facts, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -133,6 +134,7 @@ pub fn simulate(size: &Size, seed: u64) -> Result<Course, String> {
             run,
             identity: format!("job{number}"),
             text_digest: String::new(),
+            priority: None,
             job: job(number, partitions),
         };
         site.round(vec![Event::Submit(submit)])?;
@@ -271,6 +273,7 @@ impl Site {
             name: format!("w{worker}"),
             version: String::new(),
             slots: SLOTS,
+            labels: Labels::default(),
             held,
         });
         let beat = self.rng.below(BEAT_MICROS as u64) as i64;
@@ -692,6 +695,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         },
         checks: vec![],
         sql: None,
+        placement: Labels::default(),
         sink: Sink::Discard,
         on_error: OnError {
             attempts: 3,
@@ -707,6 +711,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         job: Job {
             name: format!("job{number}"),
             parameters: BTreeMap::new(),
+            priority: Priority::default(),
             steps: vec![step],
         },
     })
