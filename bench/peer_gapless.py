@@ -204,6 +204,12 @@ class Run:
         return [step[9][0] for step in self.steps]
 
 
+def free_port():
+    """A port of this machine that nobody has just now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 class Coordinator:
     def __init__(self, process, endpoint):
         self.process, self.endpoint = process, endpoint
@@ -211,21 +217,23 @@ class Coordinator:
 
 class Cluster:
     """A coordinator and workers of one slot each, with a state folder of their own; a context manager. With
-    `standbys` (on etcd) there are more coordinators, and the first one leads."""
+    `standbys` (on etcd) there are more coordinators, and the first one leads. `nice` is of the workers."""
 
-    def __init__(self, workers=CPUS, standbys=0, leader_ttl=None, **logging):
+    def __init__(self, workers=CPUS, standbys=0, leader_ttl=None, more=(), nice=0, **logging):
         os.makedirs(OUT, exist_ok=True)
         # Beside the outputs: staged files are linked into them, which needs one file system.
         self.folder = tempfile.mkdtemp(prefix=".gapless-bench-", dir=OUT)
         self.binary, self.processes, self.log = binary(), [], open(LOG, "ab")
         self.wanted, self.standbys, self.jobs, self.etcd = workers, standbys, 0, None
-        self.coordinators, self.workers, self.more = [], {}, ["--leader-ttl-s", str(leader_ttl)] if leader_ttl else []
+        self.coordinators, self.workers, self.nice = [], {}, ["nice", "-n", str(nice)] if nice else []
+        self.more = [*more, *(["--leader-ttl-s", str(leader_ttl)] if leader_ttl else [])]
         # No settings from outside but for logging: neither variables nor a configuration file.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GAPLESS_") or k.startswith("GAPLESS_LOG_")}
         self.environment = kept | {"HOME": self.folder} | logging
 
     def start(self, *arguments, **more):
-        process = subprocess.Popen([self.binary, *arguments], stdin=subprocess.DEVNULL,
+        lower = self.nice if arguments[0] == "worker" else []
+        process = subprocess.Popen([*lower, self.binary, *arguments], stdin=subprocess.DEVNULL,
                                    env=self.environment, **{"stderr": self.log, **more})
         self.processes.append(process)
         return process
@@ -299,10 +307,7 @@ class Cluster:
 
     def start_etcd(self):
         """An etcd of one member on loopback; the arguments by which a coordinator uses it."""
-        def free():
-            with socket.create_server(("127.0.0.1", 0)) as listener:
-                return f"http://127.0.0.1:{listener.getsockname()[1]}"
-        client, peer = free(), free()
+        client, peer = (f"http://127.0.0.1:{free_port()}" for _ in range(2))
         etcd = subprocess.Popen(
             ["etcd", "--data-dir", f"{self.folder}/etcd", "--listen-client-urls", client, "--advertise-client-urls", client,
              "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", f"default={peer}"],
