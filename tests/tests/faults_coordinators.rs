@@ -54,7 +54,9 @@ fn a_leader_that_is_frozen_past_its_term_steps_down_and_does_not_answer_from_its
         "the freeze came before the output was to be seen"
     );
     let second = cluster.endpoint("second");
-    wait_for("the standby to lead", || cluster.runs(&second));
+    wait_for("the standby to lead", || {
+        (cluster.leader() == Some("second")).then_some(())
+    });
     (2..4).for_each(|number| cluster.start_worker(number));
     let completed = wait_for("the second to complete the run", || {
         let output = world.gapless(&["get", &run, "-o", "json", "--endpoint", &second]);
