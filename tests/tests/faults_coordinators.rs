@@ -46,13 +46,18 @@ fn a_leader_that_is_frozen_past_its_term_steps_down_and_does_not_answer_from_its
     wait_for("some partitions on record", || {
         cluster.committed(&run).filter(|done| *done >= 2)
     });
+    // Without workers it has nothing to write when it thaws: no refused write tells it that it leads no more.
+    kill_workers(&mut cluster);
     cluster.coordinator("first").freeze();
     assert!(
         !world.path("out/load").exists(),
         "the freeze came before the output was to be seen"
     );
     let second = cluster.endpoint("second");
-    wait_for("the standby to lead", || cluster.runs(&second));
+    wait_for("the standby to lead", || {
+        (cluster.leader() == Some("second")).then_some(())
+    });
+    (2..4).for_each(|number| cluster.start_worker(number));
     let completed = wait_for("the second to complete the run", || {
         let output = world.gapless(&["get", &run, "-o", "json", "--endpoint", &second]);
         let run: Value = serde_json::from_slice(&output.stdout).ok()?;
@@ -88,6 +93,18 @@ fn a_leader_that_is_frozen_past_its_term_steps_down_and_does_not_answer_from_its
     assert_eq!(again.status.code(), Some(7), "complete: {again:?}");
 }
 
+/// Kills all workers, and waits until the leader has missed the last of them.
+fn kill_workers(cluster: &mut Coordinators) {
+    for worker in cluster.workers.values_mut() {
+        assert!(worker.kill(), "it was alive");
+    }
+    cluster.workers.clear();
+    wait_for("the last of them to be missed", || {
+        let workers = cluster.ask(&["workers", "-o", "json"]);
+        workers.as_array().is_some_and(Vec::is_empty).then_some(())
+    });
+}
+
 /// Whether a client has sent its question: it sleeps, with nothing to do but wait.
 fn waits(client: &mut Child) -> bool {
     assert_eq!(client.try_wait().expect("waitable"), None, "nobody has answered yet");
@@ -104,13 +121,7 @@ fn workers_that_all_die_are_followed_by_new_ones() {
     let committed = wait_for("some partitions on record", || {
         cluster.committed(&run).filter(|done| *done >= 2)
     });
-    for worker in cluster.workers.values_mut() {
-        assert!(worker.kill(), "it was alive");
-    }
-    wait_for("the last of them to be missed", || {
-        let workers = cluster.ask(&["workers", "-o", "json"]);
-        workers.as_array().is_some_and(Vec::is_empty).then_some(())
-    });
+    kill_workers(&mut cluster);
     let step = &cluster.run(&run)["steps"][0];
     let (state, done) = (&step["state"], step["partitions"]["done"].as_u64());
     assert!(

@@ -1,14 +1,15 @@
-//! Faults at random moments, again and again: whatever is killed or frozen, each run publishes what it
-//! should. `GAPLESS_FAULT_POINTS` says how many faults (`make nightly` brings many), and `GAPLESS_SEED`
+//! Faults at random moments, one or two at a time: whatever is killed, frozen or told to end, each run
+//! publishes what it should. `GAPLESS_FAULT_POINTS` says how many faults (`make nightly` brings many), and `GAPLESS_SEED`
 //! which ones; moments are those of the machine, so that one seed is not one trace.
 
 use std::{fs, thread, time::Duration};
 
 use gapless_tests::{
-    World,
+    Process, World,
     coordinators::{Coordinators, LEADER_TTL_S, LEASE_MS},
     wait_for,
 };
+use rustix::process::Signal;
 
 const ROWS: u64 = 6000;
 const LOAD: &str = "{key_range: {column: id}, count: 12}";
@@ -59,73 +60,122 @@ fn setting(name: &str) -> Option<u64> {
     )
 }
 
-/// Kills or freezes something, and brings it back after a while. Says what it was.
-fn strike(cluster: &mut Coordinators, random: &mut Random) -> String {
-    let kills = random.below(2) == 0;
-    let (target, time) = match random.below(6) {
-        0..2 => {
-            let number = random.below(WORKERS) as usize;
-            let time = if kills {
-                assert!(cluster.worker(number).kill(), "it was alive");
-                let time = random.sleep(AWAY_MILLIS);
-                cluster.start_worker(number);
-                time
-            } else {
-                freeze(cluster.worker(number), random)
-            };
-            (format!("worker {number}"), time)
-        }
-        2 => {
-            for worker in cluster.workers.values_mut() {
-                assert!(worker.kill(), "it was alive");
-            }
-            let time = random.sleep(AWAY_MILLIS);
-            (0..WORKERS as usize).for_each(|number| cluster.start_worker(number));
-            return format!("all workers killed for {time:?}");
-        }
-        role @ (3 | 4) => {
-            let leader = wait_for("a leader", || cluster.leader());
-            let standby = if leader == "first" { "second" } else { "first" };
-            let (name, role) = if role == 3 {
-                (leader, "leader")
-            } else {
-                (standby, "standby")
-            };
-            let time = if kills {
-                assert!(cluster.coordinator(name).kill(), "it was alive");
-                let time = random.sleep(AWAY_MILLIS);
-                cluster.start_coordinator(name);
-                time
-            } else {
-                freeze(cluster.coordinator(name), random)
-            };
-            (format!("the {role}"), time)
-        }
-        _ => {
-            let member = random.below(MEMBERS) as usize;
-            let time = if kills {
-                cluster.etcd.kill(member);
-                let time = random.sleep(AWAY_MILLIS);
-                cluster.etcd.start_again(member);
-                time
-            } else {
-                cluster.etcd.freeze(member);
-                let time = random.sleep(FROZEN_MILLIS);
-                cluster.etcd.thaw(member);
-                time
-            };
-            (format!("etcd member {member}"), time)
-        }
-    };
-    format!("{target} {} for {time:?}", if kills { "killed" } else { "frozen" })
+/// What a fault meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Worker(usize),
+    AllWorkers,
+    Coordinator(&'static str),
+    Member(usize),
 }
 
-fn freeze(process: &gapless_tests::Process, random: &mut Random) -> Duration {
-    process.freeze();
-    let time = random.sleep(FROZEN_MILLIS);
-    assert!(process.is_still(), "it was frozen all the time");
-    process.thaw();
-    time
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Killed,
+    Frozen,
+    /// By SIGTERM.
+    Ended,
+}
+
+/// Something that is away for a while.
+#[derive(Debug)]
+struct Fault {
+    target: Target,
+    way: Way,
+    away: Duration,
+}
+
+impl Fault {
+    /// A fault at a leader, whoever that is now, and one at a standby, are as likely as one at a worker.
+    fn any(cluster: &Coordinators, random: &mut Random) -> Fault {
+        let target = match random.below(7) {
+            0 | 1 => Target::Worker(random.below(WORKERS) as usize),
+            2 => Target::AllWorkers,
+            role @ (3 | 4) => {
+                let leader = wait_for("a leader", || cluster.leader());
+                let standby = if leader == "first" { "second" } else { "first" };
+                Target::Coordinator(if role == 3 { leader } else { standby })
+            }
+            _ => Target::Member(random.below(MEMBERS) as usize),
+        };
+        let way = [Way::Killed, Way::Frozen, Way::Ended][random.below(3) as usize];
+        let longest = if way == Way::Frozen { FROZEN_MILLIS } else { AWAY_MILLIS };
+        let away = Duration::from_millis(random.below(longest));
+        Fault { target, way, away }
+    }
+
+    /// Whether both can be at the same time: two of three members of etcd are needed, and what is gone
+    /// cannot be frozen.
+    fn bears(&self, other: &Fault) -> bool {
+        match (self.target, other.target) {
+            (Target::Member(_), Target::Member(_)) => false,
+            (Target::AllWorkers, Target::Worker(_) | Target::AllWorkers) => false,
+            (Target::Worker(_), Target::AllWorkers) => false,
+            (one, another) => one != another,
+        }
+    }
+
+    fn strike(&self, cluster: &mut Coordinators) {
+        match self.target {
+            Target::Worker(number) => strike(cluster.worker(number), self.way),
+            Target::AllWorkers => cluster.workers.values_mut().for_each(|worker| strike(worker, self.way)),
+            Target::Coordinator(name) => strike(cluster.coordinator(name), self.way),
+            Target::Member(number) => match self.way {
+                Way::Killed => cluster.etcd.kill(number),
+                Way::Frozen => cluster.etcd.freeze(number),
+                Way::Ended => cluster.etcd.stop(number),
+            },
+        }
+    }
+
+    fn mend(&self, cluster: &mut Coordinators) {
+        let (way, workers) = (self.way, 0..WORKERS as usize);
+        let worker = |cluster: &mut Coordinators, number| {
+            if mend(cluster.worker(number), way) == Mended::IsGone {
+                cluster.start_worker(number);
+            }
+        };
+        match self.target {
+            Target::Worker(number) => worker(cluster, number),
+            Target::AllWorkers => workers.for_each(|number| worker(cluster, number)),
+            Target::Coordinator(name) => {
+                if mend(cluster.coordinator(name), way) == Mended::IsGone {
+                    cluster.start_coordinator(name);
+                }
+            }
+            Target::Member(number) if way == Way::Frozen => cluster.etcd.thaw(number),
+            Target::Member(number) => cluster.etcd.start_again(number),
+        }
+    }
+}
+
+fn strike(process: &mut Process, way: Way) {
+    match way {
+        Way::Killed => assert!(process.kill(), "it was alive"),
+        Way::Frozen => process.freeze(),
+        Way::Ended => process.signal(Signal::TERM),
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Mended {
+    Works,
+    IsGone,
+}
+
+fn mend(process: &mut Process, way: Way) -> Mended {
+    match way {
+        Way::Killed => Mended::IsGone,
+        Way::Frozen => {
+            assert!(process.is_still(), "it was frozen all the time");
+            process.thaw();
+            Mended::Works
+        }
+        Way::Ended => {
+            assert_eq!(process.code(), 0, "it ends in order: {}", process.log());
+            Mended::IsGone
+        }
+    }
 }
 
 #[test]
@@ -154,11 +204,23 @@ fn whatever_dies_whenever_each_run_publishes_each_record_once() {
             if number > 0 && !meets_run {
                 break;
             }
-            let fault = strike(&mut cluster, &mut random);
-            struck += 1;
-            under_way += u64::from(meets_run);
+            let mut faults = vec![Fault::any(&cluster, &mut random)];
+            let another = Fault::any(&cluster, &mut random);
+            if random.below(3) == 0 && faults[0].bears(&another) {
+                faults.push(another);
+            }
+            struck += faults.len() as u64;
+            under_way += if meets_run { faults.len() as u64 } else { 0 };
             let met = if meets_run { "under way" } else { "over" };
-            println!("point {struck}, run {round} {met}: {fault}, {after:?} after what was before");
+            println!("point {struck}, run {round} {met}, {after:?} after what was before: {faults:?}");
+            faults.iter().for_each(|fault| fault.strike(&mut cluster));
+            faults.sort_by_key(|fault| fault.away);
+            let mut passed = Duration::ZERO;
+            for fault in &faults {
+                thread::sleep(fault.away - passed);
+                passed = fault.away;
+                fault.mend(&mut cluster);
+            }
         }
         let ended = cluster.ended(&run);
         assert_eq!(ended["state"], "completed", "seed {seed}, point {struck}: {ended:#}");
