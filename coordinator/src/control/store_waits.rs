@@ -120,6 +120,11 @@ impl Place {
         seen.wait_for(Option::is_some).await.expect("it lives");
     }
 
+    fn queued(&self) -> usize {
+        let messages = &self.control.messages;
+        messages.max_capacity() - messages.capacity()
+    }
+
     fn open(&self) {
         *self.gate.lock().expect("no panic") = None;
     }
@@ -173,7 +178,7 @@ async fn who_asks_a_loop_whose_store_is_full_is_told_at_once() {
     };
     let (control, asked) = (place.control.clone(), stop());
     let asking = tokio::spawn(async move { control.ask(asked).await });
-    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+    while place.queued() == 0 {
         tokio::task::yield_now().await;
     }
     place.shut(full()).await;
@@ -198,11 +203,12 @@ async fn a_worker_that_did_not_wait_for_its_welcome_has_no_session() {
     let first = place.connect(1);
     place.until_it_waits().await;
     let gone = place.connect(2);
-    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+    while place.queued() == 0 {
         tokio::task::yield_now().await;
     }
     gone.abort();
     assert!(gone.await.is_err(), "it has gone");
+    assert_eq!(place.queued(), 1, "its hello has not");
     place.open();
     let _first = first.await.expect("no panic").expect("a session");
     assert_eq!(place.sessions().await, 1);
