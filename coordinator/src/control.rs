@@ -82,7 +82,7 @@ pub enum NoAnswer {
 
 /// What the loop waits for while a batch cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Waiting {
+pub enum Waiting {
     /// Somebody has to make room.
     Full { reason: String },
     /// An answer.
@@ -763,7 +763,7 @@ fn commit_reply(
 }
 
 #[cfg(test)]
-mod store_waits;
+pub mod store_waits;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,8 @@ use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{Connected, Control, ControlConfig, Hello, NoAnswer, NotLeading, Waiting};
+pub use super::Waiting;
+use super::{Connected, Control, ControlConfig, Hello, NoAnswer, NotLeading};
 use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
@@ -61,8 +62,8 @@ impl Store for Gated {
 }
 
 /// A loop on such a store.
-struct Place {
-    control: Control,
+pub struct Place {
+    pub control: Control,
     gate: Gate,
     clock: Clock,
 }
@@ -72,7 +73,7 @@ fn full() -> Waiting {
 }
 
 impl Place {
-    async fn start() -> Place {
+    pub async fn start() -> Place {
         let (gate, clock) = (Gate::default(), Clock::manual(1));
         let (store, time) = (Box::new(Gated(gate.clone())), clock.clone());
         let started = tokio::task::spawn_blocking(move || {
@@ -90,7 +91,7 @@ impl Place {
     }
 
     /// A worker that says hello. Its session begins when that is durable.
-    fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, NotLeading>> {
+    pub fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, NotLeading>> {
         let control = self.control.clone();
         tokio::spawn(async move {
             let hello = Hello {
@@ -104,7 +105,7 @@ impl Place {
         })
     }
 
-    async fn shut(&self, waiting: Waiting) {
+    pub async fn shut(&self, waiting: Waiting) {
         *self.gate.lock().expect("no panic") = Some(waiting.clone());
         let mut seen = self.control.waiting.clone();
         // Nothing is written, so the loop does not know yet.
@@ -115,7 +116,7 @@ impl Place {
         }
     }
 
-    async fn until_it_waits(&self) {
+    pub async fn until_it_waits(&self) {
         let mut seen = self.control.waiting.clone();
         seen.wait_for(Option::is_some).await.expect("it lives");
     }
@@ -125,11 +126,11 @@ impl Place {
         messages.max_capacity() - messages.capacity()
     }
 
-    fn open(&self) {
+    pub fn open(&self) {
         *self.gate.lock().expect("no panic") = None;
     }
 
-    async fn sessions(&self) -> usize {
+    pub async fn sessions(&self) -> usize {
         let read = self.control.read(|state| state.sessions.len());
         read.await.expect("it answers")
     }

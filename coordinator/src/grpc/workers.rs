@@ -151,7 +151,7 @@ async fn listen(
     over: Shutdown,
     session: SessionId,
     name: String,
-    mut messages: Streaming<v1::WorkerMessage>,
+    mut messages: impl Stream<Item = Result<v1::WorkerMessage, Status>> + Unpin,
     first: Vec<v1::WorkerEvent>,
 ) {
     let mut events = first;
@@ -167,13 +167,13 @@ async fn listen(
             Err(error) => break format!("it does not follow the protocol: {error}"),
         }
         let message = tokio::select! {
-            message = messages.message() => message,
+            message = messages.next() => message,
             () = over.stopping().cancelled() => return,
         };
         events = match message {
-            Ok(Some(message)) => message.events,
-            Ok(None) => break "it left".to_string(),
-            Err(status) => break status.message().to_string(),
+            Some(Ok(message)) => message.events,
+            None => break "it left".to_string(),
+            Some(Err(status)) => break status.message().to_string(),
         };
     };
     info!(worker = %name, %session, %why, "worker gone");
@@ -184,5 +184,40 @@ async fn listen(
     }
     if control.tell(vec![Event::Lost { session }]).await.is_err() {
         warn!(%session, "the loop has ended before the session");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::store_waits::{Place, Waiting};
+
+    /// A worker's stream ends, with nothing said before.
+    async fn ends(place: &Place, session: SessionId) {
+        let (control, over) = (place.control.clone(), Shutdown::new());
+        listen(
+            control,
+            over,
+            session,
+            String::new(),
+            futures::stream::empty(),
+            Vec::new(),
+        )
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_worker_that_leaves_a_loop_that_waits_may_come_back() {
+        let place = Place::start().await;
+        let worker = place.connect(1).await.expect("no panic").expect("a session");
+        place.shut(Waiting::Unknown).await;
+        let second = place.connect(2);
+        place.until_it_waits().await;
+        ends(&place, worker.session).await;
+        place.open();
+        let second = second.await.expect("no panic").expect("a session");
+        assert_eq!(place.sessions().await, 2, "nobody could answer it");
+        ends(&place, second.session).await;
+        assert_eq!(place.sessions().await, 1, "it left");
     }
 }
