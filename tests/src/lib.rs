@@ -6,6 +6,7 @@ pub mod etcd;
 pub mod etcd_admin;
 pub mod network;
 mod sales;
+pub mod strace;
 
 use std::{
     collections::BTreeMap,
@@ -212,6 +213,26 @@ steps:
         manifests
             .filter(|entry| entry.file_name().to_string_lossy().ends_with(".json"))
             .count()
+    }
+}
+
+/// Of each log, where a test fails.
+const TOLD_LINES: usize = 40;
+
+impl Drop for World {
+    /// A test that fails tells what its processes logged last.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let entries = fs::read_dir(self.folder.path()).into_iter().flatten().flatten();
+        let ending = |path: &Path| path.extension().is_some_and(|it| it == "log" || it == "trace");
+        for path in entries.map(|entry| entry.path()).filter(|path| ending(path)) {
+            let text = fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            let from = lines.len().saturating_sub(TOLD_LINES);
+            eprintln!("== {}\n{}", path.display(), lines[from..].join("\n"));
+        }
     }
 }
 

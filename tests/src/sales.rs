@@ -4,8 +4,8 @@ use std::{fs, path::PathBuf};
 
 use crate::{Sales, World, expected};
 
-/// Some 0.2 ms of computing for each record, which no file system and no coordinator takes part in.
-const SLOW: &str = "levenshtein(repeat(note, 12), repeat(reverse(note), 12)) >= 0";
+/// Some 0.5 ms of computing for each record, which no file system and no coordinator takes part in.
+const SLOW: &str = "levenshtein(repeat(note, 30), repeat(reverse(note), 30)) >= 0";
 
 impl World {
     /// [`World::sales_job`] with a first step that computes for a while, so that a fault can meet it.

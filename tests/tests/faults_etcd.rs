@@ -16,7 +16,7 @@ use gapless_tests::{
 };
 use serde_json::Value;
 
-const ROWS: u64 = 12_000;
+const ROWS: u64 = 6_000;
 const LOAD: &str = "{key_range: {column: id}, count: 24}";
 const BY_SHOP: &str = "{hash: {columns: [shop]}, count: 8}";
 
