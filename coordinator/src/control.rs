@@ -92,7 +92,7 @@ pub enum NoAnswer {
 
 /// What the loop waits for while a batch cannot be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Waiting {
+pub enum Waiting {
     /// Somebody has to make room.
     Full { reason: String },
     /// An answer.
@@ -850,7 +850,7 @@ fn commit_reply(
 }
 
 #[cfg(test)]
-mod store_waits;
+pub mod store_waits;
 
 #[cfg(test)]
 mod tests {
@@ -865,6 +865,7 @@ mod tests {
             let control = Control {
                 messages,
                 changes: watch::channel(Changes::default()).1,
+                waiting: watch::channel(None).1,
             };
             for _ in 0..EVENT_QUEUE {
                 control.messages.try_send(Message::Tick).expect("a place");

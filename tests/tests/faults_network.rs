@@ -174,3 +174,34 @@ fn with_every_tenth_packet_lost_the_run_completes() {
     completed(&cluster, &run, &sales);
     println!("dropped {:?}", loss.heal());
 }
+
+#[test]
+fn a_leader_whose_machine_vanishes_is_missed_by_all_who_spoke_to_it() {
+    let (world, sales) = world();
+    let Some(mut cluster) = cluster(&world) else { return };
+    let run = begin(&cluster, 2);
+    let observer = cluster.network.as_ref().map(Network::observer);
+    let endpoints = cluster.endpoints();
+    let watch = ["watch", &run, "--endpoints", &endpoints];
+    let mut watching = world.start_on(observer, "watching", &watch);
+    wait_for("the run to be watched", || (!watching.log().is_empty()).then_some(()));
+    let others = ["observer", "etcd", "second", "worker-0", "worker-1"];
+    let ways: Vec<_> = others
+        .iter()
+        .flat_map(|other| [(*other, "first"), ("first", *other)])
+        .collect();
+    let cut = network(&cluster).cut(&ways);
+    assert_unpublished(&world);
+    wait_told(cluster.coordinator("second"), "leading", 0);
+    assert_eq!(
+        watching.code(),
+        0,
+        "it looked for the one that leads now: {}",
+        watching.log()
+    );
+    assert_eq!(told(&watching, "lost the coordinator"), 1, "{}", watching.log());
+    let ended = completed(&cluster, &run, &sales);
+    assert_eq!(ended["events"].to_string().matches("lost").count(), 0, "{ended:#}");
+    println!("dropped {:?}", cut.heal());
+    wait_told(cluster.coordinator("first"), "standing by", 0);
+}

@@ -5,13 +5,17 @@ use std::{
     time::Duration,
 };
 
-use gapless_common::ids::{RunId, Term};
+use gapless_common::{
+    ids::{RunId, Term},
+    labels::Labels,
+};
 use gapless_core::Event;
 use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::{Connected, Control, ControlConfig, Hello, NoAnswer, NotLeading, Waiting};
+pub use super::Waiting;
+use super::{Connected, Control, ControlConfig, Hello, NoAnswer};
 use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
@@ -42,6 +46,14 @@ impl Store for Gated {
         gapless_core::limits::MAX_ROWS
     }
 
+    fn creates_per_batch(&self) -> usize {
+        self.rows_per_batch()
+    }
+
+    fn bytes_per_batch(&self) -> usize {
+        1 << 20
+    }
+
     fn unknown_policy(&self) -> Policy {
         let delay = Duration::from_millis(1);
         Policy {
@@ -61,8 +73,8 @@ impl Store for Gated {
 }
 
 /// A loop on such a store.
-struct Place {
-    control: Control,
+pub struct Place {
+    pub control: Control,
     gate: Gate,
     clock: Clock,
 }
@@ -72,7 +84,7 @@ fn full() -> Waiting {
 }
 
 impl Place {
-    async fn start() -> Place {
+    pub async fn start() -> Place {
         let (gate, clock) = (Gate::default(), Clock::manual(1));
         let (store, time) = (Box::new(Gated(gate.clone())), clock.clone());
         let started = tokio::task::spawn_blocking(move || {
@@ -90,7 +102,7 @@ impl Place {
     }
 
     /// A worker that says hello. Its session begins when that is durable.
-    fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, NotLeading>> {
+    pub fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, String>> {
         let control = self.control.clone();
         tokio::spawn(async move {
             let hello = Hello {
@@ -98,13 +110,15 @@ impl Place {
                 name: worker.to_string(),
                 version: String::new(),
                 slots: 1,
+                labels: Labels::default(),
                 held: Vec::new(),
             };
-            control.connect(hello).await
+            let connected = control.connect(hello).await.map_err(|error| error.to_string())?;
+            connected.map_err(|refusal| refusal.to_string())
         })
     }
 
-    async fn shut(&self, waiting: Waiting) {
+    pub async fn shut(&self, waiting: Waiting) {
         *self.gate.lock().expect("no panic") = Some(waiting.clone());
         let mut seen = self.control.waiting.clone();
         // Nothing is written, so the loop does not know yet.
@@ -115,16 +129,21 @@ impl Place {
         }
     }
 
-    async fn until_it_waits(&self) {
+    pub async fn until_it_waits(&self) {
         let mut seen = self.control.waiting.clone();
         seen.wait_for(Option::is_some).await.expect("it lives");
     }
 
-    fn open(&self) {
+    fn queued(&self) -> usize {
+        let messages = &self.control.messages;
+        messages.max_capacity() - messages.capacity()
+    }
+
+    pub fn open(&self) {
         *self.gate.lock().expect("no panic") = None;
     }
 
-    async fn sessions(&self) -> usize {
+    pub async fn sessions(&self) -> usize {
         let read = self.control.read(|state| state.sessions.len());
         read.await.expect("it answers")
     }
@@ -173,7 +192,7 @@ async fn who_asks_a_loop_whose_store_is_full_is_told_at_once() {
     };
     let (control, asked) = (place.control.clone(), stop());
     let asking = tokio::spawn(async move { control.ask(asked).await });
-    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+    while place.queued() == 0 {
         tokio::task::yield_now().await;
     }
     place.shut(full()).await;
@@ -198,11 +217,12 @@ async fn a_worker_that_did_not_wait_for_its_welcome_has_no_session() {
     let first = place.connect(1);
     place.until_it_waits().await;
     let gone = place.connect(2);
-    while place.control.messages.capacity() == place.control.messages.max_capacity() {
+    while place.queued() == 0 {
         tokio::task::yield_now().await;
     }
     gone.abort();
     assert!(gone.await.is_err(), "it has gone");
+    assert_eq!(place.queued(), 1, "its hello has not");
     place.open();
     let _first = first.await.expect("no panic").expect("a session");
     assert_eq!(place.sessions().await, 1);

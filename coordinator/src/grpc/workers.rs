@@ -205,7 +205,7 @@ impl Session {
     /// is back soon: its new session takes the place of this one, which is then known to nobody.
     async fn listen(
         self,
-        messages: Streaming<v1::WorkerMessage>,
+        messages: impl Stream<Item = Result<v1::WorkerMessage, Status>> + Unpin,
         first: Vec<v1::WorkerEvent>,
         ended: oneshot::Sender<Status>,
     ) {
@@ -215,6 +215,12 @@ impl Session {
         let (worker, session) = (&self.name, self.id);
         let why = match gone {
             Gone::Left => "it left".to_string(),
+            Gone::Broken(why) if self.control.is_waiting() => {
+                // Nobody could answer it, so it looks for a leader, and comes back with what it holds. If it
+                // does not, its lease runs out.
+                info!(%worker, %session, %why, "a worker hung up on a leader that waits for its store");
+                return;
+            }
             Gone::Broken(why) => {
                 info!(%worker, %session, %why, wait = ?self.return_time, "a worker's connection broke; it may come back");
                 if self.control.tell(vec![Event::Away { session }]).await.is_err() {
@@ -239,18 +245,17 @@ impl Session {
             }
         };
         info!(%worker, %session, %why, "worker gone");
-        if self.control.is_waiting() {
-            // Nobody could answer it, so it looks for a leader, and comes back with what it holds. If it does
-            // not, its lease runs out.
-            return;
-        }
         if self.control.tell(vec![Event::Lost { session }]).await.is_err() {
             warn!(%session, "the loop has ended before the session");
         }
     }
 
     /// Hands on what a worker says. `None`: this coordinator leads no more.
-    async fn hear(&self, mut messages: Streaming<v1::WorkerMessage>, first: Vec<v1::WorkerEvent>) -> Option<Gone> {
+    async fn hear(
+        &self,
+        mut messages: impl Stream<Item = Result<v1::WorkerMessage, Status>> + Unpin,
+        first: Vec<v1::WorkerEvent>,
+    ) -> Option<Gone> {
         let mut events = first;
         let mut drained = false;
         let mut look = interval(TOKEN_LOOK);
@@ -269,12 +274,12 @@ impl Session {
             }
             events = Vec::new();
             tokio::select! {
-                message = messages.message() => match message {
-                    Ok(Some(message)) => events = message.events,
-                    Ok(None) if drained => return Some(Gone::Left),
+                message = messages.next() => match message {
+                    Some(Ok(message)) => events = message.events,
+                    None if drained => return Some(Gone::Left),
                     // A worker that hangs up to dial anew has not said that it leaves.
-                    Ok(None) => return Some(Gone::Broken("it hung up".to_string())),
-                    Err(status) => return Some(Gone::Broken(status.message().to_string())),
+                    None => return Some(Gone::Broken("it hung up".to_string())),
+                    Some(Err(status)) => return Some(Gone::Broken(status.message().to_string())),
                 },
                 _ = look.tick(), if self.pass.is_some() => {
                     if let Some(Err(status)) = self.pass.as_ref().map(Pass::still_holds) {
@@ -284,5 +289,40 @@ impl Session {
                 () = self.over.stopping().cancelled() => return None,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::store_waits::{Place, Waiting};
+
+    /// A worker's stream ends, with nothing said before.
+    async fn ends(place: &Place, session: SessionId) {
+        let session = Session {
+            control: place.control.clone(),
+            over: Shutdown::new(),
+            id: session,
+            name: String::new(),
+            pass: None,
+            return_time: Duration::ZERO,
+        };
+        let (ended, _) = oneshot::channel();
+        session.listen(stream::empty(), Vec::new(), ended).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_worker_that_leaves_a_loop_that_waits_may_come_back() {
+        let place = Place::start().await;
+        let worker = place.connect(1).await.expect("no panic").expect("a session");
+        place.shut(Waiting::Unknown).await;
+        let second = place.connect(2);
+        place.until_it_waits().await;
+        ends(&place, worker.session).await;
+        place.open();
+        let second = second.await.expect("no panic").expect("a session");
+        assert_eq!(place.sessions().await, 2, "nobody could answer it");
+        ends(&place, second.session).await;
+        assert_eq!(place.sessions().await, 1, "it left");
     }
 }
