@@ -135,7 +135,8 @@ fn is_published(world: &World, manifest: &Path) -> bool {
 #[test]
 fn a_commit_that_comes_after_the_lease_is_refused() {
     let (world, sales) = World::with_sales(ROWS);
-    world.slow_sales_job(LOAD, BY_SHOP);
+    // Two long ones, so that whoever takes over can be frozen in the midst.
+    world.slow_sales_job("{key_range: {column: id}, count: 2}", BY_SHOP);
     let mut cluster = Cluster::start(&world, 1);
     let run = cluster.submit("job.yaml");
     let offered = freeze_before_a_commit_is_heard(&world, &cluster);
