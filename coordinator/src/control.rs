@@ -70,7 +70,7 @@ pub struct NotLeading;
 
 /// Why the loop gives no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
+pub enum Unanswered {
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
     /// Nothing was done.
@@ -179,9 +179,9 @@ impl Control {
     }
 
     /// Sends an event and waits for what was decided, once it is durable.
-    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NoAnswer> {
+    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, Unanswered> {
         if let Some(Waiting::Full { reason }) = self.waiting.borrow().clone() {
-            return Err(NoAnswer::StoreFull { reason });
+            return Err(Unanswered::StoreFull { reason });
         }
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -192,7 +192,7 @@ impl Control {
         tokio::select! {
             biased;
             answered = asked => Ok(answered?),
-            reason = self.full() => Err(NoAnswer::StoreFullMeanwhile { reason }),
+            reason = self.full() => Err(Unanswered::StoreFullMeanwhile { reason }),
         }
     }
 
@@ -230,7 +230,7 @@ impl Control {
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Result<T, NoAnswer> {
+    ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let read = Box::new(move |state: &State| {
             // Nobody waits any more: the reader has gone away.
@@ -244,7 +244,7 @@ impl Control {
         tokio::select! {
             biased;
             answered = asked => Ok(answered?),
-            reason = self.full() => Err(NoAnswer::StoreFull { reason }),
+            reason = self.full() => Err(Unanswered::StoreFull { reason }),
         }
     }
 

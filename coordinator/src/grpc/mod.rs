@@ -9,7 +9,7 @@ pub use cluster::ClusterService;
 pub use jobs::JobsService;
 pub use workers::{Sessions, WorkersService};
 
-use crate::control::{NoAnswer, NotLeading};
+use crate::control::{NotLeading, Unanswered};
 
 impl From<NotLeading> for tonic::Status {
     fn from(error: NotLeading) -> Self {
@@ -17,11 +17,11 @@ impl From<NotLeading> for tonic::Status {
     }
 }
 
-impl From<NoAnswer> for tonic::Status {
-    fn from(error: NoAnswer) -> Self {
+impl From<Unanswered> for tonic::Status {
+    fn from(error: Unanswered) -> Self {
         match error {
-            NoAnswer::NotLeading(error) => error.into(),
-            NoAnswer::StoreFull { .. } | NoAnswer::StoreFullMeanwhile { .. } => {
+            Unanswered::NotLeading(error) => error.into(),
+            Unanswered::StoreFull { .. } | Unanswered::StoreFullMeanwhile { .. } => {
                 tonic::Status::resource_exhausted(error.to_string())
             }
         }
