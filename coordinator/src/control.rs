@@ -75,7 +75,7 @@ pub struct NotLeading;
 
 /// Why the loop gives no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
+pub enum Unanswered {
     #[error(transparent)]
     NotLeading(#[from] NotLeading),
     /// Nothing was done.
@@ -193,9 +193,9 @@ impl Control {
     }
 
     /// Sends an event and waits for what was decided, once it is durable.
-    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, NoAnswer> {
+    pub async fn ask(&self, event: Event) -> Result<Result<Answer, Refusal>, Unanswered> {
         if let Some(Waiting::Full { reason }) = self.waiting.borrow().clone() {
-            return Err(NoAnswer::StoreFull { reason });
+            return Err(Unanswered::StoreFull { reason });
         }
         let (reply, answer) = oneshot::channel();
         let asked = async {
@@ -205,7 +205,7 @@ impl Control {
         tokio::select! {
             biased;
             answered = asked => answered,
-            reason = self.full() => Err(NoAnswer::StoreFullMeanwhile { reason }),
+            reason = self.full() => Err(Unanswered::StoreFullMeanwhile { reason }),
         }
     }
 
@@ -227,10 +227,10 @@ impl Control {
     }
 
     /// Takes a place in the queue, if there is one soon.
-    async fn enqueue(&self, message: Message) -> Result<(), NoAnswer> {
+    async fn enqueue(&self, message: Message) -> Result<(), Unanswered> {
         let sent = self.messages.send_timeout(message, QUEUE_WAIT).await;
         sent.map_err(|error| match error {
-            mpsc::error::SendTimeoutError::Timeout(_) => NoAnswer::Behind,
+            mpsc::error::SendTimeoutError::Timeout(_) => Unanswered::Behind,
             mpsc::error::SendTimeoutError::Closed(_) => NotLeading.into(),
         })
     }
@@ -240,7 +240,7 @@ impl Control {
         self.messages.send(Message::Tell(events)).await.map_err(|_| NotLeading)
     }
 
-    pub async fn connect(&self, hello: Hello) -> Result<Result<Connected, Refusal>, NoAnswer> {
+    pub async fn connect(&self, hello: Hello) -> Result<Result<Connected, Refusal>, Unanswered> {
         let (reply, connected) = oneshot::channel();
         self.enqueue(Message::Connect(hello, reply)).await?;
         Ok(connected.await.map_err(|_| NotLeading)?)
@@ -250,7 +250,7 @@ impl Control {
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&State) -> T + Send + 'static,
-    ) -> Result<T, NoAnswer> {
+    ) -> Result<T, Unanswered> {
         let (reply, answer) = oneshot::channel();
         let read = Box::new(move |state: &State| {
             // Nobody waits any more: the reader has gone away.
@@ -263,7 +263,7 @@ impl Control {
         tokio::select! {
             biased;
             answered = asked => answered,
-            reason = self.full() => Err(NoAnswer::StoreFull { reason }),
+            reason = self.full() => Err(Unanswered::StoreFull { reason }),
         }
     }
 
@@ -877,7 +877,7 @@ mod tests {
             assert_eq!(status.code(), tonic::Code::ResourceExhausted);
             assert!(status.metadata().contains_key(gapless_proto::RETRY_KEY));
             let read = control.read(|_| ()).await;
-            assert!(matches!(read, Err(NoAnswer::Behind)));
+            assert!(matches!(read, Err(Unanswered::Behind)));
         });
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use gapless_tests::{World, coordinators::Coordinators, term, wait_for};
 
-const ROWS: u64 = 60_000;
+const ROWS: u64 = 6_000;
 const MANY: &str = "{key_range: {column: id}, count: 24}";
 
 /// The terms in which the published files of a step were written.
@@ -25,7 +25,7 @@ fn is_published(world: &World, output: &str) -> bool {
 #[test]
 fn a_leader_that_is_killed_is_followed_by_the_standby_and_nothing_committed_is_done_again() {
     let (world, sales) = World::with_sales(ROWS);
-    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    world.slow_sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
     let mut cluster = Coordinators::start(&world, 1, 3);
     let run = cluster.submit();
     let committed = wait_for("some partitions on record", || {
@@ -67,7 +67,7 @@ fn a_leader_that_is_killed_is_followed_by_the_standby_and_nothing_committed_is_d
 #[test]
 fn a_member_of_etcd_that_is_killed_costs_no_fail_over() {
     let (world, sales) = World::with_sales(ROWS);
-    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    world.slow_sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
     let mut cluster = Coordinators::start(&world, 3, 2);
     let run = cluster.submit();
     wait_for("a partition on record", || {

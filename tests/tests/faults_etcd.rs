@@ -219,11 +219,12 @@ fn the_leader_compacts_so_that_etcd_does_not_grow_without_end() {
     let overwrite = || (0..HISTORY[0]).for_each(|_| admin.put("history", HISTORY[1]));
     let bytes = HISTORY.iter().product::<usize>() as u64;
     overwrite();
-    let (revision, size) = (admin.revision(), admin.size(0));
-    assert!(
-        size >= bytes && !admin.is_compacted(revision - 1),
-        "nothing is compacted yet"
-    );
+    // The file grows with the next commit of it.
+    let size = wait_for("the history to be stored", || {
+        Some(admin.size(0)).filter(|size| *size >= bytes)
+    });
+    let revision = admin.revision();
+    assert!(!admin.is_compacted(revision - 1), "nothing of it is compacted yet");
     wait_for("the leader to compact", || {
         admin.is_compacted(revision - 1).then_some(())
     });

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use super::Waiting;
-use super::{Connected, Control, ControlConfig, Hello, NoAnswer};
+use super::{Connected, Control, ControlConfig, Hello, Unanswered};
 use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
@@ -198,13 +198,13 @@ async fn who_asks_a_loop_whose_store_is_full_is_told_at_once() {
     place.shut(full()).await;
     let meanwhile = asking.await.expect("no panic");
     assert!(
-        matches!(&meanwhile, Err(NoAnswer::StoreFullMeanwhile { reason }) if reason == FULL),
+        matches!(&meanwhile, Err(Unanswered::StoreFullMeanwhile { reason }) if reason == FULL),
         "{meanwhile:?}"
     );
     let asked = place.control.ask(stop()).await;
-    assert!(matches!(asked, Err(NoAnswer::StoreFull { .. })), "{asked:?}");
+    assert!(matches!(asked, Err(Unanswered::StoreFull { .. })), "{asked:?}");
     let read = place.control.read(|state| state.sessions.len()).await;
-    assert!(matches!(read, Err(NoAnswer::StoreFull { .. })), "{read:?}");
+    assert!(matches!(read, Err(Unanswered::StoreFull { .. })), "{read:?}");
     place.open();
     let _worker = worker.await.expect("no panic").expect("a session");
     assert_eq!(place.sessions().await, 1, "and then all goes on");

@@ -15,7 +15,7 @@ use gapless_proto::RETRY_KEY;
 use tonic::Status;
 
 use crate::{
-    control::{NoAnswer, NotLeading},
+    control::{NotLeading, Unanswered},
     limits::RETRY_AFTER,
 };
 
@@ -25,12 +25,12 @@ impl From<NotLeading> for Status {
     }
 }
 
-impl From<NoAnswer> for Status {
-    fn from(error: NoAnswer) -> Self {
+impl From<Unanswered> for Status {
+    fn from(error: Unanswered) -> Self {
         match error {
-            NoAnswer::NotLeading(error) => error.into(),
-            NoAnswer::Behind => crowded(error.to_string()),
-            NoAnswer::StoreFull { .. } | NoAnswer::StoreFullMeanwhile { .. } => {
+            Unanswered::NotLeading(error) => error.into(),
+            Unanswered::Behind => crowded(error.to_string()),
+            Unanswered::StoreFull { .. } | Unanswered::StoreFullMeanwhile { .. } => {
                 Status::resource_exhausted(error.to_string())
             }
         }
