@@ -181,7 +181,6 @@ impl Control {
     }
 
     /// Events of a worker. Waits for a place in the queue, so that the worker's stream waits too.
-
     pub async fn tell(&self, events: Vec<Event>) -> Result<(), NotLeading> {
         self.messages.send(Message::Tell(events)).await.map_err(|_| NotLeading)
     }
