@@ -11,7 +11,10 @@ use std::{
 };
 
 pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics};
-use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
+use gapless_coordinator::{
+    ServeConfig, ServeError, StoreConfig,
+    store::{EtcdConfig, StoreError},
+};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
 use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
@@ -180,6 +183,7 @@ fn start_failure(error: &ServeError, state: &State) -> Failure {
             Kind::Conflict,
             format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
         ),
+        (ServeError::Store(StoreError::Schema { .. }), _) => Failure::failed(error.to_string()),
         (ServeError::Security(error), _) => Failure::usage(error.to_string()),
         (ServeError::Store(error), State::Folder(state)) => match live_endpoint(state) {
             Some(endpoint) => Failure::new(

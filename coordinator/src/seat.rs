@@ -1,12 +1,16 @@
 //! Whether this coordinator leads, as its services see it. Those that need the state ask here at each
 //! call; whoever asks a standby is told where the leader is.
 
+use gapless_common::ids::{ClusterId, Epoch, Term};
 use gapless_platform::shutdown::Shutdown;
 use gapless_proto::LEADER_KEY;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
-use crate::{control::Control, store::StoreFull};
+use crate::{
+    control::Control,
+    store::{StoreError, StoreFull},
+};
 
 /// The lead, while it lasts.
 #[derive(Clone)]
@@ -25,6 +29,24 @@ pub enum Role {
     Follows {
         leader: String,
     },
+    /// Nobody leads, and this one does not either, for a reason that somebody has to look at.
+    Refuses {
+        reason: String,
+    },
+    /// This one has the lead and does nothing with it: its store is older than what was seen of it.
+    Holds(Holding),
+}
+
+/// A lead that waits for an operator.
+#[derive(Clone)]
+pub struct Holding {
+    pub reason: String,
+    pub cluster: ClusterId,
+    /// The epoch that was; accepting makes it one more.
+    pub epoch: Epoch,
+    pub term: Term,
+    /// Takes the operator's word; answers when the lead goes on.
+    pub accept: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// The present role. Clones see the same.
@@ -36,11 +58,22 @@ impl Seat {
         Seat(role)
     }
 
+    /// The lead that waits for an operator, if this is one.
+    pub fn holding(&self) -> Option<Holding> {
+        match &*self.0.borrow() {
+            Role::Holds(holding) => Some(holding.clone()),
+            Role::Leads(_) | Role::Follows { .. } | Role::Refuses { .. } => None,
+        }
+    }
+
     /// The lead, or the refusal that names who has it.
     pub fn lead(&self) -> Result<Lead, Status> {
         match &*self.0.borrow() {
             Role::Leads(lead) => Ok(lead.clone()),
             Role::Follows { leader } => Err(not_leader(leader)),
+            Role::Refuses { reason } | Role::Holds(Holding { reason, .. }) => {
+                Err(Status::failed_precondition(reason.clone()))
+            }
         }
     }
 }

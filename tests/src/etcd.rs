@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::PathBuf,
     process::{Command, Stdio},
     time::Duration,
 };
@@ -123,6 +124,11 @@ impl Etcd {
         let member = &mut self.members[member];
         member.spawn();
         wait_for("etcd to serve again", || is_healthy(member.port).then_some(()));
+    }
+
+    /// The folder of a member's data. Its content may be changed while the member does not run.
+    pub fn data(&self, member: usize) -> PathBuf {
+        self.members[member].folder.path().join("data")
     }
 
     fn process(&self, member: usize) -> &Process {

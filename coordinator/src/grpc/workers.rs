@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt};
-use gapless_common::ids::{RunId, SessionId};
+use gapless_common::ids::{RunId, SessionId, Term};
 use gapless_core::Event;
 use gapless_platform::shutdown::Shutdown;
 use gapless_proto::v1::{self, worker_event, workers_server::Workers};
@@ -78,6 +78,11 @@ impl Workers for WorkersService {
             version: hello.version,
             slots: hello.slots,
             held: wire::held(hello.held).map_err(invalid)?,
+            mark: Term(hello.mark),
+            reign: match hello.reign.is_empty() {
+                true => None,
+                false => Some(wire::uuid(&hello.reign, "hello.reign").map_err(invalid)?),
+            },
         });
         let connected = connected.await?;
         let rest = events.collect();
@@ -138,7 +143,8 @@ async fn same_cluster(control: &Control, hello: &v1::Hello) -> Result<(), Status
         .await?;
     match ours {
         Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
-            "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"
+            "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one, unless the store of \
+             {theirs} was lost and this is its successor by mistake"
         ))),
         _ => Ok(()),
     }

@@ -4,7 +4,7 @@
 use gapless_common::{
     error::{ErrorClass, TaskError},
     job::Exists,
-    manifest::{DataFile, Verdict, VerdictKind},
+    manifest::{DataFile, Verdict, VerdictKind, Version},
 };
 
 use super::{
@@ -172,6 +172,7 @@ fn proposal(sealed: &Sealed<'_>, accounts: &Accounts, generation: u64) -> Verdic
         false => file.clone(),
     };
     Verdict {
+        version: Version::default(),
         verdict: VerdictKind::Committed,
         run: sealed.context.run,
         step: sealed.context.step_no,

@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{
     Etcd,
-    limits::{LISTINGS, PAGE_TIMEOUT, PARTS_PER_PAGE, ROWS_PER_PAGE},
+    limits::{CALL_TIMEOUT, LISTINGS, PAGE_TIMEOUT, PARTS_PER_PAGE, ROWS_PER_PAGE},
     members::CallError,
     values::{self, Value},
 };
@@ -38,18 +38,38 @@ impl Etcd {
         }
     }
 
+    /// One row of those that are small enough to stand by themselves.
+    pub(super) async fn read_row(&self, key: &str, policy: Policy) -> Result<Option<Vec<u8>>, CallError> {
+        let key = self.keys.row(key);
+        let found = self.members.again(policy, CALL_TIMEOUT, &self.stop, |mut member| {
+            let key = key.clone();
+            async move { member.kv.get(key, None).await }
+        });
+        let found = found.await?;
+        let Some(row) = found.kvs().first() else {
+            return Ok(None);
+        };
+        match values::read(row.value()) {
+            Some(Value::Whole(value)) => Ok(Some(value.to_vec())),
+            Some(Value::Parts { .. }) | None => Err(self.unreadable(row.key(), "its value is of an unknown form")),
+        }
+    }
+
+    fn unreadable(&self, key: &[u8], reason: &str) -> CallError {
+        CallError::Refused {
+            endpoint: self.members.names(),
+            reason: format!("{}: {reason}", String::from_utf8_lossy(key)),
+        }
+    }
+
     async fn list_once(&self, policy: Policy) -> Result<Vec<(String, Vec<u8>)>, CallError> {
         let (rows, revision) = self.pages(&self.keys.rows, ROWS_PER_PAGE, 0, policy).await?;
         let (parts, _) = self.pages(&self.keys.parts, PARTS_PER_PAGE, revision, policy).await?;
         let parts: HashMap<&[u8], &KeyValue> = parts.iter().map(|kv| (kv.key(), kv)).collect();
-        let unreadable = |key: &[u8], reason: &str| CallError::Refused {
-            endpoint: self.members.names(),
-            reason: format!("{}: {reason}", String::from_utf8_lossy(key)),
-        };
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
             let key = row.key_str().ok().and_then(|key| key.strip_prefix(&self.keys.rows));
-            let key = key.ok_or_else(|| unreadable(row.key(), "the key is not text"))?;
+            let key = key.ok_or_else(|| self.unreadable(row.key(), "the key is not text"))?;
             let value = match values::read(row.value()) {
                 Some(Value::Whole(value)) => value.to_vec(),
                 Some(Value::Parts { name, count }) => {
@@ -57,12 +77,12 @@ impl Etcd {
                     for number in 0..count {
                         let part = format!("{}{}", self.keys.parts, values::part_key(name, number));
                         let part = parts.get(part.as_bytes());
-                        let part = part.ok_or_else(|| unreadable(row.key(), "a part of its value is missing"))?;
+                        let part = part.ok_or_else(|| self.unreadable(row.key(), "a part of its value is missing"))?;
                         value.extend_from_slice(part.value());
                     }
                     value
                 }
-                None => return Err(unreadable(row.key(), "its value is of an unknown form")),
+                None => return Err(self.unreadable(row.key(), "its value is of an unknown form")),
             };
             found.push((key.to_string(), value));
         }

@@ -140,6 +140,8 @@ pub struct EtcdStore {
     lease: Option<i64>,
     /// Keeps the term; ends with the store.
     keeper: JoinSet<()>,
+    /// The highest revision at which something of this term was written.
+    reached: u64,
 }
 
 impl EtcdStore {
@@ -149,6 +151,7 @@ impl EtcdStore {
             standing: watch::channel(Standing::Standby).0,
             lease: None,
             keeper: JoinSet::new(),
+            reached: 0,
         }
     }
 
@@ -164,6 +167,7 @@ impl Store for EtcdStore {
         let etcd = self.etcd.clone();
         let taken = etcd.runtime.block_on(etcd.take_lead())?;
         self.lease = Some(taken.lease);
+        self.reached = taken.term.0;
         self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
@@ -192,6 +196,24 @@ impl Store for EtcdStore {
         UNKNOWN
     }
 
+    fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    fn confirm(&self, term: Term) -> Result<(), StoreError> {
+        self.etcd.runtime.block_on(self.etcd.confirm(term))
+    }
+
+    fn place(&self) -> String {
+        let keys = self.etcd.keys.rows.trim_end_matches("row/");
+        format!("etcd ({}), under {keys}", self.etcd.members.names())
+    }
+
+    fn row(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.etcd.runtime.block_on(self.etcd.read_row(key, ASK_AGAIN));
+        row.map_err(|error| self.etcd.read_failed(error))
+    }
+
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let rows = self.etcd.runtime.block_on(self.etcd.list_rows(ASK_AGAIN));
         rows.map_err(|error| self.etcd.read_failed(error))
@@ -204,6 +226,7 @@ impl Store for EtcdStore {
                 most: ROWS_PER_BATCH,
             });
         }
-        self.etcd.runtime.block_on(self.etcd.write(batch))
+        let etcd = self.etcd.clone();
+        etcd.runtime.block_on(etcd.write(batch, &mut self.reached))
     }
 }
