@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics};
+pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics, store::EtcdAccess};
 use gapless_coordinator::{
     ServeConfig, ServeError, StoreConfig,
     store::{EtcdConfig, StoreError},
@@ -53,6 +53,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct EtcdSettings {
     pub endpoints: Vec<String>,
+    pub access: EtcdAccess,
     pub cluster: String,
     /// `HOST:PORT` at which others reach this coordinator, unless it is where it listens.
     pub advertise: Option<String>,
@@ -96,6 +97,7 @@ impl Coordinator {
                 State::Folder(state_dir) => StoreConfig::Embedded { state_dir },
                 State::Etcd(etcd) => StoreConfig::Etcd(EtcdConfig {
                     endpoints: etcd.endpoints,
+                    access: etcd.access,
                     cluster: etcd.cluster,
                     address: etcd.advertise,
                     leader_ttl: etcd.leader_ttl,

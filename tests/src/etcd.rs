@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -26,7 +26,10 @@ pub struct Etcd {
 
 struct Member {
     arguments: Vec<String>,
+    scheme: &'static str,
     port: u16,
+    /// Where its health is told without TLS.
+    probe: u16,
     folder: TempDir,
     process: Option<Process>,
 }
@@ -34,23 +37,49 @@ struct Member {
 impl Etcd {
     /// Starts so many members and waits until they serve.
     pub fn start(members: usize) -> Etcd {
+        Etcd::start_with(members, None)
+    }
+
+    /// The same with TLS for clients, who must show a certificate: `ca.pem`, `server.pem` and `server.key` of
+    /// this folder.
+    pub fn start_with_tls(members: usize, certificates: &Path) -> Etcd {
+        Etcd::start_with(members, Some(certificates))
+    }
+
+    fn start_with(members: usize, certificates: Option<&Path>) -> Etcd {
         for _ in 1..TRIES {
-            if let Some(etcd) = Etcd::try_start(members) {
+            if let Some(etcd) = Etcd::try_start(members, certificates) {
                 return etcd;
             }
         }
-        Etcd::try_start(members).expect("etcd ended at its start; are loopback ports free?")
+        Etcd::try_start(members, certificates).expect("etcd ended at its start; are loopback ports free?")
     }
 
-    fn try_start(members: usize) -> Option<Etcd> {
-        let ports = free_ports(2 * members);
+    fn try_start(members: usize, certificates: Option<&Path>) -> Option<Etcd> {
+        let ports = free_ports(3 * members);
+        let tls: Vec<String> = certificates.map_or(Vec::new(), |folder| {
+            let file = |name: &str| folder.join(name).display().to_string();
+            let arguments = [
+                ("--cert-file", file("server.pem")),
+                ("--key-file", file("server.key")),
+                ("--trusted-ca-file", file("ca.pem")),
+            ];
+            let named = arguments
+                .into_iter()
+                .flat_map(|(name, value)| [name.to_string(), value]);
+            // Passwords of tests need not be slow to check.
+            let rest = ["--client-cert-auth", "--bcrypt-cost", "4"];
+            named.chain(rest.map(str::to_string)).collect()
+        });
+        let scheme = if certificates.is_some() { "https" } else { "http" };
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let peers: Vec<String> = (0..members)
             .map(|at| format!("m{at}={}", url(ports[members + at])))
             .collect();
         let members = (0..members).map(|at| {
             let folder = tempfile::tempdir().expect("a folder");
-            let (client, peer) = (url(ports[at]), url(ports[members + at]));
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[at]), url(ports[members + at]));
+            let (probe, health) = (ports[2 * members + at], url(ports[2 * members + at]));
             let data = folder.path().join("data").display().to_string();
             let peers = peers.join(",");
             let arguments = [
@@ -62,13 +91,17 @@ impl Etcd {
                 ("--initial-advertise-peer-urls", &peer),
                 ("--initial-cluster", &peers),
                 ("--initial-cluster-state", "new"),
+                ("--listen-metrics-urls", &health),
             ]
             .into_iter()
             .flat_map(|(name, value)| [name.to_string(), value.to_string()])
+            .chain(tls.clone())
             .collect();
             Member {
                 arguments,
+                scheme,
                 port: ports[at],
+                probe,
                 folder,
                 process: None,
             }
@@ -82,7 +115,7 @@ impl Etcd {
                 if !member.process.as_mut()?.is_running() {
                     return Some(false);
                 }
-                is_healthy(member.port).then_some(true)
+                is_healthy(member.probe).then_some(true)
             });
             if !served {
                 return None;
@@ -93,7 +126,7 @@ impl Etcd {
 
     /// URLs of all members.
     pub fn endpoints(&self) -> Vec<String> {
-        let url = |member: &Member| format!("http://127.0.0.1:{}", member.port);
+        let url = |member: &Member| format!("{}://127.0.0.1:{}", member.scheme, member.port);
         self.members.iter().map(url).collect()
     }
 
@@ -123,7 +156,7 @@ impl Etcd {
     pub fn start_again(&mut self, member: usize) {
         let member = &mut self.members[member];
         member.spawn();
-        wait_for("etcd to serve again", || is_healthy(member.port).then_some(()));
+        wait_for("etcd to serve again", || is_healthy(member.probe).then_some(()));
     }
 
     /// The folder of a member's data. Its content may be changed while the member does not run.

@@ -9,7 +9,7 @@ use std::{
     process::Output,
 };
 
-use gapless_tests::{Process, Sales, World, etcd::Etcd, expected, term, wait_for};
+use gapless_tests::{Cluster, Process, Sales, World, etcd::Etcd, expected, term, wait_for};
 use serde_json::Value;
 
 const ROWS: u64 = 60_000;
@@ -344,10 +344,14 @@ fn an_old_copy_of_etcd_stops_the_cluster_and_what_was_published_since_is_not_pub
     site.check_held_and_accept("first", "was it restored from an old copy?");
     // The run goes on from what the copy says; its output is there already, and says so.
     let ended = site.ended(&run);
-    println!(
-        "the run that had been published ended as {}: {}",
-        ended["state"], ended["error"]
+    assert_eq!(ended["state"], "failed", "{ended:#}");
+    let error = ended["error"].as_str().expect("why");
+    assert!(
+        error.contains("published already") && error.contains("gapless verify"),
+        "{error}"
     );
+    let verified = world.gapless(&["verify", "out/load"]);
+    assert!(verified.status.success(), "{}", stderr(&verified));
     assert_eq!(verdicts(&world, "load"), before, "not published twice");
     check_output(&world, &sales);
     let other = site.submit("other.yaml");
@@ -398,4 +402,42 @@ fn what_the_last_coordinator_wrote_down_is_enough_to_stop_the_next_one() {
     site.etcd.start_again(0);
     site.add_coordinator("first");
     site.check_held_and_accept("first", "cluster-sales.json has seen");
+}
+
+#[test]
+fn an_embedded_store_that_is_put_back_is_noticed_by_its_workers() {
+    let (world, _) = World::with_sales(1000);
+    world.sales_job("{count: 2}", "{hash: {columns: [shop]}, count: 2}");
+    let mut cluster = Cluster::start(&world, 1);
+    let (state, copied) = (world.path("state"), world.path("copy-of-state"));
+    assert!(cluster.coordinator.kill());
+    copy(&state, &copied);
+    cluster.restart_coordinator();
+    let run = cluster.submit("job.yaml");
+    assert_eq!(cluster.ended(&run)["state"], "completed");
+    let before = verdicts(&world, "load");
+
+    assert!(cluster.coordinator.kill());
+    fs::remove_dir_all(&state).expect("removed");
+    copy(&copied, &state);
+    cluster.restart_coordinator();
+    let held = wait_for("the coordinator to hold", || {
+        let shown = cluster.ask(&["cluster", "show", "-o", "json"]);
+        (shown["state"] == "held").then(|| shown["held"].as_str().expect("why").to_string())
+    });
+    assert!(
+        held.contains("worker worker-0 has seen") && held.contains("old copy"),
+        "{held}"
+    );
+    let accept = ["cluster", "accept-restore", "--yes", "--endpoint", &cluster.endpoint];
+    let accepted = world.gapless(&accept);
+    assert!(accepted.status.success(), "{}", stderr(&accepted));
+    let shown = cluster.ask(&["cluster", "show", "-o", "json"]);
+    assert_eq!((&shown["state"], &shown["epoch"]), (&"leading".into(), &2.into()));
+    let again = cluster.submit("job.yaml");
+    assert_ne!(again, run, "the run is forgotten");
+    let ended = cluster.ended(&again);
+    assert_eq!(ended["state"], "failed", "its output exists: {ended:#}");
+    assert_eq!(verdicts(&world, "load"), before, "not published twice");
+    assert!(cluster.workers[0].is_running());
 }

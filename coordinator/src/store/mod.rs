@@ -8,7 +8,7 @@ use gapless_core::schema::SchemaError;
 use gapless_platform::retry::Policy;
 
 pub use embedded::EmbeddedStore;
-pub use etcd::{Etcd, EtcdConfig, EtcdStore, Standing, StoreFull};
+pub use etcd::{Etcd, EtcdAccess, EtcdConfig, EtcdStore, Standing, StoreFull};
 
 /// One write of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -129,7 +129,7 @@ impl Etcd {
     }
 
     /// True while the leader's key is the one of this term.
-    fn under(&self, term: Term) -> Compare {
+    pub(super) fn under(&self, term: Term) -> Compare {
         Compare::create_revision(self.keys.leader.as_str(), CompareOp::Equal, term.0.cast_signed())
     }
 

@@ -89,13 +89,36 @@ impl Etcd {
         Ok(found)
     }
 
+    /// All keys of a prefix without their values, and the present revision.
+    pub(super) async fn keys(
+        &self,
+        prefix: &str,
+        per_page: usize,
+        policy: Policy,
+    ) -> Result<(Vec<String>, i64), CallError> {
+        let (found, revision) = self.read_pages(prefix, per_page, 0, true, policy).await?;
+        let keys = found.iter().filter_map(|kv| kv.key_str().ok().map(str::to_string));
+        Ok((keys.collect(), revision))
+    }
+
     /// All keys of a prefix, in order, and the revision at which they were read: `at`, or the present
     /// one where that is 0.
-    async fn pages(
+    pub(super) async fn pages(
         &self,
         prefix: &str,
         per_page: usize,
         at: i64,
+        policy: Policy,
+    ) -> Result<(Vec<KeyValue>, i64), CallError> {
+        self.read_pages(prefix, per_page, at, false, policy).await
+    }
+
+    async fn read_pages(
+        &self,
+        prefix: &str,
+        per_page: usize,
+        at: i64,
+        keys_only: bool,
         policy: Policy,
     ) -> Result<(Vec<KeyValue>, i64), CallError> {
         let (mut from, mut revision) = (prefix.as_bytes().to_vec(), at);
@@ -105,6 +128,10 @@ impl Etcd {
                 .with_range(end_of(prefix))
                 .with_limit(per_page as i64)
                 .with_revision(revision);
+            let options = match keys_only {
+                true => options.with_keys_only(),
+                false => options,
+            };
             let page = self.members.again(policy, PAGE_TIMEOUT, &self.stop, |mut member| {
                 let (from, options) = (from.clone(), options.clone());
                 async move { member.kv.get(from, Some(options)).await }

@@ -17,6 +17,7 @@
 //! | `leadership` | taking the lead, keeping it, waiting for it |
 //! | `batch` | a batch as a transaction, and how its outcome is settled |
 //! | `values`, `listing` | rows as values, page by page |
+//! | `orphans` | parts that no row refers to are removed |
 //! | `upkeep` | compaction, and how full etcd is |
 //! | `limits` | every bound, with its reason |
 
@@ -25,6 +26,7 @@ mod leadership;
 mod limits;
 mod listing;
 mod members;
+mod orphans;
 mod upkeep;
 mod values;
 
@@ -42,6 +44,7 @@ use self::{
 use super::{Batch, Store, StoreError};
 
 pub use leadership::Standing;
+pub use members::EtcdAccess;
 pub use upkeep::StoreFull;
 
 /// Where etcd is and who this coordinator is there.
@@ -49,6 +52,7 @@ pub use upkeep::StoreFull;
 pub struct EtcdConfig {
     /// URLs of the members.
     pub endpoints: Vec<String>,
+    pub access: EtcdAccess,
     /// Clusters of different names share an etcd and nothing else.
     pub cluster: String,
     /// URL at which workers and clients reach this coordinator.
@@ -103,7 +107,7 @@ impl Etcd {
             place: format!("etcd ({place})"),
             reason: error.to_string(),
         };
-        let members = Members::new(&config.endpoints).await.map_err(cannot)?;
+        let members = Members::new(&config.endpoints, &config.access).await.map_err(cannot)?;
         let status = members.again(START, CALL_TIMEOUT, &stop, |member| async move {
             let mut client = member.client;
             client.status().await
@@ -155,6 +159,13 @@ impl EtcdStore {
         }
     }
 
+    /// Removes parts of values that no row refers to, under the present term, as is done from time to time
+    /// without asking. Says how many.
+    pub fn collect_parts(&self, term: Term) -> Result<usize, StoreError> {
+        let collected = self.etcd.runtime.block_on(self.etcd.collect(term));
+        collected.map_err(|error| self.etcd.read_failed(error))
+    }
+
     /// How this coordinator stands, as far as it knows.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
@@ -171,6 +182,8 @@ impl Store for EtcdStore {
         self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
+        self.keeper
+            .spawn_on(etcd.clone().keep_collecting(taken.term), &etcd.runtime);
         Ok(taken.term)
     }
 
