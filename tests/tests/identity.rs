@@ -350,7 +350,7 @@ fn an_old_copy_of_etcd_stops_the_cluster_and_what_was_published_since_is_not_pub
         error.contains("published already") && error.contains("gapless verify"),
         "{error}"
     );
-    let verified = world.gapless(&["verify", "out/load"]);
+    let verified = world.gapless(&["verify", "--certificate", "out/load"]);
     assert!(verified.status.success(), "{}", stderr(&verified));
     assert_eq!(verdicts(&world, "load"), before, "not published twice");
     check_output(&world, &sales);

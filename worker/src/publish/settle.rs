@@ -132,7 +132,7 @@ pub fn published_already(context: &StepContext) -> Option<TaskError> {
             format!(
                 "this step has been published already, as {} says, and the cluster's store does not know: it was \
                  restored from an older copy. Nothing is published a second time; the output in {} is whole, and \
-                 `gapless verify {}` checks it",
+                 `gapless verify --certificate {}` checks it",
                 folders.verdict_file(own.generation).display(),
                 folders.output().display(),
                 folders.output().display()
