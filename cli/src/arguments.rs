@@ -8,8 +8,8 @@ use gapless_platform::config::Setting;
 use crate::{
     app::{App, Flags, flag},
     commands::{
-        cancel, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, tls, token, validate,
-        verify, watch, worker, workers,
+        cancel, cluster, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, tls, token,
+        validate, verify, watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -67,6 +67,8 @@ pub enum Command {
     Verify(verify::Arguments),
     /// List the workers of a cluster
     Workers(workers::Arguments),
+    /// Show the cluster itself, or accept a store that was restored
+    Cluster(cluster::Arguments),
     /// Print the JSON Schema of job files, for editors
     Schema(schema::Arguments),
     /// Show the settings in force
@@ -95,6 +97,7 @@ impl Command {
             Command::Cancel(arguments) => cancel::run(arguments, app).await,
             Command::Verify(arguments) => verify::run(arguments, app).await,
             Command::Workers(arguments) => workers::run(arguments, app).await,
+            Command::Cluster(arguments) => cluster::run(arguments, app).await,
             Command::Schema(arguments) => schema::run(arguments),
             Command::Config(arguments) => config::run(arguments, app),
             Command::Tls(arguments) => tls::run(arguments, app),

@@ -16,9 +16,9 @@ use gapless_proto::{
     LEADER_KEY, RETRY_KEY,
     access::{Access, may_send_on},
     v1::{
-        CancelRunRequest, GetRunRequest, ListEventsRequest, ListPartitionsRequest, ListRunsRequest, ListWorkersRequest,
-        PartitionStatus, Run, RunEvent, StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient,
-        jobs_client::JobsClient,
+        AcceptRestoreRequest, CancelRunRequest, ClusterInfo, GetClusterRequest, GetRunRequest, ListEventsRequest,
+        ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent, StopRunRequest,
+        SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
     },
 };
 use tonic::{Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
@@ -327,6 +327,23 @@ impl Client {
         let called = self.call(Again::IfRefused, |mut line| {
             let request = bounded(CancelRunRequest { run: run.to_string() });
             async move { line.jobs.cancel_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
+    }
+
+    pub async fn cluster(&mut self) -> Result<ClusterInfo, Failure> {
+        let called = self.call(Again::Always, |mut line| async move {
+            line.cluster.get_cluster(bounded(GetClusterRequest {})).await
+        });
+        called.await.map_err(|status| self.failure(&status))
+    }
+
+    /// Says that the store is to be used as it is, in this epoch.
+    pub async fn accept_restore(&mut self, epoch: u32) -> Result<ClusterInfo, Failure> {
+        let called = self.call(Again::IfRefused, |mut line| async move {
+            line.cluster
+                .accept_restore(bounded(AcceptRestoreRequest { epoch }))
+                .await
         });
         called.await.map_err(|status| self.failure(&status))
     }

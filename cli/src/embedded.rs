@@ -11,8 +11,11 @@ use std::{
 };
 
 use gapless_common::labels::Labels;
-pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics};
-use gapless_coordinator::{ServeConfig, ServeError, StoreConfig, store::EtcdConfig};
+pub use gapless_coordinator::{Security, metrics::Metrics as CoordinatorMetrics, store::EtcdAccess};
+use gapless_coordinator::{
+    ServeConfig, ServeError, StoreConfig,
+    store::{EtcdConfig, StoreError},
+};
 use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
 use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
@@ -51,6 +54,7 @@ pub enum State {
 #[derive(Clone, Debug)]
 pub struct EtcdSettings {
     pub endpoints: Vec<String>,
+    pub access: EtcdAccess,
     pub cluster: String,
     /// `HOST:PORT` at which others reach this coordinator, unless it is where it listens.
     pub advertise: Option<String>,
@@ -95,6 +99,7 @@ impl Coordinator {
                 State::Folder(state_dir) => StoreConfig::Embedded { state_dir },
                 State::Etcd(etcd) => StoreConfig::Etcd(EtcdConfig {
                     endpoints: etcd.endpoints,
+                    access: etcd.access,
                     cluster: etcd.cluster,
                     address: etcd.advertise,
                     leader_ttl: etcd.leader_ttl,
@@ -183,6 +188,7 @@ fn start_failure(error: &ServeError, state: &State) -> Failure {
             Kind::Conflict,
             format!("{address} is in use: is a coordinator running there? Choose another address with --listen"),
         ),
+        (ServeError::Store(StoreError::Schema { .. }), _) => Failure::failed(error.to_string()),
         (ServeError::Security(error), _) => Failure::usage(error.to_string()),
         (ServeError::Store(error), State::Folder(state)) => match live_endpoint(state) {
             Some(endpoint) => Failure::new(

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use gapless_proto::v1::{Counters, PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, WorkerInfo};
+use gapless_proto::v1::{
+    ClusterInfo, Counters, PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, WorkerInfo,
+};
 use serde::Serialize;
 
 use crate::wording;
@@ -122,6 +124,42 @@ pub struct WorkerView {
     pub tasks: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ClusterView {
+    pub id: String,
+    pub epoch: u32,
+    pub term: u64,
+    pub leader: String,
+    pub version: String,
+    /// leading, held
+    pub state: &'static str,
+    /// Why it is held; empty otherwise.
+    pub held: String,
+    pub workers: u32,
+    pub slots: u32,
+    pub live_runs: u32,
+}
+
+impl From<&ClusterInfo> for ClusterView {
+    fn from(cluster: &ClusterInfo) -> ClusterView {
+        ClusterView {
+            id: cluster.id.clone(),
+            epoch: cluster.epoch,
+            term: cluster.term,
+            leader: cluster.leader.clone(),
+            version: cluster.version.clone(),
+            state: match cluster.held.is_empty() {
+                true => "leading",
+                false => "held",
+            },
+            held: cluster.held.clone(),
+            workers: cluster.live_workers,
+            slots: cluster.slots,
+            live_runs: cluster.live_runs,
+        }
+    }
 }
 
 /// The word for a run's state.

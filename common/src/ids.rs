@@ -52,6 +52,50 @@ impl fmt::Display for Term {
     }
 }
 
+/// How often an operator has accepted that a cluster's store went back in time, and one. What was seen
+/// of an earlier epoch is no argument against the store any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u32);
+
+impl Epoch {
+    pub const FIRST: Epoch = Epoch(1);
+
+    /// The last one that [`Term::of`] has room for.
+    pub const LAST: Epoch = Epoch(1 << (u64::BITS - STORE_TERM_BITS));
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Room for the store's own counting within an epoch: etcd, which counts its writes, would need a
+/// hundred years at 5,000 a second to fill it.
+const STORE_TERM_BITS: u32 = 44;
+
+impl Term {
+    /// The term, or another moment of a term, as everybody but the store counts it: what the store
+    /// counts starts low again when the store goes back in time, and the epoch, which stands before
+    /// it, has then risen. So terms always rise, and no attempt id is given twice.
+    pub fn of(epoch: Epoch, in_store: u64) -> Term {
+        debug_assert!(epoch >= Epoch::FIRST && epoch <= Epoch::LAST && in_store >> STORE_TERM_BITS == 0);
+        Term((u64::from(epoch.0 - Epoch::FIRST.0) << STORE_TERM_BITS) + in_store)
+    }
+
+    /// The epoch of this term.
+    pub fn epoch(self) -> Epoch {
+        Epoch((self.0 >> STORE_TERM_BITS) as u32 + Epoch::FIRST.0)
+    }
+}
+
 /// The identity of one attempt at a task, unique for the life of a store: the term that granted it
 /// and a serial number within that term. It names the attempt's files, so no two attempts share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,5 +184,31 @@ pub struct TaskKey {
 impl fmt::Display for TaskKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}/{}", self.run, self.step, self.stage, self.partition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_epoch_is_above_every_term_of_an_earlier_one() {
+        let last = (1 << STORE_TERM_BITS) - 1;
+        assert_eq!(
+            Term::of(Epoch::FIRST, 901),
+            Term(901),
+            "the first epoch counts as the store does"
+        );
+        for (lower, higher) in [
+            (Term::of(Epoch(1), 5), Term::of(Epoch(1), 6)),
+            (Term::of(Epoch(1), last), Term::of(Epoch(2), 0)),
+            (Term::of(Epoch(2), last), Term::of(Epoch(3), 1)),
+            (Term::of(Epoch(7), 1), Term::of(Epoch::LAST, last)),
+        ] {
+            assert!(lower < higher, "{lower} {higher}");
+        }
+        for epoch in [Epoch(1), Epoch(2), Epoch(900), Epoch::LAST] {
+            assert_eq!(Term::of(epoch, 77).epoch(), epoch);
+        }
     }
 }

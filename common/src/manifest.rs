@@ -18,10 +18,45 @@ pub struct DataFile {
     pub checksum: String,
 }
 
+/// The version of a record's form. One that is not known is refused in reading, in words: it may say
+/// what this release cannot see. Records of before there were versions are of the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32", into = "u32")]
+pub struct Version(());
+
+impl Version {
+    pub const NOW: u32 = 1;
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        Self(())
+    }
+}
+
+impl From<Version> for u32 {
+    fn from(_: Version) -> u32 {
+        Version::NOW
+    }
+}
+
+impl TryFrom<u32> for Version {
+    type Error = String;
+
+    fn try_from(version: u32) -> Result<Self, String> {
+        match version {
+            Self::NOW => Ok(Self(())),
+            other => Err(format!("it has version {other}, and this release reads {}", Self::NOW)),
+        }
+    }
+}
+
 /// What one chunk made, written durably before its commit is offered. The publisher reads the
 /// manifests of the committed chunks, and no others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkManifest {
+    #[serde(default)]
+    pub version: Version,
     pub run: RunId,
     pub step: StepNo,
     pub partition: PartitionNo,
@@ -47,6 +82,8 @@ pub enum VerdictKind {
 /// The create-once record at `published/<generation>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
+    #[serde(default)]
+    pub version: Version,
     pub verdict: VerdictKind,
     pub run: RunId,
     pub step: StepNo,

@@ -6,6 +6,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -20,6 +24,7 @@ use gapless_core::{
     history::{self, Entry, Kind},
     limits::{MAX_GRANTS, MAX_ROWS},
     row::ClusterRow,
+    schema::SCHEMA,
 };
 use gapless_platform::{clock::Clock, retry::Delays, shutdown::Shutdown};
 use gapless_proto::v1;
@@ -31,9 +36,11 @@ use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::{
+    identity::{Older, Seen},
     limits::{BEHIND, EVENT_QUEUE, HARD_OF_HEARING, MESSAGES_PER_BATCH, OUTBOX, QUEUE_WAIT, STALL},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
+    takeover::{Hold, TakenOver},
     traced, wire,
 };
 
@@ -54,6 +61,9 @@ enum Message {
 
 /// A worker's first message.
 pub struct Hello {
+    /// How far it has seen this cluster come, and in whose reign; `None` before its first session.
+    pub mark: Term,
+    pub reign: Option<Uuid>,
     pub worker: Uuid,
     pub name: String,
     pub version: String,
@@ -105,6 +115,16 @@ pub struct Control {
     messages: mpsc::Sender<Message>,
     changes: watch::Receiver<Changes>,
     waiting: watch::Receiver<Option<Waiting>>,
+    pub cluster: ClusterId,
+    mark: Arc<AtomicU64>,
+}
+
+/// How a loop has ended.
+pub enum End {
+    /// Its term is given up.
+    Over,
+    /// Its store turned out to be older than what a worker has seen of it. The term goes on.
+    Older(Box<Hold>),
 }
 
 /// What watchers are woken by: how often the state may have come to look different.
@@ -126,27 +146,29 @@ pub struct ControlConfig {
 }
 
 impl Control {
-    /// Begins a term on the store, rebuilds the state and starts the loop, which ends with its
+    /// Rebuilds the state from a store that was taken over and starts the loop, which ends with its
     /// [`Control::stop`], with its term, or at once when `stop` does. On a thread that may block, of a
     /// runtime with time.
     pub fn start(
-        mut store: Box<dyn Store>,
+        taken: TakenOver,
         clock: Clock,
         config: ControlConfig,
         stop: Shutdown,
         metrics: Metrics,
-    ) -> Result<(Control, JoinHandle<Result<(), StoreError>>), StoreError> {
-        let term = store.begin_term()?;
+    ) -> Result<(Control, JoinHandle<Result<End, StoreError>>), StoreError> {
+        let TakenOver {
+            store,
+            term: store_term,
+            seq,
+            stored,
+        } = taken;
         let now = Timestamp(clock.now_micros());
-        let rows = match read_rows(&*store) {
-            Ok(rows) => rows,
-            Err(error) => {
-                store.end_term();
-                return Err(error);
-            }
-        };
+        let known = stored.cluster().cloned();
+        let is_founded = known.is_some();
+        let cluster = known.unwrap_or_else(|| ClusterRow::new(ClusterId(Uuid::new_v4())));
+        let term = Term::of(cluster.epoch, store_term.0);
         let stall = STALL.as_millis() as u64;
-        let state = State::recover(term, u64::from(config.lease_ms), stall, rows, now);
+        let state = State::recover(term, u64::from(config.lease_ms), stall, stored.rows, now);
         info!(%term, runs = state.runs.len(), sessions = state.sessions.len(), "leading");
         let (messages, queue) = mpsc::channel(EVENT_QUEUE);
         let (changed, changes) = watch::channel(Changes::default());
@@ -163,32 +185,51 @@ impl Control {
             clock,
             config,
             state,
+            store_term,
+            reign: Uuid::new_v4(),
+            older: None,
+            mark: Arc::default(),
             term,
-            seq: 0,
+            seq,
             listened: now,
             outboxes: HashMap::new(),
             changed,
             waits,
             metrics,
         };
-        let thread = thread::Builder::new().name("control".into()).spawn(move || {
-            control_loop.metrics.leads(term);
-            let ended = control_loop.run(queue);
-            if let Err(error) = &ended {
-                error!(%error, "the control loop has ended");
-            }
-            control_loop.store.end_term();
-            control_loop.metrics.leads_no_more();
-            ended
-        });
-        let thread = thread.map_err(|error| StoreError::Read {
-            reason: format!("no thread for the loop: {error}"),
-        })?;
         let control = Control {
             messages,
             changes,
             waiting,
+            cluster: cluster.cluster,
+            mark: control_loop.mark.clone(),
         };
+        let founded = (!is_founded).then_some(cluster);
+        let thread = thread::Builder::new().name("control".into()).spawn(move || {
+            control_loop.metrics.leads(term);
+            let ended = control_loop.run(founded, stored.outdated, queue);
+            if let Err(error) = &ended {
+                error!(%error, "the control loop has ended");
+            }
+            if ended.is_ok()
+                && let Some(why) = control_loop.older.take()
+            {
+                control_loop.metrics.leads_no_more();
+                return Ok(End::Older(Box::new(Hold {
+                    store: control_loop.store,
+                    term: store_term,
+                    seq: control_loop.seq,
+                    cluster: control_loop.state.cluster,
+                    why,
+                })));
+            }
+            control_loop.store.end_term();
+            control_loop.metrics.leads_no_more();
+            ended.map(|()| End::Over)
+        });
+        let thread = thread.map_err(|error| StoreError::Read {
+            reason: format!("no thread for the loop: {error}"),
+        })?;
         Ok((control, thread))
     }
 
@@ -286,6 +327,14 @@ impl Control {
         let _ = self.messages.send(Message::Stop).await;
     }
 
+    /// How far the store had come when it was last written; `None` before that.
+    pub fn mark(&self) -> Option<Term> {
+        match self.mark.load(Ordering::Relaxed) {
+            0 => None,
+            mark => Some(Term(mark)),
+        }
+    }
+
     /// Whether the loop has ended.
     pub fn is_over(&self) -> bool {
         self.messages.is_closed()
@@ -297,14 +346,6 @@ impl Control {
     }
 }
 
-fn read_rows(store: &dyn Store) -> Result<Vec<Row>, StoreError> {
-    let rows = store.rows()?;
-    let rows: Result<Vec<Row>, _> = rows.iter().map(|(key, value)| Row::decode(key, value)).collect();
-    rows.map_err(|error| StoreError::Read {
-        reason: error.to_string(),
-    })
-}
-
 struct Loop {
     runtime: Handle,
     stop: Shutdown,
@@ -313,6 +354,14 @@ struct Loop {
     clock: Clock,
     config: ControlConfig,
     state: State,
+    /// The term as the store counts it.
+    store_term: Term,
+    /// Tells this loop from all others, whatever terms they had.
+    reign: Uuid,
+    /// Why this store must not be worked on any more, once that is known.
+    older: Option<Older>,
+    /// For others to see; 0 before the first write.
+    mark: Arc<AtomicU64>,
     term: Term,
     seq: u64,
     /// When it last turned to its queue.
@@ -350,8 +399,14 @@ struct Outgoing {
 }
 
 impl Loop {
-    fn run(&mut self, mut queue: mpsc::Receiver<Message>) -> Result<(), StoreError> {
-        self.found()?;
+    fn run(
+        &mut self,
+        founded: Option<ClusterRow>,
+        outdated: Vec<Row>,
+        mut queue: mpsc::Receiver<Message>,
+    ) -> Result<(), StoreError> {
+        self.raise_schema(outdated)?;
+        self.found(founded)?;
         let mut granted_all = true;
         loop {
             let mut next = match granted_all {
@@ -371,7 +426,13 @@ impl Loop {
             for _ in 0..MESSAGES_PER_BATCH {
                 let Some(message) = next else { break };
                 stopping |= matches!(message, Message::Stop);
-                self.take(message, &mut out);
+                self.take(message, &mut out)?;
+                if self.older.is_some() {
+                    // What was decided before this was known stands; nothing follows from it.
+                    self.write(&mut out)?;
+                    self.send(out);
+                    return Ok(());
+                }
                 next = if out.writes.len() < self.most.rows {
                     queue.try_recv().ok()
                 } else {
@@ -381,7 +442,7 @@ impl Loop {
             // A message that was taken off the queue but not looked at would be lost.
             if let Some(message) = next {
                 stopping |= matches!(message, Message::Stop);
-                self.take(message, &mut out);
+                self.take(message, &mut out)?;
             }
             granted_all = self.follow_up(&mut out);
             let wrote = !out.writes.is_empty();
@@ -399,14 +460,40 @@ impl Loop {
         }
     }
 
-    /// The first batch of a term: the cluster's identity, and the sessions that cannot live any more.
-    fn found(&mut self) -> Result<(), StoreError> {
+    /// Brings the rows of a store of an older schema to this release's form. The cluster row comes first,
+    /// so that no release that does not know the form takes over in between; and last, to say that all is
+    /// done. Whoever takes over in between goes on with what is left.
+    fn raise_schema(&mut self, outdated: Vec<Row>) -> Result<(), StoreError> {
+        let Some(cluster) = self.state.cluster.as_ref().filter(|row| row.oldest < SCHEMA) else {
+            return Ok(());
+        };
+        let cluster = cluster.raised();
+        info!(
+            rows = outdated.len(),
+            from = cluster.oldest,
+            to = SCHEMA,
+            "raising the schema of the store"
+        );
+        let put = |row: &Row| Write::Put(row.key().to_string(), row.encode());
+        self.write_batch(vec![put(&Row::Cluster(cluster.clone()))])?;
+        for rows in outdated.chunks(self.most.creates) {
+            let rows = rows.iter().filter(|row| !matches!(row, Row::Cluster(_)));
+            self.write_batch(rows.map(put).collect())?;
+        }
+        let cluster = ClusterRow {
+            oldest: SCHEMA,
+            ..cluster
+        };
         let mut out = Outgoing::default();
-        if self.state.cluster.is_none() {
-            let row = ClusterRow {
-                cluster: ClusterId(Uuid::new_v4()),
-                schema: ClusterRow::SCHEMA,
-            };
+        self.apply(vec![Change::Put(Row::Cluster(cluster))], &mut out);
+        self.write(&mut out)
+    }
+
+    /// The first batch of a term: the cluster's identity, and the sessions that cannot live any more.
+    fn found(&mut self, founded: Option<ClusterRow>) -> Result<(), StoreError> {
+        let mut out = Outgoing::default();
+        if let Some(row) = founded {
+            info!(cluster = %row.cluster, "a new cluster is founded");
             self.apply(vec![Change::Create(Row::Cluster(row))], &mut out);
         }
         if self.config.workers_died {
@@ -418,6 +505,7 @@ impl Loop {
         }
         self.follow_up(&mut out);
         self.write(&mut out)?;
+        self.note_mark();
         self.send(out);
         Ok(())
     }
@@ -433,11 +521,39 @@ impl Loop {
         self.listened = now;
     }
 
+    /// Lets others see how far the store has come.
+    fn note_mark(&self) {
+        let mark = Term::of(self.term.epoch(), self.store.reached());
+        self.mark.store(mark.0, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has seen this cluster come further than this store ever did. One that has seen a
+    /// later leader proves only that this one leads no more, if it does not.
+    fn is_behind(&mut self, hello: &Hello) -> Result<bool, StoreError> {
+        if hello.mark < self.term || hello.reign == Some(self.reign) {
+            return Ok(false);
+        }
+        self.store.confirm(self.store_term)?;
+        self.older = Some(Older::Behind {
+            term: self.term,
+            seen: Seen {
+                cluster: self
+                    .state
+                    .cluster
+                    .as_ref()
+                    .map_or(ClusterId(Uuid::nil()), |row| row.cluster),
+                mark: hello.mark,
+                by: format!("worker {}", hello.name),
+            },
+        });
+        Ok(true)
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.now_micros())
     }
 
-    fn take(&mut self, message: Message, out: &mut Outgoing) {
+    fn take(&mut self, message: Message, out: &mut Outgoing) -> Result<(), StoreError> {
         match message {
             Message::Ask(event, reply) => {
                 let answer = self.decide(event, out).map(|answer| answer.unwrap_or(Answer::Done));
@@ -448,7 +564,15 @@ impl Loop {
                     self.tell(event, out);
                 }
             }
-            Message::Connect(hello, reply) => self.connect(hello, reply, out),
+            Message::Connect(hello, reply) => match self.is_behind(&hello) {
+                Ok(false) => self.connect(hello, reply, out),
+                // It comes again, and is told then.
+                Ok(true) => {}
+                Err(StoreError::Unknown { reason }) => {
+                    debug!(worker = %hello.name, reason, "it has seen a later term, and the store does not answer");
+                }
+                Err(error) => return Err(error),
+            },
             Message::Read(read) => out.reads.push(read),
             Message::Renew => {
                 let now = self.now();
@@ -465,6 +589,7 @@ impl Loop {
             }
             Message::Stop => {}
         }
+        Ok(())
     }
 
     /// A worker's event. A refused commit is answered as such; other refusals need no answer, since
@@ -519,6 +644,7 @@ impl Loop {
             cluster: cluster.into(),
             lease_ms: self.config.lease_ms,
             heartbeat_ms: self.config.heartbeat_ms,
+            reign: self.reign.as_bytes().to_vec().into(),
         };
         let (worker, slots, labels) = (hello.name.clone(), hello.slots, hello.labels.to_string());
         let event = Event::Connect {
@@ -685,7 +811,7 @@ impl Loop {
     /// long as the store allows: nobody may be answered meanwhile, and a term that is not lost is kept.
     fn write_batch(&mut self, writes: Vec<Write>) -> Result<(), StoreError> {
         let batch = Batch {
-            term: self.term,
+            term: self.store_term,
             seq: self.seq + 1,
             writes,
         };
@@ -720,12 +846,14 @@ impl Loop {
             self.waits.send_replace(None);
         }
         self.seq += 1;
+        self.note_mark();
         let took = self.clock.monotonic().saturating_sub(begun);
         self.metrics.stored(batch.writes.len(), took);
         Ok(())
     }
 
     fn send(&mut self, out: Outgoing) {
+        let mark = self.mark.load(Ordering::Relaxed);
         for (session, commands) in out.commands {
             let Some(outbox) = self.outboxes.get(&session) else {
                 continue;
@@ -733,6 +861,7 @@ impl Loop {
             let message = v1::LeaderMessage {
                 term: self.term.0,
                 commands,
+                mark,
             };
             if let Err(mpsc::error::TrySendError::Closed(_)) = outbox.try_send(message) {
                 self.outboxes.remove(&session);
@@ -866,6 +995,8 @@ mod tests {
                 messages,
                 changes: watch::channel(Changes::default()).1,
                 waiting: watch::channel(None).1,
+                cluster: ClusterId(Uuid::nil()),
+                mark: Arc::default(),
             };
             for _ in 0..EVENT_QUEUE {
                 control.messages.try_send(Message::Tick).expect("a place");

@@ -4,12 +4,14 @@
 pub mod control;
 mod grpc;
 mod guard;
+mod identity;
 mod leading;
 mod limits;
 pub mod metrics;
 mod seat;
 mod server;
 pub mod store;
+mod takeover;
 mod traced;
 mod view;
 mod wire;

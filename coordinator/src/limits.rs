@@ -110,6 +110,12 @@ pub const COMMITTED_PAGE: usize = 2000;
 /// An attempt whose position has not moved for so long is given to another worker.
 pub const STALL: Duration = Duration::from_secs(600);
 
+/// How often a leader writes down how far its cluster has come: what comes later is known to workers only.
+pub const REMEMBER: Duration = Duration::from_secs(10);
+
+/// An operator who accepts a restore waits for so long at most for a store that does not answer.
+pub const ACCEPT_PATIENCE: Duration = Duration::from_secs(20);
+
 /// An orderly end of the loop waits for the batch under way; beyond this the loop is told to give it up.
 pub const LOOP_GRACE: Duration = Duration::from_secs(2);
 

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
@@ -23,7 +23,7 @@ use gapless_core::{
 };
 use gapless_platform::{
     clock::Clock,
-    metrics::{self, Labels, add},
+    metrics::{self, Labels, add, begin_at_zero},
     monitor::Monitored,
 };
 use prometheus_client::{
@@ -44,6 +44,8 @@ enum Role {
     Starting,
     /// Ready to take the lead, and to say who has it.
     Standby,
+    /// It does not lead although nobody does, for a reason that somebody has to look at.
+    Refusing,
     Leading,
     Ended,
 }
@@ -57,6 +59,8 @@ struct Inner {
     registry: Registry,
     clock: Clock,
     role: AtomicU8,
+    /// Why it refuses to lead.
+    refusal: Mutex<String>,
     /// When the loop last turned and when gauges were last published, on the monotonic clock.
     turned_micros: AtomicU64,
     published_micros: AtomicU64,
@@ -123,6 +127,7 @@ impl Metrics {
         let r = &mut registry;
         let inner = Inner {
             role: AtomicU8::new(Role::Starting as u8),
+            refusal: Mutex::default(),
             turned_micros: AtomicU64::new(0),
             published_micros: AtomicU64::new(0),
             unplaceable: AtomicU64::new(0),
@@ -265,6 +270,12 @@ impl Metrics {
     /// This process waits for its turn to lead.
     pub fn stands_by(&self) {
         self.0.set_role(Role::Standby);
+    }
+
+    /// This process will not lead although nobody does.
+    pub(crate) fn refuses(&self, reason: &str) {
+        *self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner) = reason.to_string();
+        self.0.set_role(Role::Refusing);
     }
 
     pub fn leads(&self, term: Term) {
@@ -444,30 +455,22 @@ impl Inner {
         self.role.load(Ordering::Acquire) == role as u8
     }
 
-    /// Every series is there from the start: what is absent cannot be told from what is zero.
+    /// Every series is there from the start.
     fn begin_at_zero(&self) {
-        for stage in Stage::ALL {
-            drop(self.attempts_started.get_or_create(&of_stage(stage)));
+        begin_at_zero(&self.attempts_started, Stage::ALL.map(of_stage));
+        for counts in [
+            &self.commits,
+            &self.rows_read,
+            &self.rows_written,
+            &self.rows_filtered,
+            &self.rows_rejected,
+            &self.bytes_read,
+            &self.bytes_written,
+        ] {
+            begin_at_zero(counts, COMMITTING.map(of_stage));
         }
-        for stage in COMMITTING {
-            for counts in [
-                &self.commits,
-                &self.rows_read,
-                &self.rows_written,
-                &self.rows_filtered,
-                &self.rows_rejected,
-                &self.bytes_read,
-                &self.bytes_written,
-            ] {
-                drop(counts.get_or_create(&of_stage(stage)));
-            }
-        }
-        for class in ErrorClass::ALL {
-            drop(self.attempts_failed.get_or_create(&of_class(class)));
-        }
-        for state in ENDED {
-            drop(self.runs_ended.get_or_create(&of_state(state)));
-        }
+        begin_at_zero(&self.attempts_failed, ErrorClass::ALL.map(of_class));
+        begin_at_zero(&self.runs_ended, ENDED.map(of_state));
     }
 }
 
@@ -493,6 +496,9 @@ impl Monitored for Metrics {
             Ok("leading")
         } else if self.0.is(Role::Standby) {
             Ok("standing by")
+        } else if self.0.is(Role::Refusing) {
+            let reason = self.0.refusal.lock().unwrap_or_else(PoisonError::into_inner);
+            Err(format!("not leading: {reason}"))
         } else {
             Err("starting".to_string())
         }

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
+use gapless_common::ids::{ClusterId, Epoch, Term};
 use gapless_platform::shutdown::Shutdown;
 use gapless_proto::LEADER_KEY;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use crate::{
     control::Control,
-    store::{Standing, StoreFull},
+    store::{Standing, StoreError, StoreFull},
 };
 
 /// The lead, while it lasts.
@@ -49,6 +50,24 @@ pub enum Role {
     Follows {
         leader: String,
     },
+    /// Nobody leads, and this one does not either, for a reason that somebody has to look at.
+    Refuses {
+        reason: String,
+    },
+    /// This one has the lead and does nothing with it: its store is older than what was seen of it.
+    Holds(Holding),
+}
+
+/// A lead that waits for an operator.
+#[derive(Clone)]
+pub struct Holding {
+    pub reason: String,
+    pub cluster: ClusterId,
+    /// The epoch that was; accepting makes it one more.
+    pub epoch: Epoch,
+    pub term: Term,
+    /// Takes the operator's word; answers when the lead goes on.
+    pub accept: mpsc::Sender<oneshot::Sender<Result<(), StoreError>>>,
 }
 
 /// The present role. Clones see the same.
@@ -60,6 +79,14 @@ impl Seat {
         Seat(role)
     }
 
+    /// The lead that waits for an operator, if this is one.
+    pub fn holding(&self) -> Option<Holding> {
+        match &*self.0.borrow() {
+            Role::Holds(holding) => Some(holding.clone()),
+            Role::Leads(_) | Role::Follows { .. } | Role::Refuses { .. } => None,
+        }
+    }
+
     /// The lead, or the refusal that names who has it. The time is looked at with each call: a process that
     /// thaws meets what came meanwhile before it has fallen silent.
     pub fn lead(&self) -> Result<Lead, Status> {
@@ -69,6 +96,9 @@ impl Seat {
             }
             Role::Leads(lead) => Ok(lead.clone()),
             Role::Follows { leader } => Err(not_leader(leader)),
+            Role::Refuses { reason } | Role::Holds(Holding { reason, .. }) => {
+                Err(Status::failed_precondition(reason.clone()))
+            }
         }
     }
 }
@@ -92,7 +122,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::{control::ControlConfig, metrics::Metrics, store::EmbeddedStore};
+    use crate::{control::ControlConfig, metrics::Metrics, store::EmbeddedStore, takeover::taken_over};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_term_that_is_not_confirmed_answers_nobody() {
@@ -105,7 +135,7 @@ mod tests {
         };
         let started = tokio::task::spawn_blocking(move || {
             let (clock, metrics) = (Clock::system(), Metrics::new(Clock::system()));
-            Control::start(Box::new(store), clock, config, Shutdown::new(), metrics)
+            Control::start(taken_over(Box::new(store)), clock, config, Shutdown::new(), metrics)
         });
         let (control, thread) = started.await.expect("no panic").expect("started");
         let patience = Duration::from_secs(60);

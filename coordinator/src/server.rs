@@ -16,11 +16,13 @@ use crate::{
     control::ControlConfig,
     grpc::{ClusterService, JobsService, Sessions, Submits, WorkersService},
     guard::{Guard, Security, SecurityError},
+    identity::Memory,
     leading::Leading,
     limits::{KEEP_ALIVE, MESSAGE_LIMIT, REQUEST_LIMIT, RETURN_FRACTION, RETURN_MOST, STREAMS},
     metrics::Metrics,
     seat::{Role, Seat},
-    store::{EmbeddedStore, Etcd, EtcdConfig, StoreError},
+    store::{EmbeddedStore, Etcd, EtcdConfig, EtcdStore, StoreError},
+    takeover::check_schema,
 };
 
 /// Where a coordinator keeps its state.
@@ -120,7 +122,20 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
         heartbeat_ms: config.heartbeat_ms,
         workers_died: config.workers_died,
     };
-    let mut leading = Leading::new(role, health_reporter, clock.clone(), control, config.metrics.clone());
+    let memory = match &config.store {
+        // Whoever uses an embedded store alone remembers nothing that could outlive it.
+        StoreConfig::Embedded { .. } => Memory::default(),
+        StoreConfig::Etcd(etcd) => Memory::in_scratch(&scratch, &etcd.cluster),
+    };
+    let mut leading = Leading::new(
+        role,
+        health_reporter,
+        clock.clone(),
+        control,
+        config.metrics.clone(),
+        memory,
+    );
+    let mut own = format!("{}://{address}", guard.scheme());
     let place = match store {
         Opened::Embedded(store) => {
             leading.begin(Box::new(store), watch::channel(None).1, None).await?;
@@ -130,10 +145,18 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             if etcd.address.is_none() && address.ip().is_unspecified() {
                 return Err(ServeError::NoAddress { address });
             }
-            let own = etcd.address.unwrap_or_else(|| address.to_string());
+            let named = etcd.address.unwrap_or_else(|| address.to_string());
             // Whoever is sent here must know whether there is TLS.
-            etcd.address = Some(format!("{}://{own}", guard.scheme()));
-            Place::Etcd(Box::new(Etcd::connect(etcd, shutdown.clone()).await?))
+            own = format!("{}://{named}", guard.scheme());
+            etcd.address = Some(own.clone());
+            let etcd = Etcd::connect(etcd, shutdown.clone()).await?;
+            let store = EtcdStore::new(etcd.clone());
+            // One that could never lead says so at once.
+            let checked = tokio::task::spawn_blocking(move || check_schema(&store)).await;
+            checked.map_err(|error| StoreError::Read {
+                reason: error.to_string(),
+            })??;
+            Place::Etcd(Box::new(etcd))
         }
     };
     let seat = Seat::new(seen);
@@ -164,13 +187,17 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
                 .max_decoding_message_size(MESSAGE_LIMIT)
                 .max_encoding_message_size(MESSAGE_LIMIT),
         )
-        .add_service(ClusterServer::new(ClusterService { seat, clock }))
+        .add_service(ClusterServer::new(ClusterService {
+            seat,
+            clock,
+            address: own,
+        }))
         .serve_with_incoming(guard.admit(listener));
     let stop = shutdown.stopping().clone();
     let ended = tokio::spawn(async move {
         let lead = async {
             match &place {
-                Place::Embedded => leading.keep_time().await,
+                Place::Embedded => leading.lead_alone().await,
                 Place::Etcd(etcd) => leading.stand(etcd).await,
             }
         };

@@ -10,8 +10,10 @@ use std::{
     thread,
 };
 
+use etcd_client::{GetOptions, KeyValue};
 use gapless_common::ids::Term;
-use gapless_coordinator::store::{Batch, EtcdStore, Standing, Store, StoreError, Write};
+use gapless_coordinator::store::{Batch, Etcd, EtcdStore, Standing, Store, StoreError, Write};
+use gapless_platform::{secret::Secret, shutdown::Shutdown};
 use gapless_tests::wait_for;
 use support::{OnEtcd, Place, settle};
 
@@ -214,6 +216,118 @@ fn a_term_is_kept_for_longer_than_its_lease() {
     drop(store);
     // Nobody keeps it now.
     place.wait_until_free();
+}
+
+/// The keys of parts that etcd holds.
+fn parts(place: &OnEtcd) -> Vec<String> {
+    let (mut client, prefix) = (place.client(), format!("/gapless/{}/part/", support::CLUSTER));
+    let options = GetOptions::new().with_prefix().with_keys_only();
+    let found = place.runtime.block_on(client.get(prefix.as_str(), Some(options)));
+    let found = found.expect("etcd answers");
+    let key = |kv: &KeyValue| kv.key_str().expect("text")[prefix.len()..].to_string();
+    found.kvs().iter().map(key).collect()
+}
+
+#[test]
+fn parts_that_no_row_refers_to_are_removed_and_no_others() {
+    let place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    let large = |fill: u8| vec![fill; 1_300_000];
+    let live = Batch {
+        term,
+        seq: 1,
+        writes: vec![
+            Write::Put("live".into(), large(1)),
+            Write::Put("replaced".into(), large(2)),
+        ],
+    };
+    store.write(&live).expect("written");
+    let live = parts(&place);
+    let replacing = Batch {
+        term,
+        seq: 2,
+        writes: vec![Write::Put("replaced".into(), b"small".to_vec())],
+    };
+    store.write(&replacing).expect("written");
+    // Its parts come first, and then it is refused.
+    let refused = Batch {
+        term,
+        seq: 3,
+        writes: vec![
+            Write::Put("never".into(), large(3)),
+            Write::Create("live".into(), vec![]),
+        ],
+    };
+    assert!(matches!(store.write(&refused), Err(StoreError::Exists { .. })));
+    let before = parts(&place);
+    assert!(before.len() > live.len() && live.len() > 3, "{before:?}");
+    let of = |batch: u64| {
+        let prefix = format!("{term}-{batch}-");
+        before.iter().filter(|part| part.starts_with(&prefix)).count()
+    };
+    assert_eq!(
+        (of(1), of(2), of(3)),
+        (6, 0, 3),
+        "three parts for each large value: {before:?}"
+    );
+
+    // Batch 3 may still be on its way; what was replaced is settled.
+    assert_eq!(store.collect_parts(term).expect("collected"), 3);
+    assert_eq!(parts(&place).len(), 6);
+    store.end_term();
+    let mut next = place.store("http://coordinator:2");
+    let term = next.begin_term().expect("nobody leads");
+    // It begins by itself.
+    let left = wait_for("the rest to be removed", || {
+        Some(parts(&place)).filter(|parts| parts.len() == 3)
+    });
+    assert!(left.iter().all(|part| live.contains(part)), "{left:?}");
+    let rows = next.rows().expect("rows");
+    let value = |key: &str| &rows.iter().find(|(of, _)| of == key).expect(key).1;
+    assert!(*value("live") == large(1) && value("replaced") == b"small" && rows.len() == 2);
+    assert_eq!(next.collect_parts(term).expect("collected"), 0, "live parts stay");
+    // One that leads no more removes nothing.
+    let key = format!("/gapless/{}/part/1-1-0/000000", support::CLUSTER);
+    place.runtime.block_on(place.client().put(key, "x", None)).expect("put");
+    next.end_term();
+    assert_eq!(next.collect_parts(term).expect("asked"), 0);
+    assert_eq!(parts(&place).len(), 4);
+}
+
+#[test]
+fn a_token_that_is_not_good_any_more_is_replaced_and_a_user_has_no_other_keys() {
+    let mut place = OnEtcd::secured(1);
+    let (mut store, term) = begun(&place);
+    settle(&mut store, &create(term, 1)).expect("it may");
+    // Tokens do not outlive their member.
+    place.servers().kill(0);
+    place.servers().start_again(0);
+    settle(&mut store, &create(term, 2)).expect("it signs in again");
+    // Nor a change of users.
+    let mut root = place.client();
+    let changed = place.runtime.block_on(root.role_add("another"));
+    changed.expect("root may");
+    settle(&mut store, &create(term, 3)).expect("it signs in again");
+    assert_eq!(keys(&store), ["row/1", "row/2", "row/3"]);
+    let other = gapless_coordinator::store::EtcdConfig {
+        cluster: "other".into(),
+        ..place.config("http://coordinator:2")
+    };
+    let refused = place
+        .store_with(other)
+        .begin_term()
+        .expect_err("not its keys")
+        .to_string();
+    assert!(refused.contains("permission denied"), "{refused}");
+    let mut wrong = place.config("http://coordinator:3");
+    wrong.access.user = Some((support::secure::USER.into(), Secret::new("wr0ng")));
+    let connected = place.runtime.block_on(Etcd::connect(wrong.clone(), Shutdown::new()));
+    let refused = connected.err().expect("a wrong password").to_string();
+    assert!(
+        refused.contains("authentication failed") && !refused.contains("wr0ng"),
+        "{refused}"
+    );
+    assert!(!format!("{wrong:?}").contains("wr0ng"));
 }
 
 /// What the store makes of an etcd, beside a client that puts the same rows, one transaction after the

@@ -245,6 +245,7 @@ fn etcd_that_is_not_there_is_told_at_the_start() {
     let scratch = TempDir::new().expect("a folder");
     let config = ServeConfig {
         store: StoreConfig::Etcd(gapless_coordinator::store::EtcdConfig {
+            access: Default::default(),
             endpoints: vec![format!("http://127.0.0.1:{port}")],
             cluster: "test".into(),
             address: None,

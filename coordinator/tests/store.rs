@@ -15,7 +15,8 @@ use gapless_coordinator::store::{Batch, EmbeddedStore, Store, StoreError, Write}
 use support::{Embedded, OnEtcd, Place, place_of_child, set_child_place};
 use tempfile::TempDir;
 
-/// Makes tests of checks: each on the embedded store and on etcd with one and with three members.
+/// Makes tests of checks: each on the embedded store and on etcd with one and with three members,
+/// and on one that asks for certificates and a user.
 macro_rules! on_every_store {
     ($($check:ident)*) => {
         mod embedded {
@@ -23,6 +24,9 @@ macro_rules! on_every_store {
         }
         mod etcd_of_one {
             $(#[test] fn $check() { super::$check(&super::OnEtcd::new(1)); })*
+        }
+        mod etcd_with_tls_and_users {
+            $(#[test] fn $check() { super::$check(&super::OnEtcd::secured(1)); })*
         }
         mod etcd_of_three {
             $(#[test] fn $check() { super::$check(&super::OnEtcd::new(3)); })*

@@ -126,7 +126,8 @@ impl Interceptor for Access {
     }
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+/// An error with what caused it: a transport error alone says no more than "transport error".
+pub fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

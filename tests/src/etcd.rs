@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
 };
@@ -35,6 +35,8 @@ struct Member {
     host: Option<Host>,
     client: String,
     port: u16,
+    /// Where its health is told without TLS.
+    probe: u16,
     folder: TempDir,
     process: Option<Process>,
 }
@@ -47,12 +49,32 @@ impl Etcd {
 
     /// Starts so many members with these arguments beside the necessary ones.
     pub fn start_with(members: usize, more: &[&str]) -> Etcd {
+        Etcd::start_at("http", members, more)
+    }
+
+    /// The same with TLS for clients, who must show a certificate: `ca.pem`, `server.pem` and `server.key` of
+    /// this folder.
+    pub fn start_with_tls(members: usize, certificates: &Path) -> Etcd {
+        let file = |name: &str| certificates.join(name).display().to_string();
+        let (cert, key, ca) = (file("server.pem"), file("server.key"), file("ca.pem"));
+        let more = [
+            ["--cert-file", &cert],
+            ["--key-file", &key],
+            ["--trusted-ca-file", &ca],
+            // Passwords of tests need not be slow to check.
+            ["--bcrypt-cost", "4"],
+        ];
+        let more: Vec<&str> = more.into_iter().flatten().chain(["--client-cert-auth"]).collect();
+        Etcd::start_at("https", members, &more)
+    }
+
+    fn start_at(scheme: &str, members: usize, more: &[&str]) -> Etcd {
         for _ in 1..TRIES {
-            if let Some(etcd) = Etcd::try_start(members, more) {
+            if let Some(etcd) = Etcd::try_start(scheme, members, more) {
                 return etcd;
             }
         }
-        Etcd::try_start(members, more).expect("etcd ended at its start; are loopback ports free?")
+        Etcd::try_start(scheme, members, more).expect("etcd ended at its start; are loopback ports free?")
     }
 
     /// Starts one member on a host of a network.
@@ -67,17 +89,20 @@ impl Etcd {
         Etcd { members: vec![member] }
     }
 
-    fn try_start(members: usize, more: &[&str]) -> Option<Etcd> {
-        let ports = free_ports(2 * members);
+    fn try_start(scheme: &str, members: usize, more: &[&str]) -> Option<Etcd> {
+        let ports = free_ports(3 * members);
         let url = |port: u16| format!("http://127.0.0.1:{port}");
         let peers: Vec<String> = (0..members)
             .map(|at| format!("m{at}={}", url(ports[members + at])))
             .collect();
         let peers = peers.join(",");
         let members = (0..members).map(|at| {
-            let (client, peer) = (url(ports[at]), url(ports[members + at]));
-            let mut member = Member::new(at, &client, &peer, &peers, more);
-            member.port = ports[at];
+            let (client, peer) = (format!("{scheme}://127.0.0.1:{}", ports[at]), url(ports[members + at]));
+            let probe = ports[2 * members + at];
+            let health = url(probe);
+            let more = [&["--listen-metrics-urls", &health], more].concat();
+            let mut member = Member::new(at, &client, &peer, &peers, &more);
+            (member.port, member.probe) = (ports[at], probe);
             member
         });
         let mut etcd = Etcd {
@@ -148,6 +173,11 @@ impl Etcd {
         }
     }
 
+    /// The folder of a member's data. Its content may be changed while the member does not run.
+    pub fn data(&self, member: usize) -> PathBuf {
+        self.members[member].folder.path().join("data")
+    }
+
     fn process(&self, member: usize) -> &Process {
         self.members[member].process.as_ref().expect("a member that runs")
     }
@@ -174,6 +204,7 @@ impl Member {
             host: None,
             client: client.to_string(),
             port: 0,
+            probe: 0,
             folder,
             process: None,
         }
@@ -183,7 +214,7 @@ impl Member {
     /// here: it says so in its log.
     fn serves(&self) -> bool {
         match &self.host {
-            None => is_healthy(self.port),
+            None => is_healthy(self.probe),
             Some(_) => {
                 let process = self.process.as_ref();
                 process.is_some_and(|process| process.log().contains("ready to serve client requests"))

@@ -16,7 +16,7 @@ use gapless_common::{
 };
 use gapless_platform::{
     clock::Clock,
-    metrics::{self, Labels, add},
+    metrics::{self, Labels, add, begin_at_zero},
     monitor::Monitored,
 };
 use prometheus_client::{
@@ -264,27 +264,21 @@ impl Inner {
             .unwrap_or(State::Ended)
     }
 
-    /// Every series is there from the start: what is absent cannot be told from what is zero.
+    /// Every series is there from the start.
     fn begin_at_zero(&self) {
+        begin_at_zero(&self.attempt_seconds, Stage::ALL.map(of_stage));
         for stage in Stage::ALL {
-            drop(self.attempt_seconds.get_or_create(&of_stage(stage)));
-            for how in Ended::ALL {
-                drop(self.attempts.get_or_create(&of_outcome(stage, how)));
-            }
+            begin_at_zero(&self.attempts, Ended::ALL.map(|how| of_outcome(stage, how)));
         }
-        for stage in COMMITTING {
-            for counts in [
-                &self.rows_read,
-                &self.rows_written,
-                &self.bytes_read,
-                &self.bytes_written,
-            ] {
-                drop(counts.get_or_create(&of_stage(stage)));
-            }
+        for counts in [
+            &self.rows_read,
+            &self.rows_written,
+            &self.bytes_read,
+            &self.bytes_written,
+        ] {
+            begin_at_zero(counts, COMMITTING.map(of_stage));
         }
-        for class in ErrorClass::ALL {
-            drop(self.attempt_failures.get_or_create(&of_class(class)));
-        }
+        begin_at_zero(&self.attempt_failures, ErrorClass::ALL.map(of_class));
     }
 }
 

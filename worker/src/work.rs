@@ -29,7 +29,7 @@ use crate::{
     },
     engine::{Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
-    publish::{run_abort, run_merge, run_prepare, run_publish},
+    publish::{published_already, run_abort, run_merge, run_prepare, run_publish},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     source::{InputBatch, Reject, SourceReader, lookup, open, schema_of},
@@ -66,7 +66,7 @@ impl Work for Stages {
         if matches!(assignment.task.stage, Stage::Publish | Stage::Abort) {
             sweep(scratch);
         }
-        match assignment.task.stage {
+        let outcome = match assignment.task.stage {
             Stage::Survey => run_survey(&assignment.context),
             Stage::Prepare => {
                 self.check(&assignment)?;
@@ -86,6 +86,13 @@ impl Work for Stages {
             Stage::Merge => run_merge(&assignment, leader),
             Stage::Publish => run_publish(&assignment, leader, &scattered_of(&assignment.context)),
             Stage::Abort => run_abort(&assignment, leader, &scattered_of(&assignment.context)),
+        };
+        match assignment.task.stage {
+            // What a published step has staged is swept: of that alone the error would tell.
+            Stage::Scatter | Stage::Execute | Stage::Merge => {
+                outcome.map_err(|error| published_already(&assignment.context).unwrap_or(error))
+            }
+            Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => outcome,
         }
     }
 }

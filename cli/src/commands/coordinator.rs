@@ -8,11 +8,14 @@ use gapless_platform::{
     config::{Config, Origin, Setting, StoreKind},
     shutdown::Shutdown,
 };
+use gapless_proto::access::Pems;
 
 use crate::{
     app::{App, Flags, flag, start_log, start_monitor},
     arguments::{TellingArguments, TlsArguments},
-    embedded::{Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, EtcdSettings, Security, State},
+    embedded::{
+        Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, EtcdAccess, EtcdSettings, Security, State,
+    },
     failure::{Failure, talk},
     output,
 };
@@ -43,6 +46,21 @@ pub struct Arguments {
     /// Members of etcd, joined by commas
     #[arg(long, value_name = "URLS")]
     etcd_endpoints: Option<String>,
+    /// PEM file of the authority that etcd's certificates must come from
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    etcd_ca: Option<PathBuf>,
+    /// PEM file of the certificate that is shown to etcd
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    etcd_cert: Option<PathBuf>,
+    /// PEM file of its private key
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    etcd_key: Option<PathBuf>,
+    /// User to sign in to etcd
+    #[arg(long, value_name = "NAME", help_heading = "Security")]
+    etcd_user: Option<String>,
+    /// File with the user's password; GAPLESS_ETCD_PASSWORD holds the password itself
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    etcd_password_file: Option<PathBuf>,
     /// Name under which this cluster keeps its keys in etcd; the same for all its coordinators
     #[arg(long, value_name = "NAME")]
     cluster_name: Option<String>,
@@ -84,6 +102,15 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::HeartbeatMs, arguments.heartbeat_ms);
     flag(&mut flags, Setting::Store, arguments.store);
     flag(&mut flags, Setting::EtcdEndpoints, arguments.etcd_endpoints);
+    for (setting, file) in [
+        (Setting::EtcdCa, &arguments.etcd_ca),
+        (Setting::EtcdCert, &arguments.etcd_cert),
+        (Setting::EtcdKey, &arguments.etcd_key),
+        (Setting::EtcdPasswordFile, &arguments.etcd_password_file),
+    ] {
+        flag(&mut flags, setting, file.as_ref().map(|path| path.display()));
+    }
+    flag(&mut flags, Setting::EtcdUser, arguments.etcd_user);
     flag(&mut flags, Setting::ClusterName, arguments.cluster_name);
     flag(&mut flags, Setting::Advertise, arguments.advertise);
     flag(&mut flags, Setting::LeaderTtlS, arguments.leader_ttl_s);
@@ -155,11 +182,37 @@ fn state(config: &Config) -> Result<State, Failure> {
     }
     Ok(State::Etcd(EtcdSettings {
         endpoints: config.etcd_endpoints.clone(),
+        access: etcd_access(config)?,
         cluster: config.cluster_name.clone(),
         advertise: config.advertise.clone(),
         leader_ttl: Duration::from_secs(u64::from(config.leader_ttl_s)),
         quota_bytes: u64::from(config.etcd_quota_mib) << 20,
     }))
+}
+
+/// What this coordinator shows to etcd, as the settings say.
+fn etcd_access(config: &Config) -> Result<EtcdAccess, Failure> {
+    let wrong = |what: &str, error: &dyn std::fmt::Display| Failure::usage(format!("{what}: {error}"));
+    let material = config.etcd_tls.load();
+    let material = material.map_err(|error| wrong("etcd_ca, etcd_cert, etcd_key", &error))?;
+    let pems = Pems {
+        ca: material.ca,
+        identity: material.identity.map(|identity| (identity.cert, identity.key)),
+    };
+    let user = match &config.etcd_user {
+        Some(user) => {
+            let password = user
+                .password
+                .read()
+                .map_err(|error| wrong("etcd_password_file", &error))?;
+            Some((user.name.clone(), password))
+        }
+        None => None,
+    };
+    Ok(EtcdAccess {
+        tls: pems.client_tls(),
+        user,
+    })
 }
 
 /// Follows SIGTERM and Ctrl-C as a task that ends with its handle.

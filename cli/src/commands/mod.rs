@@ -1,6 +1,7 @@
 //! One file for each verb.
 
 pub mod cancel;
+pub mod cluster;
 pub mod config;
 pub mod coordinator;
 pub mod describe;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use gapless_proto::v1::{
-    CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListEventsRequest,
+    AcceptRestoreRequest, CancelRunRequest, ClusterInfo, Counters, GetClusterRequest, GetRunRequest, ListEventsRequest,
     ListPartitionsRequest, ListPartitionsResponse, ListRunsRequest, ListRunsResponse, ListWorkersRequest,
     ListWorkersResponse, PartitionCounts, PartitionStatus, Run, RunEvent, RunState, StepStatus, StopRunRequest,
     SubmitRequest, SubmitResponse, WorkerInfo,
@@ -328,6 +328,10 @@ impl Jobs for Service {
 impl Cluster for Service {
     async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Result<Response<ClusterInfo>, Status> {
         Ok(Response::new(ClusterInfo::default()))
+    }
+
+    async fn accept_restore(&self, _: Request<AcceptRestoreRequest>) -> Result<Response<ClusterInfo>, Status> {
+        Err(Status::failed_precondition("nothing to accept"))
     }
 
     async fn list_workers(&self, _: Request<ListWorkersRequest>) -> Result<Response<ListWorkersResponse>, Status> {

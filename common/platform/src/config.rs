@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     env, fmt, fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     str::FromStr,
     thread,
@@ -15,7 +15,7 @@ use std::{
 use gapless_common::labels::Labels;
 
 use crate::{
-    secret::{Secret, TokenSource},
+    secret::{PasswordSource, Secret, TokenSource},
     telemetry::{self, LogFormat},
     tls::TlsFiles,
 };
@@ -34,6 +34,9 @@ const NONE: &str = "none";
 
 /// Holds a token itself. Not a setting: settings are shown.
 pub const TOKEN_VARIABLE: &str = "GAPLESS_TOKEN";
+
+/// Holds the password of etcd's user itself.
+pub const ETCD_PASSWORD_VARIABLE: &str = "GAPLESS_ETCD_PASSWORD";
 
 const MAX_SLOTS: u32 = 1024;
 const MAX_MEMORY_PER_SLOT_MIB: u32 = 1024 * 1024;
@@ -69,6 +72,11 @@ pub enum Setting {
     LogLevel,
     Store,
     EtcdEndpoints,
+    EtcdCa,
+    EtcdCert,
+    EtcdKey,
+    EtcdUser,
+    EtcdPasswordFile,
     ClusterName,
     Advertise,
     LeaderTtlS,
@@ -78,7 +86,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 26] = [
+    pub const ALL: [Setting; 31] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -99,6 +107,11 @@ impl Setting {
         Setting::LogLevel,
         Setting::Store,
         Setting::EtcdEndpoints,
+        Setting::EtcdCa,
+        Setting::EtcdCert,
+        Setting::EtcdKey,
+        Setting::EtcdUser,
+        Setting::EtcdPasswordFile,
         Setting::ClusterName,
         Setting::Advertise,
         Setting::LeaderTtlS,
@@ -130,6 +143,11 @@ impl Setting {
             Setting::LogLevel => "log_level",
             Setting::Store => "store",
             Setting::EtcdEndpoints => "etcd_endpoints",
+            Setting::EtcdCa => "etcd_ca",
+            Setting::EtcdCert => "etcd_cert",
+            Setting::EtcdKey => "etcd_key",
+            Setting::EtcdUser => "etcd_user",
+            Setting::EtcdPasswordFile => "etcd_password_file",
             Setting::ClusterName => "cluster_name",
             Setting::Advertise => "advertise",
             Setting::LeaderTtlS => "leader_ttl_s",
@@ -168,6 +186,13 @@ impl Setting {
                 "where a coordinator keeps its state: embedded (a folder, one coordinator) or etcd (any number of coordinators)"
             }
             Setting::EtcdEndpoints => "members of etcd, as URLs joined by commas",
+            Setting::EtcdCa => "PEM file of the authority that etcd's certificates must come from",
+            Setting::EtcdCert => "PEM file of the certificate that a coordinator shows to etcd",
+            Setting::EtcdKey => "PEM file of the private key of etcd_cert",
+            Setting::EtcdUser => "name of the user as which a coordinator signs in to etcd",
+            Setting::EtcdPasswordFile => {
+                "file with the password of etcd_user; GAPLESS_ETCD_PASSWORD holds the password itself"
+            }
             Setting::ClusterName => {
                 "name under which this cluster keeps its keys in etcd; every coordinator has the same"
             }
@@ -201,6 +226,8 @@ impl Setting {
             Setting::LogLevel => "info",
             Setting::Store => "embedded",
             Setting::EtcdEndpoints => "http://127.0.0.1:2379",
+            Setting::EtcdCa | Setting::EtcdCert | Setting::EtcdKey => NONE,
+            Setting::EtcdUser | Setting::EtcdPasswordFile => NONE,
             Setting::ClusterName => "default",
             Setting::Advertise => "auto",
             Setting::LeaderTtlS => "10",
@@ -229,6 +256,13 @@ impl Setting {
 pub enum StoreKind {
     Embedded,
     Etcd,
+}
+
+/// Who signs in to etcd, and where the password is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EtcdUser {
+    pub name: String,
+    pub password: PasswordSource,
 }
 
 /// Where a value comes from.
@@ -274,6 +308,18 @@ pub enum ConfigError {
         "heartbeat_ms = {heartbeat_ms} and lease_ms = {lease_ms}: a lease must last at least {HEARTBEATS_PER_LEASE} heartbeats; raise lease_ms or lower heartbeat_ms"
     )]
     LeaseTooShort { heartbeat_ms: u32, lease_ms: u32 },
+    #[error("etcd_user = {user:?}, and no password: give etcd_password_file or GAPLESS_ETCD_PASSWORD")]
+    NoEtcdPassword { user: String },
+    #[error("there is a password for etcd and nobody to sign in: give etcd_user")]
+    NoEtcdUser,
+    #[error(
+        "{endpoint} has no TLS and is not this machine: the password of etcd_user is not sent there in plain text; write https:// and give etcd_ca"
+    )]
+    EtcdPasswordInTheClear { endpoint: String },
+    #[error("{endpoint} has no TLS, but etcd_ca or etcd_cert is given: write https://")]
+    EtcdWithoutTls { endpoint: String },
+    #[error("{endpoint} is to be reached with TLS, but no authority is known: give etcd_ca")]
+    NoEtcdAuthority { endpoint: String },
 }
 
 fn did_you_mean(suggestion: &Option<&'static str>) -> String {
@@ -363,6 +409,9 @@ pub struct Config {
     pub log_level: String,
     pub store: StoreKind,
     pub etcd_endpoints: Vec<String>,
+    pub etcd_tls: TlsFiles,
+    /// As whom a coordinator signs in to etcd; `None` for nobody.
+    pub etcd_user: Option<EtcdUser>,
     pub cluster_name: String,
     /// `HOST:PORT`; `None` for the address on which the coordinator serves.
     pub advertise: Option<String>,
@@ -401,6 +450,12 @@ impl Config {
             key: parse_file(&sources, Setting::TlsKey)?,
         };
         let scheme = if tls.is_empty() { "http" } else { "https" };
+        let etcd_tls = TlsFiles {
+            ca: parse_file(&sources, Setting::EtcdCa)?,
+            cert: parse_file(&sources, Setting::EtcdCert)?,
+            key: parse_file(&sources, Setting::EtcdKey)?,
+        };
+        let etcd_scheme = if etcd_tls.is_empty() { "http" } else { "https" };
         let config = Config {
             endpoints: parse_endpoints(&sources, Setting::Endpoints, scheme, &["http", "https"])?,
             listen: parse(&sources, Setting::Listen, |text| {
@@ -433,7 +488,9 @@ impl Config {
                 "etcd" => Ok(StoreKind::Etcd),
                 _ => Err("write embedded or etcd".to_string()),
             })?,
-            etcd_endpoints: parse_endpoints(&sources, Setting::EtcdEndpoints, "http", &["http"])?,
+            etcd_endpoints: parse_endpoints(&sources, Setting::EtcdEndpoints, etcd_scheme, &["http", "https"])?,
+            etcd_user: etcd_user(&sources, layers)?,
+            etcd_tls,
             cluster_name: parse(&sources, Setting::ClusterName, cluster_name)?,
             advertise: match text(&sources, Setting::Advertise) {
                 "auto" => None,
@@ -461,7 +518,23 @@ impl Config {
             } = config;
             return Err(ConfigError::LeaseTooShort { heartbeat_ms, lease_ms });
         }
+        config.check_etcd()?;
         Ok(config)
+    }
+
+    /// Whether what goes to etcd goes there as it should.
+    fn check_etcd(&self) -> Result<(), ConfigError> {
+        for endpoint in self.etcd_endpoints.iter().cloned() {
+            let has_tls = endpoint.starts_with("https://");
+            let wrong = match (has_tls, &self.etcd_tls, &self.etcd_user) {
+                (true, tls, _) if tls.ca.is_none() => ConfigError::NoEtcdAuthority { endpoint },
+                (false, tls, _) if !tls.is_empty() => ConfigError::EtcdWithoutTls { endpoint },
+                (false, _, Some(_)) if !is_loopback(&endpoint) => ConfigError::EtcdPasswordInTheClear { endpoint },
+                _ => continue,
+            };
+            return Err(wrong);
+        }
+        Ok(())
     }
 
     pub fn origin(&self, setting: Setting) -> &Origin {
@@ -540,7 +613,9 @@ fn unknown_variables(variables: &BTreeMap<String, String>) -> Vec<String> {
         .keys()
         .filter_map(|name| {
             let rest = name.strip_prefix("GAPLESS_")?.to_ascii_lowercase();
-            if Setting::from_name(&rest).is_some() || name == TOKEN_VARIABLE || name == CONFIG_VARIABLE {
+            if Setting::from_name(&rest).is_some()
+                || [TOKEN_VARIABLE, ETCD_PASSWORD_VARIABLE, CONFIG_VARIABLE].contains(&name.as_str())
+            {
                 return None;
             }
             let meant = Setting::from_name(nearest(&rest, &Setting::ALL.map(Setting::name))?)?;
@@ -663,6 +738,46 @@ fn token_source(sources: &[Sourced], layers: &Layers) -> Result<TokenSource, Con
         (Some(file), None) => TokenSource::File(file),
         (None, None) => TokenSource::None,
     })
+}
+
+fn etcd_user(sources: &[Sourced], layers: &Layers) -> Result<Option<EtcdUser>, ConfigError> {
+    let name = match text(sources, Setting::EtcdUser) {
+        NONE | "" => None,
+        name => Some(name.to_string()),
+    };
+    let file = parse_file(sources, Setting::EtcdPasswordFile)?;
+    let given = layers
+        .variables
+        .get(ETCD_PASSWORD_VARIABLE)
+        .filter(|text| !text.is_empty());
+    let near = matches!(
+        sourced(sources, Setting::EtcdPasswordFile).origin,
+        Origin::Flag(_) | Origin::Variable(_)
+    );
+    let password = match (file, given) {
+        (Some(file), _) if near => Some(PasswordSource::File(file)),
+        (_, Some(text)) => Some(PasswordSource::Given(Secret::new(text))),
+        (Some(file), None) => Some(PasswordSource::File(file)),
+        (None, None) => None,
+    };
+    match (name, password) {
+        (Some(name), Some(password)) => Ok(Some(EtcdUser { name, password })),
+        (Some(user), None) => Err(ConfigError::NoEtcdPassword { user }),
+        (None, Some(_)) => Err(ConfigError::NoEtcdUser),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Whether a URL without TLS names this machine, whatever the resolver says.
+fn is_loopback(endpoint: &str) -> bool {
+    let host = endpoint
+        .trim_start_matches("http://")
+        .split('/')
+        .next()
+        .unwrap_or_default();
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn allow_paths(text: &str) -> Result<Vec<PathBuf>, String> {
@@ -902,6 +1017,48 @@ mod tests {
             let layers = Layers::of_process(BTreeMap::new(), Some(path.clone())).expect("a file");
             let config = Config::resolve(&layers).expect("valid");
             assert_eq!(config.metrics_listen, None);
+        }
+    }
+
+    #[test]
+    fn etcd_is_reached_with_tls_or_here_and_its_password_is_never_in_the_clear() {
+        let resolve = |flags: &[(Setting, &str)], variables: &[(&str, &str)]| {
+            Config::resolve(&layers(flags, variables, None)).map_err(|error| error.to_string())
+        };
+        let (at, user, ca) = (Setting::EtcdEndpoints, Setting::EtcdUser, Setting::EtcdCa);
+        let password = ("GAPLESS_ETCD_PASSWORD", "s3cret word");
+        let config = resolve(&[(user, "sales")], &[password]).expect("on this machine");
+        assert_eq!(config.warnings, Vec::<String>::new());
+        assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
+        assert_eq!(
+            config.etcd_user.expect("a user").password.read().expect("a password"),
+            Secret::new("s3cret word")
+        );
+        let config = resolve(&[(at, "etcd-1:2379"), (user, "sales"), (ca, "/ca.pem")], &[password]).expect("with TLS");
+        assert_eq!(config.etcd_endpoints, ["https://etcd-1:2379"]);
+        type Flags<'a> = &'a [(Setting, &'a str)];
+        let cases: [(Flags<'_>, &[(&str, &str)], &str); 6] = [
+            (
+                &[(at, "http://etcd-1:2379"), (user, "sales")],
+                &[password],
+                "not sent there in plain text",
+            ),
+            (
+                &[(at, "http://127.0.0.1.example:1"), (user, "sales")],
+                &[password],
+                "in plain text",
+            ),
+            (&[(at, "http://127.0.0.1:2379"), (ca, "/ca.pem")], &[], "write https://"),
+            (&[(at, "https://etcd-1:2379")], &[], "give etcd_ca"),
+            (&[(user, "sales")], &[], "GAPLESS_ETCD_PASSWORD"),
+            (&[], &[password], "give etcd_user"),
+        ];
+        for (flags, variables, words) in cases {
+            let said = resolve(flags, variables).expect_err(words);
+            assert!(
+                said.contains(words) && !said.contains("s3cret"),
+                "{words:?} is not in: {said}"
+            );
         }
     }
 }

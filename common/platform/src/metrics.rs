@@ -1,11 +1,15 @@
 //! What the metrics of every process have in common: the registry to begin with, labels, buckets.
 
-use std::fmt;
+use std::{fmt, hash::Hash};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric, text},
-    metrics::{gauge::ConstGauge, info::Info},
+    metrics::{
+        family::{Family, MetricConstructor},
+        gauge::ConstGauge,
+        info::Info,
+    },
     registry::{Metric, Registry},
 };
 
@@ -45,6 +49,17 @@ pub fn add<M: Metric + Clone>(registry: &mut Registry, name: &'static str, help:
     metric
 }
 
+/// Makes every series of a family, at zero: what is absent cannot be told from what is zero.
+pub fn begin_at_zero<S, M, C>(family: &Family<S, M, C>, series: impl IntoIterator<Item = S>)
+where
+    S: Clone + Eq + Hash,
+    C: MetricConstructor<M>,
+{
+    for labels in series {
+        drop(family.get_or_create(&labels));
+    }
+}
+
 /// All that is registered, in the text format of OpenMetrics.
 pub fn encode(registry: &Registry) -> String {
     let mut encoded = String::new();
@@ -82,7 +97,7 @@ impl Collector for ThisProcess {
 
 #[cfg(test)]
 mod tests {
-    use prometheus_client::metrics::{counter::Counter, family::Family};
+    use prometheus_client::metrics::counter::Counter;
 
     use super::*;
 

@@ -39,8 +39,19 @@ pub enum TokenSource {
     Given(Secret),
 }
 
+/// Where a password comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PasswordSource {
+    File(PathBuf),
+    Given(Secret),
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
+    #[error("password file {}: {source}", path.display())]
+    PasswordUnreadable { path: PathBuf, source: io::Error },
+    #[error("password file {}: it must hold one password on one line", path.display())]
+    NoPassword { path: PathBuf },
     #[error("token file {}: {source}; name another with --token-file", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("token file {}: it must hold one token on one line, as `gapless token new` prints it", path.display())]
@@ -55,6 +66,30 @@ impl TokenSource {
             TokenSource::Given(token) => Ok(Some(token.clone())),
             TokenSource::File(path) => read_token(path).map(Some),
         }
+    }
+}
+
+impl PasswordSource {
+    /// Reads the password. Errors never quote it.
+    pub fn read(&self) -> Result<Secret, SecretError> {
+        let path = match self {
+            PasswordSource::Given(password) => return Ok(password.clone()),
+            PasswordSource::File(path) => path,
+        };
+        let unreadable = |source| SecretError::PasswordUnreadable {
+            path: path.clone(),
+            source,
+        };
+        let text = match fs::metadata(path).map_err(unreadable)?.len() {
+            0..=MAX_TOKEN_FILE => fs::read_to_string(path).map_err(unreadable)?,
+            _ => String::new(),
+        };
+        // A password may begin and end with spaces.
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() || password.contains(char::is_control) {
+            return Err(SecretError::NoPassword { path: path.clone() });
+        }
+        Ok(Secret::new(password))
     }
 }
 
@@ -80,6 +115,24 @@ fn read_token(path: &Path) -> Result<Secret, SecretError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_file_holds_one_password() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("password");
+        let read = |text: &str| {
+            fs::write(&path, text).expect("written");
+            PasswordSource::File(path.clone()).read()
+        };
+        assert_eq!(read(" two words\r\n").expect("a password"), Secret::new(" two words"));
+        for bad in ["", "\n", "abc\ndef", &"x".repeat(5000)] {
+            let error = read(bad).expect_err("no password").to_string();
+            assert!(
+                error.contains("one password on one line") && !error.contains("def"),
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn a_token_file_holds_one_token() {

@@ -15,6 +15,7 @@ pub mod lease;
 pub mod limits;
 pub mod load;
 pub mod row;
+pub mod schema;
 pub mod seats;
 pub mod session;
 pub mod speed;

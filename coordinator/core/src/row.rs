@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, str::FromStr, sync::Arc};
 use gapless_common::{
     attempt::{Counters, Fence, RecordHash, Segment},
     error::ErrorClass,
-    ids::{ClusterId, PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
+    ids::{ClusterId, Epoch, PartitionNo, RunId, SessionId, Stage, StepNo, TaskKey},
     job::{Job, Priority},
     labels::Labels,
     plan::{ExchangePlan, Facts, Method, Partition},
@@ -13,7 +13,7 @@ use gapless_common::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::time::Timestamp;
+use crate::{schema, time::Timestamp};
 
 /// One row of the durable state.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,15 +62,21 @@ pub enum Change {
     Delete(RowKey),
 }
 
+/// Whose store this is, and of what form its rows are; see [`crate::schema`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRow {
     pub cluster: ClusterId,
-    /// Version of the rows' shapes.
+    /// Raised whenever an operator accepts a store that is older than what others have seen.
+    #[serde(default)]
+    pub epoch: Epoch,
+    /// Version of the rows' forms.
     pub schema: u32,
-}
-
-impl ClusterRow {
-    pub const SCHEMA: u32 = 1;
+    /// The oldest form that a row may still have. Schema 1 did not say so.
+    #[serde(default = "schema::first")]
+    pub oldest: u32,
+    /// The release that raised the schema to what it is. Schema 1 did not say so.
+    #[serde(default)]
+    pub release: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -355,15 +361,25 @@ mod counters_in_row {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Counters, D::Error> {
-        let [read, written, filtered, rejected, bytes_read, bytes_written] = Deserialize::deserialize(deserializer)?;
-        Ok(Counters {
-            read,
-            written,
-            filtered,
-            rejected,
-            bytes_read,
-            bytes_written,
+        Ok(match Stored::deserialize(deserializer)? {
+            Stored::Listed([read, written, filtered, rejected, bytes_read, bytes_written]) => Counters {
+                read,
+                written,
+                filtered,
+                rejected,
+                bytes_read,
+                bytes_written,
+            },
+            Stored::Named(counters) => counters,
         })
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Listed([u64; 6]),
+        /// As in schema 1.
+        Named(Counters),
     }
 }
 
@@ -384,16 +400,27 @@ mod segments_in_row {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Segment>, D::Error> {
-        let segments: Vec<(u64, u64, u32, u32)> = Deserialize::deserialize(deserializer)?;
-        let segment = |(term, serial, first_seq, next_seq)| Segment {
-            attempt: AttemptId {
-                term: Term(term),
-                serial,
+        let segments: Vec<Stored> = Deserialize::deserialize(deserializer)?;
+        let segment = |stored| match stored {
+            Stored::Listed(term, serial, first_seq, next_seq) => Segment {
+                attempt: AttemptId {
+                    term: Term(term),
+                    serial,
+                },
+                first_seq,
+                next_seq,
             },
-            first_seq,
-            next_seq,
+            Stored::Named(segment) => segment,
         };
         Ok(segments.into_iter().map(segment).collect())
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Stored {
+        Listed(u64, u64, u32, u32),
+        /// As in schema 1.
+        Named(Segment),
     }
 }
 
@@ -470,10 +497,13 @@ impl Change {
 /// A stored row that this release cannot read.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
-    #[error("the store holds a key of no known kind: {0}; was it written by a newer release?")]
+    #[error("the key {0} is of no kind that this release knows; was it written by a newer release, or by hand?")]
     Key(String),
-    #[error("the row {key} cannot be read: {source}; was it written by a newer release?")]
+    #[error("the row {key} cannot be read: {source}; was it written by a newer release, or by hand?")]
     Value { key: String, source: serde_json::Error },
+    /// Going on would drop it as soon as the row is written again.
+    #[error("the row {key} has a field that this release does not know: {field}; was it written by a newer release?")]
+    Field { key: String, field: String },
 }
 
 impl std::fmt::Display for RowKey {

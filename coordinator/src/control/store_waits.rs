@@ -20,6 +20,7 @@ use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
     store::{Batch, Store, StoreError},
+    takeover::taken_over,
 };
 
 const LEASE: Duration = Duration::from_secs(3);
@@ -37,6 +38,22 @@ impl Store for Gated {
     }
 
     fn end_term(&mut self) {}
+
+    fn reached(&self) -> u64 {
+        1
+    }
+
+    fn confirm(&self, _: Term) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        "a test".into()
+    }
+
+    fn row(&self, _: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(None)
+    }
 
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         Ok(Vec::new())
@@ -94,7 +111,7 @@ impl Place {
                 workers_died: false,
             };
             let metrics = Metrics::new(time.clone());
-            Control::start(store, time, config, Shutdown::new(), metrics)
+            Control::start(taken_over(store), time, config, Shutdown::new(), metrics)
         });
         // Its thread ends with the last way to it.
         let (control, _) = started.await.expect("no panic").expect("it leads");
@@ -111,6 +128,8 @@ impl Place {
                 version: String::new(),
                 slots: 1,
                 labels: Labels::default(),
+                mark: Term(0),
+                reign: None,
                 held: Vec::new(),
             };
             let connected = control.connect(hello).await.map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use std::{
 
 use futures::{FutureExt, Stream, StreamExt, future, stream};
 use gapless_common::{
-    ids::{RunId, SessionId},
+    ids::{RunId, SessionId, Term},
     labels::Labels,
 };
 use gapless_core::{Event, State};
@@ -94,6 +94,11 @@ impl Workers for WorkersService {
             slots: hello.slots,
             labels: Labels::new(hello.labels).map_err(|error| Status::invalid_argument(error.to_string()))?,
             held: wire::held(hello.held).map_err(invalid)?,
+            mark: Term(hello.mark),
+            reign: match hello.reign.is_empty() {
+                true => None,
+                false => Some(wire::uuid(&hello.reign, "hello.reign").map_err(invalid)?),
+            },
         });
         let connected = connected
             .await?
@@ -170,7 +175,8 @@ async fn same_cluster(control: &Control, hello: &v1::Hello) -> Result<(), Status
         .await?;
     match ours {
         Some(ours) if ours.0 != theirs => Err(Status::failed_precondition(format!(
-            "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one"
+            "the worker belongs to cluster {theirs}, this is {ours}; start it anew to join this one, unless the store of \
+             {theirs} was lost and this is its successor by mistake"
         ))),
         _ => Ok(()),
     }

@@ -63,6 +63,7 @@ pub const METHODS: &[Method] = &[
     reads("/gapless.v1.Jobs/ListEvents"),
     reads("/gapless.v1.Cluster/GetCluster"),
     reads("/gapless.v1.Cluster/ListWorkers"),
+    acts("/gapless.v1.Cluster/AcceptRestore", Role::Admin),
     works("/gapless.v1.Workers/Session", true),
     works("/gapless.v1.Workers/GetStep", false),
     works("/gapless.v1.Workers/ListCommitted", false),

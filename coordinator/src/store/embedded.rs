@@ -29,9 +29,11 @@ const UNKNOWN: Policy = Policy {
 
 /// Rows and the store's own keys lie in two keyspaces of one database: a batch spans both.
 pub struct EmbeddedStore {
+    folder: PathBuf,
     database: Database,
     rows: Keyspace,
     meta: Keyspace,
+    reached: u64,
 }
 
 const TERM: &str = "term";
@@ -63,7 +65,13 @@ impl EmbeddedStore {
         let meta = database
             .keyspace("meta", KeyspaceCreateOptions::default)
             .map_err(refused)?;
-        Ok(EmbeddedStore { database, rows, meta })
+        Ok(EmbeddedStore {
+            folder: folder.to_path_buf(),
+            database,
+            rows,
+            meta,
+            reached: 0,
+        })
     }
 
     fn number(&self, key: &str) -> Result<u64, StoreError> {
@@ -111,11 +119,13 @@ fn unknown(error: fjall::Error) -> StoreError {
 
 impl Store for EmbeddedStore {
     fn begin_term(&mut self) -> Result<Term, StoreError> {
-        let term = self.number(TERM)? + 1;
+        // Above the last batch, as if term and batches were counted in one row.
+        let term = self.number(TERM)? + self.number(SEQ)? + 1;
         let mut batch = self.database.batch().durability(Some(PersistMode::SyncData));
         batch.insert(&self.meta, TERM, term.to_be_bytes());
         batch.insert(&self.meta, SEQ, 0u64.to_be_bytes());
         batch.commit().map_err(unknown)?;
+        self.reached = term;
         Ok(Term(term))
     }
 
@@ -136,6 +146,24 @@ impl Store for EmbeddedStore {
 
     fn unknown_policy(&self) -> Policy {
         UNKNOWN
+    }
+
+    fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    /// Nobody else can have the store open.
+    fn confirm(&self, _: Term) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    fn row(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let value = self.rows.get(key).map_err(read_failed)?;
+        Ok(value.map(|value| value.to_vec()))
     }
 
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -204,6 +232,8 @@ impl Store for EmbeddedStore {
             }
         }
         changes.insert(&self.meta, SEQ, batch.seq.to_be_bytes());
-        changes.commit().map_err(unknown)
+        changes.commit().map_err(unknown)?;
+        self.reached = batch.term.0 + batch.seq;
+        Ok(())
     }
 }

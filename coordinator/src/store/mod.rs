@@ -4,10 +4,11 @@ mod embedded;
 mod etcd;
 
 use gapless_common::ids::Term;
+use gapless_core::schema::SchemaError;
 use gapless_platform::retry::Policy;
 
 pub use embedded::EmbeddedStore;
-pub use etcd::{Etcd, EtcdConfig, EtcdStore, Standing, StoreFull};
+pub use etcd::{Etcd, EtcdAccess, EtcdConfig, EtcdStore, Standing, StoreFull};
 
 /// One write of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,10 +60,13 @@ pub enum StoreError {
     Open { place: String, reason: String },
     #[error("the store cannot be read: {reason}")]
     Read { reason: String },
+    /// Its rows are not for this release, which has changed nothing there.
+    #[error("the store in {place} is not for this release and was left as it is: {source}")]
+    Schema { place: String, source: SchemaError },
 }
 
 /// What the control loop needs of a store. One caller, one batch at a time.
-pub trait Store: Send {
+pub trait Store: Send + Sync {
     /// Begins a new term, above every earlier one; batches of earlier terms are refused from then on.
     ///
     /// Errors: [`StoreError::Led`] where the store is shared and another coordinator leads.
@@ -71,6 +75,21 @@ pub trait Store: Send {
     /// Gives the term up, so that another coordinator need not wait for it to run out. Batches of it
     /// are refused from then on, where others may lead.
     fn end_term(&mut self);
+
+    /// How far the store has come, by its own count of its writes: each batch that is written, and each
+    /// term that is begun, is above all before. What it was after the last write of this term at least.
+    fn reached(&self) -> u64;
+
+    /// Whether the present term is still the one of this store, asked of the store itself.
+    ///
+    /// Errors: [`StoreError::LostTerm`], [`StoreError::Unknown`].
+    fn confirm(&self, term: Term) -> Result<(), StoreError>;
+
+    /// Where it is, for people.
+    fn place(&self) -> String;
+
+    /// One row, whoever leads.
+    fn row(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// All rows, with their keys, as they were at one moment.
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError>;

@@ -23,6 +23,8 @@ pub struct Wire {
 
 pub fn hello(name: &str) -> Event {
     Event::Hello(v1::Hello {
+        mark: 0,
+        reign: Default::default(),
         worker: Uuid::now_v7().as_bytes().to_vec().into(),
         name: name.to_string(),
         slots: 1,

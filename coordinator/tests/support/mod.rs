@@ -2,10 +2,12 @@
 
 #![allow(dead_code, reason = "each file of tests uses a part of it")]
 
+pub mod secure;
+
 use std::{env, time::Duration};
 
 use gapless_common::ids::Term;
-use gapless_coordinator::store::{EmbeddedStore, Etcd, EtcdConfig, EtcdStore, Store, StoreError};
+use gapless_coordinator::store::{EmbeddedStore, Etcd, EtcdAccess, EtcdConfig, EtcdStore, Store, StoreError};
 use gapless_platform::shutdown::Shutdown;
 use gapless_tests::{etcd::Etcd as Servers, wait_for};
 use tempfile::TempDir;
@@ -47,7 +49,14 @@ pub fn place_of_child() -> Option<Box<dyn Place>> {
             folder: rest.into(),
             _owned: None,
         }),
-        _ => Box::new(OnEtcd::at(rest.split(',').map(str::to_string).collect(), None)),
+        _ => {
+            let (endpoints, certificates) = rest.split_once(' ').expect("a description");
+            let mut place = OnEtcd::at(endpoints.split(',').map(str::to_string).collect(), None);
+            if !certificates.is_empty() {
+                (place.root, place.access) = secure::access(certificates.as_ref());
+            }
+            Box::new(place)
+        }
     })
 }
 
@@ -86,7 +95,11 @@ impl Place for Embedded {
 pub struct OnEtcd {
     pub runtime: Runtime,
     pub endpoints: Vec<String>,
+    pub access: EtcdAccess,
+    /// As which tests look at all keys.
+    pub root: EtcdAccess,
     pub servers: Option<Servers>,
+    certificates: Option<TempDir>,
 }
 
 /// Short, so that tests which wait for its end are short, and long enough for a busy machine.
@@ -103,13 +116,30 @@ impl OnEtcd {
         OnEtcd {
             runtime: Runtime::new().expect("a runtime"),
             endpoints,
+            access: EtcdAccess::default(),
+            root: EtcdAccess::default(),
             servers,
+            certificates: None,
         }
+    }
+
+    /// With TLS, client certificates, and a user for whom there are the keys of this cluster and no others.
+    pub fn secured(members: usize) -> OnEtcd {
+        let certificates = secure::certificates();
+        let servers = Servers::start_with_tls(members, certificates.path());
+        let mut place = OnEtcd::at(servers.endpoints(), Some(servers));
+        (place.root, place.access) = secure::access(certificates.path());
+        place
+            .runtime
+            .block_on(secure::add_users(&place.endpoints, &place.access));
+        place.certificates = Some(certificates);
+        place
     }
 
     pub fn config(&self, address: &str) -> EtcdConfig {
         EtcdConfig {
             endpoints: self.endpoints.clone(),
+            access: self.access.clone(),
             cluster: CLUSTER.into(),
             address: Some(address.into()),
             leader_ttl: LEADER_TTL,
@@ -141,9 +171,10 @@ impl OnEtcd {
     }
 
     pub fn client(&self) -> etcd_client::Client {
-        let connected = self
-            .runtime
-            .block_on(etcd_client::Client::connect(&self.endpoints, None));
+        let connected = self.runtime.block_on(etcd_client::Client::connect(
+            &self.endpoints,
+            Some(secure::options(&self.root)),
+        ));
         connected.expect("a client")
     }
 }
@@ -158,7 +189,11 @@ impl Place for OnEtcd {
     }
 
     fn describe(&self) -> String {
-        format!("etcd {}", self.endpoints.join(","))
+        let folder = self
+            .certificates
+            .as_ref()
+            .map(|folder| folder.path().display().to_string());
+        format!("etcd {} {}", self.endpoints.join(","), folder.unwrap_or_default())
     }
 
     fn wait_until_free(&self) {

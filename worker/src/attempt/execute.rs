@@ -14,7 +14,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
-    manifest::{ChunkManifest, DataFile},
+    manifest::{ChunkManifest, DataFile, Version},
     plan::{BucketFn, TransformMode},
 };
 
@@ -319,6 +319,7 @@ impl Chunk<'_> {
         counters.bytes_written = files.iter().map(|file| file.bytes).sum();
         let task = &self.assignment.task;
         let manifest = ChunkManifest {
+            version: Version::default(),
             run: task.run,
             step: task.step,
             partition: task.partition,

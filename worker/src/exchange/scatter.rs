@@ -12,7 +12,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::PartitionNo,
-    manifest::{ChunkManifest, DataFile},
+    manifest::{ChunkManifest, DataFile, Version},
     plan::ExchangePlan,
 };
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -321,6 +321,7 @@ impl<'a> Scatter<'a> {
         let (previous, seq) = (self.previous, self.seq);
         let Assignment { task, fence, .. } = self.assignment;
         let manifest = ChunkManifest {
+            version: Version::default(),
             run: task.run,
             step: task.step,
             partition: task.partition,

@@ -3,7 +3,7 @@
 use gapless_common::{
     attempt::Fence,
     error::TaskError,
-    manifest::{Verdict, VerdictKind},
+    manifest::{Verdict, VerdictKind, Version},
 };
 
 use super::{
@@ -57,6 +57,7 @@ fn settle(context: &StepContext, fence: Fence, folders: &StepFolders, first: u64
     let mut generation = first;
     loop {
         let proposed = Verdict {
+            version: Version::default(),
             verdict: VerdictKind::Aborted,
             run: context.run,
             step: context.step_no,

@@ -13,7 +13,7 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
-    manifest::{ChunkManifest, DataFile},
+    manifest::{ChunkManifest, DataFile, Version},
     range::UnitRange,
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -85,6 +85,7 @@ pub fn merge(
     }
     counters.bytes_written = files.iter().map(|file| file.bytes).sum();
     let manifest = ChunkManifest {
+        version: Version::default(),
         run: context.run,
         step: context.step_no,
         partition: number,

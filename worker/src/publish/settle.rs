@@ -4,17 +4,17 @@
 use gapless_common::{
     error::{ErrorClass, TaskError},
     job::Exists,
-    manifest::{DataFile, Verdict, VerdictKind},
+    manifest::{DataFile, Verdict, VerdictKind, Version},
 };
 
 use super::{
-    Action, Gate, Publication, Sealed, aborted, exists_mode,
+    Action, Gate, Preparation, Publication, Sealed, aborted, exists_mode,
     expose::{Exposure, appended_name, sweep},
     is_own,
     reconcile::{Accounts, frame, reconcile, source_totals},
     verdict::{create, verdicts_from},
 };
-use crate::storage::StepFolders;
+use crate::{attempt::StepContext, storage::StepFolders};
 
 /// Publishes a sealed step once.
 ///
@@ -119,6 +119,28 @@ pub(super) fn own_verdict(sealed: &Sealed<'_>, folders: &StepFolders) -> Result<
     Ok(verdicts.into_iter().find(|verdict| is_own(verdict, sealed.context)))
 }
 
+/// Why there is nothing to work on in a step: it has been published, which whoever gave the task out does
+/// not know any more. `None` where that is not so, or cannot be told.
+pub fn published_already(context: &StepContext) -> Option<TaskError> {
+    let preparation: Preparation = serde_json::from_slice(context.preparation.as_ref()?).ok()?;
+    let folders = StepFolders::of(context).ok()?;
+    let verdicts = verdicts_from(&folders, preparation.generation).ok()?;
+    let own = verdicts.iter().find(|verdict| is_own(verdict, context))?;
+    (own.verdict == VerdictKind::Committed).then(|| {
+        TaskError::new(
+            ErrorClass::Config,
+            format!(
+                "this step has been published already, as {} says, and the cluster's store does not know: it was \
+                 restored from an older copy. Nothing is published a second time; the output in {} is whole, and \
+                 `gapless verify --certificate {}` checks it",
+                folders.verdict_file(own.generation).display(),
+                folders.output().display(),
+                folders.output().display()
+            ),
+        )
+    })
+}
+
 fn lay_out(sealed: &Sealed<'_>, exposure: &Exposure<'_>, gate: &mut Gate<'_>) -> Result<Accounts, TaskError> {
     let accounts = reconcile(sealed)?;
     gate(Action::Reconciled)?;
@@ -172,6 +194,7 @@ fn proposal(sealed: &Sealed<'_>, accounts: &Accounts, generation: u64) -> Verdic
         false => file.clone(),
     };
     Verdict {
+        version: Version::default(),
         verdict: VerdictKind::Committed,
         run: sealed.context.run,
         step: sealed.context.step_no,

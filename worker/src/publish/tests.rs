@@ -4,7 +4,13 @@ mod world;
 
 use std::{fs, path::Path};
 
-use gapless_common::{attempt::Counters, certificate::Certificate, ids::Stage, job::FileSink, manifest::ChunkManifest};
+use gapless_common::{
+    attempt::Counters,
+    certificate::Certificate,
+    ids::Stage,
+    job::FileSink,
+    manifest::{ChunkManifest, Version},
+};
 use uuid::Uuid;
 
 use super::*;
@@ -530,6 +536,7 @@ fn an_exchange_is_proved_bucket_by_bucket() {
                     ..Counters::default()
                 };
                 let manifest = ChunkManifest {
+                    version: Version::default(),
                     run: run.context.run,
                     step: 0,
                     partition,

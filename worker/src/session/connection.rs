@@ -7,7 +7,7 @@ use gapless_common::ids::{ClusterId, SessionId};
 use gapless_platform::retry::{self, Delays, Policy};
 use gapless_proto::{
     LEADER_KEY,
-    access::{Access, AccessError, may_send_on},
+    access::{Access, AccessError, causes, may_send_on},
     v1::{self, leader_command::Command, worker_event::Event, workers_client::WorkersClient},
 };
 use tokio::sync::mpsc;
@@ -68,18 +68,6 @@ impl LinkError {
         let leader = status.metadata().get(LEADER_KEY)?.to_str().ok()?;
         Some(leader).filter(|leader| !leader.is_empty())
     }
-}
-
-/// An error with what caused it: a transport error alone says no more than "transport error".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 /// The endpoints, the one to try next, and how long to wait before.

@@ -130,7 +130,11 @@ fn message(term: u64, commands: Vec<Command>) -> v1::LeaderMessage {
         .into_iter()
         .map(|command| v1::LeaderCommand { command: Some(command) })
         .collect();
-    v1::LeaderMessage { term, commands }
+    v1::LeaderMessage {
+        term,
+        commands,
+        mark: term,
+    }
 }
 
 #[tonic::async_trait]
@@ -156,6 +160,7 @@ impl Workers for Service {
         state.sessions += 1;
         let session = state.sessions;
         let welcome = Command::Welcome(v1::Welcome {
+            reign: wire::bytes(CLUSTER),
             session: wire::bytes(Uuid::from_u128(u128::from(session))),
             cluster: wire::bytes(state.cluster),
             lease_ms: LEASE.as_millis() as u32,

@@ -7,6 +7,7 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use gapless_common::ids::ClusterId;
 use gapless_platform::{process, shutdown::Shutdown};
 use gapless_proto::v1::{self, leader_command::Command};
+use prost::bytes::Bytes;
 use tokio::{
     runtime,
     sync::{mpsc, watch},
@@ -74,6 +75,8 @@ pub fn run(config: WorkerConfig, work: Arc<dyn Work>, shutdown: &Shutdown) -> Re
         worker: Uuid::now_v7(),
         config,
         term: 0,
+        mark: 0,
+        reign: Bytes::new(),
         cluster: None,
         inbound: None,
         outbound: None,
@@ -114,6 +117,9 @@ struct Pump {
     current: watch::Sender<Option<Channel>>,
     /// The highest term seen.
     term: u64,
+    /// How far the cluster was seen to have come, and in whose reign.
+    mark: u64,
+    reign: Bytes,
     cluster: Option<ClusterId>,
     inbound: Option<Streaming<v1::LeaderMessage>>,
     outbound: Option<mpsc::Sender<v1::WorkerMessage>>,
@@ -259,6 +265,8 @@ impl Pump {
                 .iter()
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
+            mark: self.mark,
+            reign: self.reign.clone(),
         }
     }
 
@@ -274,6 +282,7 @@ impl Pump {
         }
         self.config.metrics.connected();
         self.cluster = Some(link.cluster);
+        self.reign = link.welcome.reign;
         self.heard.set_lease(lease);
         let mut beat = interval_at(Instant::now() + heartbeat, heartbeat);
         // After a pause one heartbeat tells all.
@@ -312,6 +321,7 @@ impl Pump {
             return true;
         }
         self.term = message.term;
+        self.mark = self.mark.max(message.mark);
         if self.heard.hear() {
             self.tell_suspect();
             self.queue.wake();

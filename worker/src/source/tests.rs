@@ -15,7 +15,7 @@ use gapless_common::{
         Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
-    manifest::{DataFile, Verdict, VerdictKind},
+    manifest::{DataFile, Verdict, VerdictKind, Version},
     plan::{Facts, KeySample, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -358,6 +358,7 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
     fs::write(dir.path().join("out/first/old.csv"), "k;d\n9;9.00\n").unwrap();
     let record = |generation, verdict, step, path: &str| {
         let verdict = Verdict {
+            version: Version::default(),
             verdict,
             run,
             step,

@@ -62,10 +62,7 @@ impl World {
             scheduled: false,
         };
         if leader.state.cluster.is_none() {
-            let row = ClusterRow {
-                cluster: ClusterId(Uuid::nil()),
-                schema: ClusterRow::SCHEMA,
-            };
+            let row = ClusterRow::new(ClusterId(Uuid::nil()));
             let mut out = Outgoing::default();
             let create = Change::Create(Row::Cluster(row));
             leader.state.apply(create.clone(), now);

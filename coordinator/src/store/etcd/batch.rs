@@ -85,8 +85,9 @@ fn in_groups(operations: Vec<TxnOp>) -> Vec<TxnOp> {
 }
 
 impl Etcd {
-    /// Sends a batch once. Its outcome is asked for by sending it again.
-    pub(super) async fn write(&self, batch: &Batch) -> Result<(), StoreError> {
+    /// Sends a batch once. Its outcome is asked for by sending it again. Notes in `reached` the revision
+    /// at which it was found written, if it was.
+    pub(super) async fn write(&self, batch: &Batch, reached: &mut u64) -> Result<(), StoreError> {
         let folded = fold(&batch.writes).map_err(|key| StoreError::Exists { key: key.to_string() })?;
         let apart = apart(&folded.writes);
         let mut operations = Vec::with_capacity(folded.writes.len() + 1);
@@ -127,14 +128,19 @@ impl Etcd {
             |mut member| async move { member.kv.txn(transaction).await },
         );
         let answer = sent.await.map_err(failed)?;
-        if answer.succeeded() {
-            return Ok(());
+        let revision = answer.header().map_or(0, |header| header.revision().cast_unsigned());
+        let outcome = match answer.succeeded() {
+            true => Ok(()),
+            false => Err(self.explain(batch, &answer.op_responses())),
+        };
+        if matches!(outcome, Ok(()) | Err(StoreError::OutOfSequence { .. })) {
+            *reached = revision.max(*reached);
         }
-        Err(self.explain(batch, &answer.op_responses()))
+        outcome
     }
 
     /// True while the leader's key is the one of this term.
-    fn under(&self, term: Term) -> Compare {
+    pub(super) fn under(&self, term: Term) -> Compare {
         Compare::create_revision(self.keys.leader.as_str(), CompareOp::Equal, term.0.cast_signed())
     }
 

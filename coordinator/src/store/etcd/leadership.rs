@@ -168,6 +168,17 @@ impl Etcd {
         }
     }
 
+    /// Whether a term is the present one.
+    pub(super) async fn confirm(&self, offered: Term) -> Result<(), StoreError> {
+        let seen = self.look().await.map_err(|error| StoreError::Unknown {
+            reason: error.to_string(),
+        })?;
+        match seen.leader.map_or(Term(0), |(term, _)| term) {
+            current if current == offered => Ok(()),
+            current => Err(StoreError::LostTerm { offered, current }),
+        }
+    }
+
     /// Who leads, by a linearizable read.
     async fn look(&self) -> Result<Seen, CallError> {
         let key = self.keys.leader.clone();

@@ -41,6 +41,16 @@ pub const PART_BYTES: usize = 512 << 10;
 pub const ROWS_PER_PAGE: usize = 256;
 pub const PARTS_PER_PAGE: usize = 32;
 
+/// Keys alone of one page: some 60 bytes each.
+pub const PART_KEYS_PER_PAGE: usize = 4096;
+
+/// How often parts that no row refers to are looked for. They come of batches that were cut off and of rows
+/// that were replaced: a few in a day.
+pub const COLLECT: Duration = Duration::from_secs(3600);
+
+/// Parts removed at a time: half a GiB of them, in a dozen transactions. The rest waits for the next time.
+pub const MAX_COLLECTED: usize = 1024;
+
 /// An answer: a page of the largest rows, with their keys.
 pub const MAX_ANSWER_BYTES: usize = 64 << 20;
 const _: () = assert!(2 * ROWS_PER_PAGE * INLINE_BYTES <= MAX_ANSWER_BYTES);
@@ -54,6 +64,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// One call. etcd answers in milliseconds; while its members choose a leader, not for two seconds,
 /// and asking another one costs nothing.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Signing in. etcd takes a tenth of a second of a processor to check a password, on purpose.
+pub const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One page of a listing, which may be tens of MiB.
 pub const PAGE_TIMEOUT: Duration = Duration::from_secs(5);

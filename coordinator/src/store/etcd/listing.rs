@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::{
     Etcd,
-    limits::{LISTINGS, PAGE_TIMEOUT, PARTS_PER_PAGE, ROWS_PER_PAGE},
+    limits::{CALL_TIMEOUT, LISTINGS, PAGE_TIMEOUT, PARTS_PER_PAGE, ROWS_PER_PAGE},
     members::CallError,
     values::{self, Value},
 };
@@ -38,18 +38,38 @@ impl Etcd {
         }
     }
 
+    /// One row of those that are small enough to stand by themselves.
+    pub(super) async fn read_row(&self, key: &str, policy: Policy) -> Result<Option<Vec<u8>>, CallError> {
+        let key = self.keys.row(key);
+        let found = self.members.again(policy, CALL_TIMEOUT, &self.stop, |mut member| {
+            let key = key.clone();
+            async move { member.kv.get(key, None).await }
+        });
+        let found = found.await?;
+        let Some(row) = found.kvs().first() else {
+            return Ok(None);
+        };
+        match values::read(row.value()) {
+            Some(Value::Whole(value)) => Ok(Some(value.to_vec())),
+            Some(Value::Parts { .. }) | None => Err(self.unreadable(row.key(), "its value is of an unknown form")),
+        }
+    }
+
+    fn unreadable(&self, key: &[u8], reason: &str) -> CallError {
+        CallError::Refused {
+            endpoint: self.members.names(),
+            reason: format!("{}: {reason}", String::from_utf8_lossy(key)),
+        }
+    }
+
     async fn list_once(&self, policy: Policy) -> Result<Vec<(String, Vec<u8>)>, CallError> {
         let (rows, revision) = self.pages(&self.keys.rows, ROWS_PER_PAGE, 0, policy).await?;
         let (parts, _) = self.pages(&self.keys.parts, PARTS_PER_PAGE, revision, policy).await?;
         let parts: HashMap<&[u8], &KeyValue> = parts.iter().map(|kv| (kv.key(), kv)).collect();
-        let unreadable = |key: &[u8], reason: &str| CallError::Refused {
-            endpoint: self.members.names(),
-            reason: format!("{}: {reason}", String::from_utf8_lossy(key)),
-        };
         let mut found = Vec::with_capacity(rows.len());
         for row in &rows {
             let key = row.key_str().ok().and_then(|key| key.strip_prefix(&self.keys.rows));
-            let key = key.ok_or_else(|| unreadable(row.key(), "the key is not text"))?;
+            let key = key.ok_or_else(|| self.unreadable(row.key(), "the key is not text"))?;
             let value = match values::read(row.value()) {
                 Some(Value::Whole(value)) => value.to_vec(),
                 Some(Value::Parts { name, count }) => {
@@ -57,25 +77,48 @@ impl Etcd {
                     for number in 0..count {
                         let part = format!("{}{}", self.keys.parts, values::part_key(name, number));
                         let part = parts.get(part.as_bytes());
-                        let part = part.ok_or_else(|| unreadable(row.key(), "a part of its value is missing"))?;
+                        let part = part.ok_or_else(|| self.unreadable(row.key(), "a part of its value is missing"))?;
                         value.extend_from_slice(part.value());
                     }
                     value
                 }
-                None => return Err(unreadable(row.key(), "its value is of an unknown form")),
+                None => return Err(self.unreadable(row.key(), "its value is of an unknown form")),
             };
             found.push((key.to_string(), value));
         }
         Ok(found)
     }
 
+    /// All keys of a prefix without their values, and the present revision.
+    pub(super) async fn keys(
+        &self,
+        prefix: &str,
+        per_page: usize,
+        policy: Policy,
+    ) -> Result<(Vec<String>, i64), CallError> {
+        let (found, revision) = self.read_pages(prefix, per_page, 0, true, policy).await?;
+        let keys = found.iter().filter_map(|kv| kv.key_str().ok().map(str::to_string));
+        Ok((keys.collect(), revision))
+    }
+
     /// All keys of a prefix, in order, and the revision at which they were read: `at`, or the present
     /// one where that is 0.
-    async fn pages(
+    pub(super) async fn pages(
         &self,
         prefix: &str,
         per_page: usize,
         at: i64,
+        policy: Policy,
+    ) -> Result<(Vec<KeyValue>, i64), CallError> {
+        self.read_pages(prefix, per_page, at, false, policy).await
+    }
+
+    async fn read_pages(
+        &self,
+        prefix: &str,
+        per_page: usize,
+        at: i64,
+        keys_only: bool,
         policy: Policy,
     ) -> Result<(Vec<KeyValue>, i64), CallError> {
         let (mut from, mut revision) = (prefix.as_bytes().to_vec(), at);
@@ -85,6 +128,10 @@ impl Etcd {
                 .with_range(end_of(prefix))
                 .with_limit(per_page as i64)
                 .with_revision(revision);
+            let options = match keys_only {
+                true => options.with_keys_only(),
+                false => options,
+            };
             let page = self.members.again(policy, PAGE_TIMEOUT, &self.stop, |mut member| {
                 let (from, options) = (from.clone(), options.clone());
                 async move { member.kv.get(from, Some(options)).await }

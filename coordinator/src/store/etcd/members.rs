@@ -2,6 +2,7 @@
 //! costs one call, not a share of all.
 
 use std::{
+    fmt,
     future::Future,
     sync::{
         Arc,
@@ -10,14 +11,17 @@ use std::{
     time::Duration,
 };
 
-use etcd_client::{Client, ConnectOptions, KvClient};
+use etcd_client::{Client, ConnectOptions, KvClient, TlsOptions};
 use gapless_platform::{
     retry::{self, GaveUp, Policy},
+    secret::Secret,
     shutdown::Shutdown,
 };
+use gapless_proto::access::causes;
+use tokio::sync::Mutex;
 use tonic::Code;
 
-use super::limits::{CONNECT_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_ANSWER_BYTES};
+use super::limits::{CONNECT_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_TIMEOUT, MAX_ANSWER_BYTES, SIGN_IN_TIMEOUT};
 
 /// Why a call to etcd has no answer that helps.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +54,23 @@ pub const FULL: &str = "etcd is full and takes no write until somebody makes roo
 
 /// What etcd answers to a write when its alarm NOSPACE is raised.
 const NO_SPACE: &str = "database space exceeded";
+/// What a coordinator shows to etcd.
+#[derive(Clone, Default)]
+pub struct EtcdAccess {
+    /// `None` where etcd has no TLS.
+    pub tls: Option<TlsOptions>,
+    /// Name and password of a user, where etcd asks for one.
+    pub user: Option<(String, Secret)>,
+}
+
+impl fmt::Debug for EtcdAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdAccess")
+            .field("tls", &self.tls.is_some())
+            .field("user", &self.user)
+            .finish()
+    }
+}
 
 /// One member of etcd.
 #[derive(Clone)]
@@ -57,7 +78,20 @@ pub struct Member {
     pub endpoint: Arc<str>,
     pub client: Client,
     pub kv: KvClient,
+    user: Option<User>,
 }
+
+/// Who signs in, and whether the member's token is thought to be good.
+#[derive(Clone)]
+struct User {
+    name: Arc<str>,
+    password: Secret,
+    /// Locked while it signs in, so that many calls do it once.
+    signed_in: Arc<Mutex<bool>>,
+}
+
+/// What etcd says when users or roles were changed since the token was given.
+const OLD_TOKEN: &str = "revision of auth store is old";
 
 /// The members, and the one in use. Clones share it.
 #[derive(Clone)]
@@ -66,9 +100,13 @@ pub struct Members {
     current: Arc<AtomicUsize>,
 }
 
-/// How etcd is spoken to. TLS and a user with a password belong here.
-fn options() -> ConnectOptions {
-    ConnectOptions::new()
+/// How etcd is spoken to. Who signs in is told later: making a client must not need its member.
+fn options(tls: Option<TlsOptions>) -> ConnectOptions {
+    let options = match tls {
+        Some(tls) => ConnectOptions::new().with_tls(tls),
+        None => ConnectOptions::new(),
+    };
+    options
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_keep_alive(KEEP_ALIVE, KEEP_ALIVE_TIMEOUT)
         .with_keep_alive_while_idle(true)
@@ -80,18 +118,25 @@ impl Members {
     /// Makes the clients; connections are made as they are needed.
     ///
     /// Errors: an endpoint that is no URL.
-    pub async fn new(endpoints: &[String]) -> Result<Members, CallError> {
+    pub async fn new(endpoints: &[String], access: &EtcdAccess) -> Result<Members, CallError> {
         let mut all = Vec::new();
         for endpoint in endpoints {
             let refused = |error: etcd_client::Error| CallError::Refused {
                 endpoint: endpoint.clone(),
                 reason: error.to_string(),
             };
-            let client = Client::connect([endpoint], Some(options())).await.map_err(refused)?;
+            let client = Client::connect([endpoint], Some(options(access.tls.clone())))
+                .await
+                .map_err(refused)?;
             all.push(Member {
                 endpoint: endpoint.as_str().into(),
                 kv: client.kv_client().max_decoding_message_size(MAX_ANSWER_BYTES),
                 client,
+                user: access.user.as_ref().map(|(name, password)| User {
+                    name: name.as_str().into(),
+                    password: password.clone(),
+                    signed_in: Arc::default(),
+                }),
             });
         }
         Ok(Members {
@@ -152,8 +197,17 @@ where
     F: Future<Output = Result<T, etcd_client::Error>>,
 {
     let endpoint = member.endpoint.to_string();
+    member.sign_in().await?;
     match tokio::time::timeout(limit, call(member.clone())).await {
         Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) if is_token_spent(&error) => {
+            member.sign_out().await;
+            // It was not done; the next call signs in first.
+            Err(CallError::Away {
+                endpoint,
+                reason: format!("the token is not good any more: {error}"),
+            })
+        }
         Ok(Err(error)) => Err(classify(endpoint, &error)),
         Err(_) => Err(CallError::Away {
             endpoint,
@@ -162,12 +216,59 @@ where
     }
 }
 
+impl Member {
+    /// Signs in, unless that was done or nobody is named.
+    async fn sign_in(&self) -> Result<(), CallError> {
+        let Some(user) = &self.user else { return Ok(()) };
+        let mut signed_in = user.signed_in.lock().await;
+        if *signed_in {
+            return Ok(());
+        }
+        let credentials = (user.name.to_string(), user.password.expose().to_string());
+        let mut client = self.client.clone();
+        let asked = tokio::time::timeout(SIGN_IN_TIMEOUT, client.update_user(Some(credentials)));
+        let endpoint = self.endpoint.to_string();
+        match asked.await {
+            Ok(Ok(())) => {
+                *signed_in = true;
+                Ok(())
+            }
+            Ok(Err(error)) => Err(classify(endpoint, &error)),
+            Err(_) => Err(CallError::Away {
+                endpoint,
+                reason: format!("{} was not signed in within {SIGN_IN_TIMEOUT:?}", user.name),
+            }),
+        }
+    }
+
+    async fn sign_out(&self) {
+        if let Some(user) = &self.user {
+            *user.signed_in.lock().await = false;
+        }
+    }
+}
+
+/// Whether etcd did nothing because of the token: it lives for five minutes without use, not longer than
+/// its member, and not beyond a change of users.
+fn is_token_spent(error: &etcd_client::Error) -> bool {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => {
+            status.code() == Code::Unauthenticated || status.message().contains(OLD_TOKEN)
+        }
+        _ => false,
+    }
+}
+
 fn classify(endpoint: String, error: &etcd_client::Error) -> CallError {
     let (code, reason) = match error {
-        etcd_client::Error::GRpcStatus(status) => (status.code(), status.message().to_string()),
+        // Of a connection that fails the message itself says little.
+        etcd_client::Error::GRpcStatus(status) => match std::error::Error::source(status) {
+            Some(cause) => (status.code(), format!("{}: {}", status.message(), causes(cause))),
+            None => (status.code(), status.message().to_string()),
+        },
         // etcd answered, and what it answered is no success.
         etcd_client::Error::LeaseKeepAliveError(_) => (Code::NotFound, error.to_string()),
-        other => (Code::Unavailable, other.to_string()),
+        other => (Code::Unavailable, causes(other)),
     };
     match code {
         Code::OutOfRange if reason.contains("compacted") => CallError::Compacted { endpoint },

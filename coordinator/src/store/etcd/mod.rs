@@ -17,6 +17,7 @@
 //! | `leadership` | taking the lead, keeping it, waiting for it |
 //! | `batch` | a batch as a transaction, and how its outcome is settled |
 //! | `values`, `listing` | rows as values, page by page |
+//! | `orphans` | parts that no row refers to are removed |
 //! | `upkeep` | compaction, and how full etcd is |
 //! | `limits` | every bound, with its reason |
 
@@ -25,6 +26,7 @@ mod leadership;
 mod limits;
 mod listing;
 mod members;
+mod orphans;
 mod upkeep;
 mod values;
 
@@ -42,6 +44,7 @@ use self::{
 use super::{Batch, Store, StoreError, Write};
 
 pub use leadership::Standing;
+pub use members::EtcdAccess;
 pub use upkeep::StoreFull;
 
 /// Where etcd is and who this coordinator is there.
@@ -49,6 +52,7 @@ pub use upkeep::StoreFull;
 pub struct EtcdConfig {
     /// URLs of the members.
     pub endpoints: Vec<String>,
+    pub access: EtcdAccess,
     /// Clusters of different names share an etcd and nothing else.
     pub cluster: String,
     /// URL at which workers and clients reach this coordinator.
@@ -103,7 +107,7 @@ impl Etcd {
             place: format!("etcd ({place})"),
             reason: error.to_string(),
         };
-        let members = Members::new(&config.endpoints).await.map_err(cannot)?;
+        let members = Members::new(&config.endpoints, &config.access).await.map_err(cannot)?;
         let status = members.again(START, CALL_TIMEOUT, &stop, |member| async move {
             let mut client = member.client;
             client.status().await
@@ -140,6 +144,8 @@ pub struct EtcdStore {
     lease: Option<i64>,
     /// Keeps the term; ends with the store.
     keeper: JoinSet<()>,
+    /// The highest revision at which something of this term was written.
+    reached: u64,
 }
 
 impl EtcdStore {
@@ -149,7 +155,15 @@ impl EtcdStore {
             standing: watch::channel(Standing::Standby).0,
             lease: None,
             keeper: JoinSet::new(),
+            reached: 0,
         }
+    }
+
+    /// Removes parts of values that no row refers to, under the present term, as is done from time to time
+    /// without asking. Says how many.
+    pub fn collect_parts(&self, term: Term) -> Result<usize, StoreError> {
+        let collected = self.etcd.runtime.block_on(self.etcd.collect(term));
+        collected.map_err(|error| self.etcd.read_failed(error))
     }
 
     /// How this coordinator stands, as far as it knows.
@@ -164,9 +178,12 @@ impl Store for EtcdStore {
         let etcd = self.etcd.clone();
         let taken = etcd.runtime.block_on(etcd.take_lead())?;
         self.lease = Some(taken.lease);
+        self.reached = taken.term.0;
         self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
+        self.keeper
+            .spawn_on(etcd.clone().keep_collecting(taken.term), &etcd.runtime);
         Ok(taken.term)
     }
 
@@ -200,6 +217,24 @@ impl Store for EtcdStore {
         UNKNOWN
     }
 
+    fn reached(&self) -> u64 {
+        self.reached
+    }
+
+    fn confirm(&self, term: Term) -> Result<(), StoreError> {
+        self.etcd.runtime.block_on(self.etcd.confirm(term))
+    }
+
+    fn place(&self) -> String {
+        let keys = self.etcd.keys.rows.trim_end_matches("row/");
+        format!("etcd ({}), under {keys}", self.etcd.members.names())
+    }
+
+    fn row(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let row = self.etcd.runtime.block_on(self.etcd.read_row(key, ASK_AGAIN));
+        row.map_err(|error| self.etcd.read_failed(error))
+    }
+
     fn rows(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
         let rows = self.etcd.runtime.block_on(self.etcd.list_rows(ASK_AGAIN));
         rows.map_err(|error| self.etcd.read_failed(error))
@@ -215,6 +250,7 @@ impl Store for EtcdStore {
                 return Err(StoreError::TooLarge { count, what, most });
             }
         }
-        self.etcd.runtime.block_on(self.etcd.write(batch))
+        let etcd = self.etcd.clone();
+        etcd.runtime.block_on(etcd.write(batch, &mut self.reached))
     }
 }

@@ -8,7 +8,7 @@ use gapless_common::{
     certificate::Certificate,
     ids::{AttemptId, RunId, Stage, Term},
     job::{Compression, Count, FileSink, Job, OnError, Partition, Partitioning, Source, Step},
-    manifest::ChunkManifest,
+    manifest::{ChunkManifest, Version},
     plan::{Column, Facts, Method, StepFrame, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -218,6 +218,7 @@ impl Run {
             bytes_written: files.iter().map(|file| file.bytes).sum(),
         };
         let manifest = ChunkManifest {
+            version: Version::default(),
             run: self.context.run,
             step: 0,
             partition,
