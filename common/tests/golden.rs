@@ -125,6 +125,7 @@ fn certificates_have_the_form_of_their_version() {
         reading: Reading {
             // The job's own form is in the golden rows of gapless-core.
             job: Job {
+                priority: Default::default(),
                 name: "sales".into(),
                 parameters: Default::default(),
                 steps: Vec::new(),

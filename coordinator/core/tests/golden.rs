@@ -14,9 +14,10 @@ use gapless_common::{
     ids::{AttemptId, ClusterId, Epoch, RunId, SessionId, Stage, TaskKey, Term},
     job::{
         Check, ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, OnError, Outside, Parameter,
-        ParameterType, ParquetSource, PartitionFailed, Partitioning, Sink, Source, Step, WrittenRange,
+        ParameterType, ParquetSource, PartitionFailed, Partitioning, Priority, Sink, Source, Step, WrittenRange,
     },
     key::{Key, KeyType},
+    labels::Labels,
     plan::{
         BucketFn, Column, Estimate, ExchangePlan, Facts, KeySample, LookupFile, Method, Partition, PinnedFile,
         PinnedLookup, TransformFacts, TransformMode, Unit,
@@ -27,7 +28,7 @@ use gapless_core::{
     Row, RowKey, Timestamp,
     row::{
         ClusterRow, Failure, JobRow, LeaseRow, Phase, PlanHeader, ProgressRow, Publication, RunRow, RunState,
-        SessionRow, StepRow,
+        SessionRow, SpeedRow, StepRow,
     },
     schema::{self, Known, OLDEST, SCHEMA, SchemaError},
 };
@@ -78,7 +79,9 @@ fn rows_of_every_schema_that_is_known_are_read() {
         let stored = schema::read(&stored(schema), &Known::HERE).unwrap_or_else(|error| panic!("v{schema}: {error}"));
         assert_eq!(stored.is_older, schema < SCHEMA);
         let kinds: BTreeSet<&str> = stored.rows.iter().map(|row| kind(&row.key())).collect();
-        assert_eq!(kinds.len(), KINDS, "v{schema} has one of each kind: {kinds:?}");
+        // Schema 1 knew nothing of speeds.
+        let then = if schema == 1 { KINDS - 1 } else { KINDS };
+        assert_eq!(kinds.len(), then, "v{schema} has one of each kind: {kinds:?}");
         let outdated: Vec<String> = stored.outdated.iter().map(|row| row.key().to_string()).collect();
         match schema {
             // It had neither epoch nor release.
@@ -133,7 +136,7 @@ fn a_field_that_is_not_known_is_not_dropped_in_silence() {
 }
 
 /// How many kinds of rows there are; `kind` does not compile without a new one.
-const KINDS: usize = 10;
+const KINDS: usize = 11;
 
 fn kind(key: &RowKey) -> &'static str {
     match key {
@@ -147,6 +150,7 @@ fn kind(key: &RowKey) -> &'static str {
         RowKey::Plan(..) => "plan",
         RowKey::Lease(_) => "lease",
         RowKey::Progress(_) => "progress",
+        RowKey::Speed(..) => "speed",
     }
 }
 
@@ -180,6 +184,7 @@ fn rows() -> Vec<Row> {
                 worker: Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0004),
                 name: "host-1".into(),
                 slots: 4,
+                labels: labels(),
                 version: "0.1.0".into(),
                 draining: true,
                 void: true,
@@ -189,6 +194,14 @@ fn rows() -> Vec<Row> {
         Row::Identity("sales day=2026-11-20".into(), RUN),
         Row::Facts(RUN, 0, Arc::new(facts())),
         Row::Plan(RUN, 0, Stage::Execute, 0, partitions()),
+        Row::Speed(
+            "sales".into(),
+            "load".into(),
+            SpeedRow {
+                bytes_per_second: 100_000_000,
+                at: Timestamp(1_795_171_260_000_000),
+            },
+        ),
         Row::Lease(
             task(Stage::Execute, 0),
             LeaseRow {
@@ -237,6 +250,7 @@ fn rows() -> Vec<Row> {
             finished: Some(Timestamp(1_795_171_260_000_000)),
             error: Some("step load failed".into()),
             restarts: 1,
+            priority: Priority(80),
         };
         rows.push(Row::Run(RunId(Uuid::from_u128(RUN.0.as_u128() + at)), run));
     }
@@ -269,6 +283,10 @@ fn rows() -> Vec<Row> {
         ));
     }
     rows
+}
+
+fn labels() -> Labels {
+    "gpu=yes,zone=a".parse().expect("labels")
 }
 
 const PHASES: [Phase; 11] = [
@@ -329,6 +347,7 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
             source_rows: 10,
         }),
         seal: Some(u64::MAX),
+        speed: Some(100_000_000),
         started: Some(Timestamp(1_795_171_200_000_001)),
         finished: Some(Timestamp(1_795_171_260_000_001)),
     }
@@ -437,6 +456,7 @@ fn job_row() -> JobRow {
         base_dir: "/jobs".into(),
         job: Job {
             name: "sales".into(),
+            priority: Priority(80),
             parameters: [(
                 "day".to_string(),
                 Parameter {
@@ -525,6 +545,7 @@ fn steps() -> Vec<Step> {
             that: "c0 > 0".into(),
         }],
         sql: Some("SELECT * FROM input".into()),
+        placement: labels(),
         sink: sinks[at % sinks.len()].clone(),
         on_error: OnError {
             attempts: 5,
