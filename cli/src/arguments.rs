@@ -44,7 +44,7 @@ pub enum Command {
     /// Check a job file without touching data
     Validate(validate::Arguments),
     /// Be the coordinator of a cluster
-    Coordinator(coordinator::Arguments),
+    Coordinator(Box<coordinator::Arguments>),
     /// Be a worker of a cluster
     Worker(worker::Arguments),
     /// Hand a job to a cluster
@@ -85,7 +85,7 @@ impl Command {
             Command::Run(arguments) => run::run(arguments, app).await,
             Command::Plan(arguments) => plan::run(arguments, app),
             Command::Validate(arguments) => validate::run(arguments),
-            Command::Coordinator(arguments) => coordinator::run(arguments, app).await,
+            Command::Coordinator(arguments) => coordinator::run(*arguments, app).await,
             Command::Worker(arguments) => worker::run(arguments, app).await,
             Command::Submit(arguments) => submit::run(arguments, app).await,
             Command::List(arguments) => list::run(arguments, app).await,

@@ -47,7 +47,7 @@ pub struct CoordinatorSettings {
 #[derive(Clone, Debug)]
 pub enum State {
     Folder(PathBuf),
-    Etcd(EtcdSettings),
+    Etcd(Box<EtcdSettings>),
 }
 
 /// The store of a cluster with several coordinators.
@@ -97,14 +97,14 @@ impl Coordinator {
         let config = ServeConfig {
             store: match settings.state.clone() {
                 State::Folder(state_dir) => StoreConfig::Embedded { state_dir },
-                State::Etcd(etcd) => StoreConfig::Etcd(EtcdConfig {
+                State::Etcd(etcd) => StoreConfig::Etcd(Box::new(EtcdConfig {
                     endpoints: etcd.endpoints,
                     access: etcd.access,
                     cluster: etcd.cluster,
                     address: etcd.advertise,
                     leader_ttl: etcd.leader_ttl,
                     quota_bytes: etcd.quota_bytes,
-                }),
+                })),
             },
             scratch: settings.scratch,
             listen: settings.listen,

@@ -20,18 +20,12 @@ pub struct DataFile {
 
 /// The version of a record's form. One that is not known is refused in reading, in words: it may say
 /// what this release cannot see. Records of before there were versions are of the first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Version(());
 
 impl Version {
     pub const NOW: u32 = 1;
-}
-
-impl Default for Version {
-    fn default() -> Self {
-        Self(())
-    }
 }
 
 impl From<Version> for u32 {

@@ -343,7 +343,6 @@ impl Leading {
                 }
                 Ok(Err((error, hold))) => {
                     warn!(%error, "the restore could not be accepted");
-                    let hold = Box::new(hold);
                     self.held = Some(Held {
                         hold,
                         full,

@@ -32,7 +32,7 @@ pub enum StoreConfig {
     Embedded { state_dir: PathBuf },
     /// In etcd, which any number of coordinators share. One of them leads. Where the configuration names
     /// no address, it is the one on which this coordinator listens.
-    Etcd(EtcdConfig),
+    Etcd(Box<EtcdConfig>),
 }
 
 /// What a coordinator needs to know.
@@ -86,7 +86,7 @@ pub struct Server {
 
 enum Opened {
     Embedded(EmbeddedStore),
-    Etcd(EtcdConfig),
+    Etcd(Box<EtcdConfig>),
 }
 
 /// Where the lead is decided.
@@ -149,7 +149,7 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
             // Whoever is sent here must know whether there is TLS.
             own = format!("{}://{named}", guard.scheme());
             etcd.address = Some(own.clone());
-            let etcd = Etcd::connect(etcd, shutdown.clone()).await?;
+            let etcd = Etcd::connect(*etcd, shutdown.clone()).await?;
             let store = EtcdStore::new(etcd.clone());
             // One that could never lead says so at once.
             let checked = tokio::task::spawn_blocking(move || check_schema(&store)).await;

@@ -139,7 +139,7 @@ impl Hold {
     }
 
     /// Raises the epoch above all that was seen, and hands the store over. Blocks.
-    pub fn accept(mut self) -> Result<TakenOver, (StoreError, Hold)> {
+    pub fn accept(mut self: Box<Self>) -> Result<TakenOver, (StoreError, Box<Hold>)> {
         let accepted = self.raise().and_then(|()| read(&*self.store));
         match accepted {
             Ok(stored) => Ok(TakenOver {

@@ -87,10 +87,10 @@ impl Coordinator {
 }
 
 fn on_etcd(place: &OnEtcd) -> StoreConfig {
-    StoreConfig::Etcd(EtcdConfig {
+    StoreConfig::Etcd(Box::new(EtcdConfig {
         address: None,
         ..place.config("")
-    })
+    }))
 }
 
 fn check_raised(rows: &[(String, Vec<u8>)]) {

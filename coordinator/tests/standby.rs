@@ -44,7 +44,7 @@ impl<'a> Coordinator<'a> {
         etcd.quota_bytes = quota_bytes;
         let metrics = Metrics::new(Clock::system());
         let config = ServeConfig {
-            store: StoreConfig::Etcd(etcd),
+            store: StoreConfig::Etcd(Box::new(etcd)),
             scratch: scratch.path().to_path_buf(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_ms: 2000,
@@ -244,14 +244,14 @@ fn etcd_that_is_not_there_is_told_at_the_start() {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let scratch = TempDir::new().expect("a folder");
     let config = ServeConfig {
-        store: StoreConfig::Etcd(gapless_coordinator::store::EtcdConfig {
+        store: StoreConfig::Etcd(Box::new(gapless_coordinator::store::EtcdConfig {
             access: Default::default(),
             endpoints: vec![format!("http://127.0.0.1:{port}")],
             cluster: "test".into(),
             address: None,
             leader_ttl: LEADER_TTL,
             quota_bytes: PLENTY,
-        }),
+        })),
         scratch: scratch.path().to_path_buf(),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 2000,

@@ -179,7 +179,7 @@ fn an_etcd_that_is_full_is_told_with_what_to_do_and_the_run_goes_on_when_there_i
     let mut cluster = Coordinators::start_on(&world, etcd, None, 2);
     let admin = Admin::new(&cluster.etcd);
     // What is left is filled in no time.
-    admin.fill_up_to(QUOTA / 2);
+    admin.fill_up_to(QUOTA / 4);
     let run = begin(&cluster, 2);
     admin.fill();
     let since = Instant::now();

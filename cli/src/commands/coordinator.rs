@@ -180,14 +180,14 @@ fn state(config: &Config) -> Result<State, Failure> {
              for all coordinators and workers",
         ));
     }
-    Ok(State::Etcd(EtcdSettings {
+    Ok(State::Etcd(Box::new(EtcdSettings {
         endpoints: config.etcd_endpoints.clone(),
         access: etcd_access(config)?,
         cluster: config.cluster_name.clone(),
         advertise: config.advertise.clone(),
         leader_ttl: Duration::from_secs(u64::from(config.leader_ttl_s)),
         quota_bytes: u64::from(config.etcd_quota_mib) << 20,
-    }))
+    })))
 }
 
 /// What this coordinator shows to etcd, as the settings say.

@@ -1037,7 +1037,8 @@ mod tests {
         let config = resolve(&[(at, "etcd-1:2379"), (user, "sales"), (ca, "/ca.pem")], &[password]).expect("with TLS");
         assert_eq!(config.etcd_endpoints, ["https://etcd-1:2379"]);
         type Flags<'a> = &'a [(Setting, &'a str)];
-        let cases: [(Flags<'_>, &[(&str, &str)], &str); 6] = [
+        type Variables<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(Flags<'_>, Variables<'_>, &str); 6] = [
             (
                 &[(at, "http://etcd-1:2379"), (user, "sales")],
                 &[password],
