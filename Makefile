@@ -10,6 +10,7 @@ test:
 # All tests, then random faults for about a quarter of an hour.
 nightly: test
 	GAPLESS_FAULT_POINTS=200 cargo test --release --locked --workspace --test faults_random -- --nocapture
+	cargo test --release --locked --workspace --test simulation -- --ignored --nocapture
 
 # Three etcd members, two coordinators, three workers, until Ctrl-C.
 cluster:
