@@ -424,14 +424,11 @@ impl Loop {
             };
             let mut stopping = false;
             for _ in 0..MESSAGES_PER_BATCH {
-                let Some(message) = next else { break };
+                let Some(message) = next.take() else { break };
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out)?;
                 if self.older.is_some() {
-                    // What was decided before this was known stands; nothing follows from it.
-                    self.write(&mut out)?;
-                    self.send(out);
-                    return Ok(());
+                    break;
                 }
                 next = if out.writes.len() < self.most.rows {
                     queue.try_recv().ok()
@@ -443,6 +440,12 @@ impl Loop {
             if let Some(message) = next {
                 stopping |= matches!(message, Message::Stop);
                 self.take(message, &mut out)?;
+            }
+            if self.older.is_some() {
+                // What was decided before this was known stands; nothing follows from it.
+                self.write(&mut out)?;
+                self.send(out);
+                return Ok(());
             }
             granted_all = self.follow_up(&mut out);
             let wrote = !out.writes.is_empty();

@@ -299,14 +299,14 @@ fn a_token_that_is_not_good_any_more_is_replaced_and_a_user_has_no_other_keys() 
     let mut place = OnEtcd::secured(1);
     let (mut store, term) = begun(&place);
     settle(&mut store, &create(term, 1)).expect("it may");
-    // Tokens do not outlive their member.
+    // After a restart of the member.
     place.servers().kill(0);
     place.servers().start_again(0);
     settle(&mut store, &create(term, 2)).expect("it signs in again");
-    // Nor a change of users.
+    // A password that is set, be it the same, ends all tokens of its user.
     let mut root = place.client();
-    let changed = place.runtime.block_on(root.role_add("another"));
-    changed.expect("root may");
+    let set = root.user_change_password(support::secure::USER, support::secure::PASSWORD);
+    place.runtime.block_on(set).expect("root may");
     settle(&mut store, &create(term, 3)).expect("it signs in again");
     assert_eq!(keys(&store), ["row/1", "row/2", "row/3"]);
     let other = gapless_coordinator::store::EtcdConfig {

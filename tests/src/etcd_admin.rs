@@ -101,12 +101,11 @@ impl Admin {
 
     /// Writes until etcd holds so many bytes.
     pub fn fill_up_to(&self, bytes: u64) {
-        let mut number = 0;
-        wait_for("etcd to hold so much", || {
-            number += 1;
+        // So many and no more: its size is told only with its next write to disk.
+        for number in 0..bytes.div_ceil(VALUE_BYTES as u64) {
             self.put(&format!("begin/{number}"), VALUE_BYTES);
-            (self.size(0) >= bytes).then_some(())
-        });
+        }
+        wait_for("etcd to hold so much", || (self.size(0) >= bytes).then_some(()));
     }
 
     /// Writes until etcd is full and raises its alarm: from then on it takes no writes.
