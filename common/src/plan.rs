@@ -229,7 +229,5 @@ pub struct StepFrame {
     pub facts: Facts,
     pub method: Method,
     pub exchange: Option<ExchangePlan>,
-    pub scatter_partitions: u32,
-    pub execute_partitions: u32,
     pub merge: Option<u32>,
 }

@@ -245,8 +245,6 @@ pub fn step_for_workers(
                 facts: (**facts).clone(),
                 method: plan.method,
                 exchange: plan.exchange.clone(),
-                scatter_partitions: plan.scatter,
-                execute_partitions: plan.execute,
                 merge: plan.merge,
             };
             serde_json::to_vec(&frame).unwrap_or_default()

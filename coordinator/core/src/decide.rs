@@ -14,6 +14,7 @@ use crate::{
     history::Kind,
     lease,
     limits::MAX_ROWS,
+    recut,
     row::{Change, Phase, ProgressRow, Row, RowKey, RunRow, RunState, SessionRow, StepRow},
     session,
     state::{Run, State, Step, Task},
@@ -85,6 +86,7 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Continue(Continuation::Void { session }) => session::void(&mut draft, session),
         Event::Continue(Continuation::Cancel { run }) => stop::go_on_cancelling(&mut draft, run),
         Event::Continue(Continuation::Settle { run, step }) => fail::end_if_hopeless(&mut draft, run, step),
+        Event::Continue(Continuation::Recut { run, step }) => recut::recut_step(&mut draft, run, step),
         Event::Assign => lease::assign(&mut draft),
         // Time changes nothing durable by itself; `due` names the events that follow from it.
         Event::Tick | Event::Away { .. } => {}

@@ -99,6 +99,8 @@ pub enum Continuation {
     Cancel { run: RunId },
     /// Looks whether a step cannot succeed any more.
     Settle { run: RunId, step: StepNo },
+    /// Cuts what is left of a step for the slots there are now.
+    Recut { run: RunId, step: StepNo },
 }
 
 #[derive(Clone, Debug, PartialEq)]

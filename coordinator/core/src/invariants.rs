@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::state::State;
+use gapless_common::{coverage::unit_faults, ids::Stage, range::UnitRange};
+
+use crate::state::{State, Step};
 
 /// Says which invariant does not hold, if any.
 pub fn check(state: &State) -> Result<(), String> {
@@ -11,6 +13,7 @@ pub fn check(state: &State) -> Result<(), String> {
     for (id, run) in &state.runs {
         let mut leases = 0;
         for (number, step) in run.steps.iter().enumerate() {
+            tiles(step).map_err(|what| format!("I1: {id}/{number}: {what}"))?;
             for (stage, tasks) in step.stages() {
                 let place = |partition: usize| format!("{id}/{number}/{stage}/{partition}");
                 let (mut done, mut failed, mut leased) = (0, 0, 0);
@@ -78,10 +81,36 @@ pub fn check(state: &State) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether the tables of a step whose plan is whole tile what they are of.
+fn tiles(step: &Step) -> Result<(), String> {
+    let (Some(plan), Some(facts)) = (&step.row.plan, &step.facts) else {
+        return Ok(());
+    };
+    let buckets = plan
+        .exchange
+        .as_ref()
+        .map(|it| UnitRange::new(0, u64::from(it.buckets)));
+    let scatter = buckets
+        .is_some()
+        .then_some((Stage::Scatter, facts.domain, plan.scatter));
+    let execute = (Stage::Execute, buckets.unwrap_or(facts.domain), plan.execute);
+    for (stage, domain, count) in scatter.into_iter().chain([execute]) {
+        let tasks = step.stage(stage).map_or(&[][..], |stage| &stage.tasks);
+        if tasks.len() != count as usize {
+            return Err(format!("{stage} has {} partitions, its plan {count}", tasks.len()));
+        }
+        let parts: Vec<_> = (0..).zip(tasks).map(|(number, task)| (number, task.units)).collect();
+        if let Some(fault) = unit_faults(domain, &parts).first() {
+            return Err(format!("{stage} does not tile {domain}: {fault:?}"));
+        }
+    }
+    Ok(())
+}
+
 fn crate_key(
     run: gapless_common::ids::RunId,
     step: usize,
-    stage: gapless_common::ids::Stage,
+    stage: Stage,
     partition: usize,
 ) -> gapless_common::ids::TaskKey {
     gapless_common::ids::TaskKey {

@@ -24,10 +24,11 @@ use gapless_common::{
 
 use crate::{
     decide::Draft,
-    event::{Effect, Event, Grant},
+    event::{Continuation, Effect, Event, Grant},
     fail,
     history::Kind,
     limits::{MAX_GRANTS, STALLS_WITHOUT_POSITION},
+    recut,
     row::{LeaseRow, Phase, Row, RunState},
     seats::{Choice, stage_of},
     state::{Run, StageState, State},
@@ -40,7 +41,10 @@ pub(crate) fn assign(draft: &mut Draft) {
     if state.seats.is_empty() {
         return;
     }
-    let mut lines = lines(state);
+    let (mut lines, outgrown) = lines(state);
+    for (run, step) in outgrown {
+        draft.effect(Effect::Continue(Continuation::Recut { run, step }));
+    }
     let mut seats = Choice::new(state, &state.seats);
     let mut granted = 0;
     while granted < MAX_GRANTS
@@ -81,7 +85,8 @@ struct ReadyStage<'a> {
     labels: &'a Labels,
 }
 
-fn lines(state: &State) -> BTreeMap<Turn, Line<'_>> {
+/// The runs that have something to grant, and the steps that are to be cut anew before.
+fn lines(state: &State) -> (BTreeMap<Turn, Line<'_>>, Vec<(RunId, StepNo)>) {
     let live = || state.live().iter().filter_map(|id| Some((*id, state.run(*id)?)));
     let being_cancelled = |run: &&Run| run.row.state == RunState::Cancelling;
     let cleared_away: BTreeSet<&str> = live()
@@ -91,12 +96,15 @@ fn lines(state: &State) -> BTreeMap<Turn, Line<'_>> {
         .collect();
     // A run waits until the one before it with its identity has left the output.
     let waits = |run: &Run| run.row.state == RunState::Running && cleared_away.contains(identity(run));
-    let mut lines = BTreeMap::new();
+    let (mut lines, mut outgrown) = (BTreeMap::new(), Vec::new());
     for (id, run) in live().filter(|(_, run)| !waits(run)) {
         let (mut left, mut stages) = (0, VecDeque::new());
         for (step, stage, tasks) in open_stages(run) {
             left += u64::from(tasks.total() - tasks.done);
-            if !tasks.ready.is_empty() {
+            let waits = !tasks.ready.is_empty();
+            if waits && run.step(step).is_some_and(|step| recut::is_due(state, run, step)) {
+                outgrown.push((id, step));
+            } else if waits {
                 stages.push_back(ReadyStage {
                     step,
                     stage,
@@ -117,7 +125,7 @@ fn lines(state: &State) -> BTreeMap<Turn, Line<'_>> {
         };
         lines.insert(turn, Line { id, run, stages });
     }
-    lines
+    (lines, outgrown)
 }
 
 impl<'a> Line<'a> {

@@ -14,6 +14,7 @@ pub mod invariants;
 pub mod lease;
 pub mod limits;
 pub mod load;
+pub mod recut;
 pub mod row;
 pub mod schema;
 pub mod seats;

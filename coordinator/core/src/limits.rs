@@ -23,6 +23,13 @@ pub const PARTITIONS_PER_ROW: usize = 256;
 /// Plan rows of one decision: a request of about 1 MiB.
 pub const PLAN_ROWS: usize = 24;
 
+/// Partitions that one decision adds to a stage in cutting it anew; a larger growth takes several.
+pub const MAX_RECUT: usize = 5 * PARTITIONS_PER_ROW;
+
+/// What is left of a step is cut anew when there are so many times the slots that it was cut for: each
+/// slot had several partitions, and workers that join one by one bring it about a few times only.
+pub const SLOTS_GROWN: u32 = 2;
+
 /// Runs that are not ended. More are refused at submit: state in memory is bounded.
 pub const MAX_LIVE_RUNS: usize = 1000;
 
@@ -67,6 +74,8 @@ pub const STALLS_WITHOUT_POSITION: u64 = 6;
 pub const EVENTS_PER_RUN: usize = 512;
 
 const _: () = assert!(MAX_GRANTS < MAX_ROWS);
+// Each partition that is added may narrow another, in both stages over data.
+const _: () = assert!(2 * (2 * MAX_RECUT / PARTITIONS_PER_ROW + 1) <= PLAN_ROWS);
 // The new session, and the former ones of the worker: one that lives and a few that are void.
 const _: () = assert!(MAX_MOVED + 8 <= MAX_ROWS);
 // A voided lease may also settle its run.

@@ -28,7 +28,8 @@ pub enum Row {
     Step(RunId, StepNo, StepRow),
     /// What the survey found: written once.
     Facts(RunId, StepNo, Arc<Facts>),
-    /// A slice of a partition table: written once, before the step leaves `Splitting`.
+    /// A slice of a partition table: written once. Those of the split are there before the step leaves
+    /// `Splitting`; later ones narrow partitions of earlier slices and add others.
     Plan(RunId, StepNo, Stage, u32, Vec<Partition>),
     /// The row is the lease.
     Lease(TaskKey, LeaseRow),
@@ -92,6 +93,13 @@ pub struct SessionRow {
     /// What steps may ask for.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+}
+
+impl SessionRow {
+    /// Slots that this session adds to the cluster's.
+    pub(crate) fn seated(&self) -> u32 {
+        if self.void { 0 } else { self.slots }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -239,8 +247,11 @@ pub struct PlanHeader {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepRow {
     pub phase: Phase,
-    /// The slots there were at the split: splitting again gives the same plan.
+    /// The slots that the step was cut for: splitting again gives the same plan.
     pub slots: u32,
+    /// The restart of the run in which what was left of the step was last cut anew.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restart: u32,
     /// How fast a slot went in an earlier run, at the split likewise.
     #[serde(default)]
     pub speed: Option<u64>,
@@ -258,6 +269,7 @@ impl StepRow {
     pub const WAITING: StepRow = StepRow {
         phase: Phase::Waiting,
         slots: 0,
+        restart: 0,
         speed: None,
         plan: None,
         preparation: None,

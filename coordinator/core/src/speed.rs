@@ -39,7 +39,8 @@ pub(crate) fn keep(draft: &mut Draft, run: &Run, number: StepNo) {
 fn measured(run: &Run, number: StepNo) -> Option<u64> {
     let step = run.step(number)?;
     let stage = step.stage(Stage::Execute)?;
-    let (timed, total) = (u128::from(stage.timed), u128::from(stage.total()));
+    let total: u128 = stage.tasks.iter().map(|task| u128::from(task.units.len())).sum();
+    let timed = u128::from(stage.timed_units);
     if 2 * timed < total || stage.timed_micros == 0 {
         return None;
     }

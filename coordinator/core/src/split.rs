@@ -7,11 +7,13 @@
 mod error;
 mod exchange;
 mod quantiles;
+mod recut;
 mod skew;
 mod source;
 mod written;
 
 pub use error::PlanError;
+pub use recut::{Left, recut};
 pub use skew::{Skew, skew};
 pub use source::file_spans;
 
@@ -75,14 +77,7 @@ enum Cut<'a> {
 ///
 /// Errors say what cannot be planned as asked, why, and what can.
 pub fn split(step: &Step, facts: &Facts, capacity: Capacity) -> Result<StepPlan, PlanError> {
-    let planner = Planner {
-        step,
-        facts,
-        slots: u64::from(capacity.slots.max(1)),
-        speed: capacity.bytes_per_second.filter(|speed| *speed > 0),
-        source: SourceMap::new(facts),
-    };
-    planner.split()
+    Planner::new(step, facts, capacity).split()
 }
 
 struct Planner<'a> {
@@ -94,6 +89,16 @@ struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
+    fn new(step: &'a Step, facts: &'a Facts, capacity: Capacity) -> Planner<'a> {
+        Planner {
+            step,
+            facts,
+            slots: u64::from(capacity.slots.max(1)),
+            speed: capacity.bytes_per_second.filter(|speed| *speed > 0),
+            source: SourceMap::new(facts),
+        }
+    }
+
     fn split(&self) -> Result<StepPlan, PlanError> {
         let asked = self.asked_count()?;
         let merge = self.merge()?;
@@ -329,7 +334,7 @@ impl<'a> Planner<'a> {
     fn execute_count(&self) -> (u32, String) {
         let bytes = self.facts.bytes;
         let by_size = self.execute_by_size(bytes);
-        let by_slots = (self.slots * EXECUTE_PER_SLOT).min(bytes / EXECUTE_LEAST_BYTES);
+        let by_slots = self.execute_by_slots(bytes);
         let count = self.full_rounds(by_size).max(by_slots).min(u64::from(MAX_PARTITIONS)) as u32;
         let why = match by_slots > by_size {
             _ if count == 1 => "the input is small".to_string(),
@@ -346,6 +351,15 @@ impl<'a> Planner<'a> {
             },
         };
         (count, why)
+    }
+
+    /// So many that slots stay busy to the end, and none is too small.
+    fn execute_by_slots(&self, bytes: u64) -> u64 {
+        (self.slots * EXECUTE_PER_SLOT).min(bytes / EXECUTE_LEAST_BYTES)
+    }
+
+    fn scatter_by_slots(&self, bytes: u64) -> u64 {
+        (self.slots * SCATTER_PER_SLOT).min(bytes / SCATTER_LEAST_BYTES)
     }
 
     /// So many that each is some seconds of work: as known from an earlier run, else by a usual size.
@@ -420,7 +434,7 @@ impl<'a> Planner<'a> {
     fn scatter(&self) -> Vec<Partition> {
         let bytes = self.facts.bytes;
         let by_size = bytes.div_ceil(SCATTER_BYTES);
-        let by_slots = (self.slots * SCATTER_PER_SLOT).min(bytes / SCATTER_LEAST_BYTES);
+        let by_slots = self.scatter_by_slots(bytes);
         let most = self.facts.domain.len().clamp(1, u64::from(MAX_PARTITIONS));
         let count = self.full_rounds(by_size).max(by_slots).clamp(1, most) as u32;
         self.rows_of_source(self.source.cut(count))

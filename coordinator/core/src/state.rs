@@ -19,7 +19,7 @@ use gapless_common::{
 use crate::{
     event::{Event, Held},
     history::{Entry, History},
-    limits::{LOSSES_BEFORE_ALONE, PARTITIONS_PER_ROW, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
+    limits::{LOSSES_BEFORE_ALONE, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
     row::{
         Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, SpeedRow, StepRow,
     },
@@ -43,6 +43,8 @@ pub struct State {
     pub speeds: BTreeMap<(String, String), SpeedRow>,
     /// Runs that hold workers or may take some.
     live: BTreeSet<RunId>,
+    /// Slots of all workers in session.
+    slots: u32,
     /// Who can take another task.
     pub(crate) seats: Seats,
     /// The serial number of the next attempt in this term.
@@ -106,9 +108,11 @@ pub struct StageState {
     pub records: RecordHash,
     /// Units below the committed positions.
     pub committed_units: u64,
-    /// Tasks that one attempt worked off under this leader, and the slots' time they took.
-    pub timed: u32,
+    /// Units of tasks that one attempt worked off under this leader, and the slots' time they took.
+    pub timed_units: u64,
     pub timed_micros: u64,
+    /// Slices of the partition table so far.
+    pub(crate) slices: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -269,6 +273,7 @@ impl State {
             identities: BTreeMap::new(),
             speeds: BTreeMap::new(),
             live: BTreeSet::new(),
+            slots: 0,
             seats: Seats::default(),
             next_serial: 0,
             backoff: BTreeSet::new(),
@@ -279,6 +284,7 @@ impl State {
     /// Rebuilds the state from all rows of a store. Every known session gets one lease time from `now`.
     pub fn recover(term: Term, lease_millis: u64, stall_millis: u64, mut rows: Vec<Row>, now: Timestamp) -> State {
         let mut state = State::new(term, lease_millis, stall_millis);
+        const LAST: u64 = u64::MAX;
         // A row may refer to rows of the kinds before its own.
         rows.sort_by_key(|row| match row {
             Row::Cluster(_) => 0,
@@ -288,10 +294,11 @@ impl State {
             Row::Identity(..) => 4,
             Row::Facts(..) => 5,
             Row::Step(..) => 6,
-            Row::Plan(..) => 7,
-            Row::Progress(..) => 8,
-            Row::Lease(..) => 9,
-            Row::Speed(..) => 10,
+            // Later slices of a table narrow partitions of earlier ones.
+            Row::Plan(_, _, _, slice, _) => 7 + u64::from(*slice),
+            Row::Progress(..) => LAST - 2,
+            Row::Lease(..) => LAST - 1,
+            Row::Speed(..) => LAST,
         });
         for row in rows {
             state.apply(Change::Put(row), now);
@@ -326,13 +333,9 @@ impl State {
         }
     }
 
-    /// Slots of all workers that take work.
+    /// Slots of all workers in session.
     pub fn slots(&self) -> u32 {
-        self.sessions
-            .values()
-            .filter(|session| !session.row.void)
-            .map(|session| session.row.slots)
-            .sum()
+        self.slots
     }
 
     /// Whether a session that did not hold this task was lost within one lease time before `now`:
@@ -387,8 +390,10 @@ impl State {
                 }
             }
             Row::Plan(run, step, stage, slice, partitions) => {
-                if let Some(step) = self.step_mut(run, step) {
-                    step.put_plan(stage, slice, partitions);
+                if let Some(run) = self.runs.get_mut(&run)
+                    && let Some(step) = run.steps.get_mut(step as usize)
+                {
+                    step.put_plan(stage, slice, partitions, run.row.restarts);
                 }
             }
             Row::Progress(task, row) => self.put_progress(task, row, now),
@@ -403,6 +408,7 @@ impl State {
         match key {
             RowKey::Session(id) => {
                 if let Some(session) = self.sessions.remove(&id) {
+                    self.slots -= session.row.seated();
                     self.seats.place(id, &session.row.labels, None);
                 }
             }
@@ -429,6 +435,8 @@ impl State {
     }
 
     fn put_session(&mut self, id: SessionId, row: SessionRow, now: Timestamp) {
+        let before = self.sessions.get(&id).map_or(0, |session| session.row.seated());
+        self.slots = self.slots - before + row.seated();
         match self.sessions.get_mut(&id) {
             Some(session) => {
                 if row.void && !session.row.void {
@@ -500,6 +508,7 @@ impl State {
         }
         // Without a lease (at recovery) there is nobody to credit. How long a survey or a publish took
         // says nothing of the chunks to come.
+        let units = task.units;
         if task.is_done()
             && matches!(key.stage, Stage::Scatter | Stage::Execute | Stage::Merge)
             && let Some(lease) = lease
@@ -507,7 +516,7 @@ impl State {
         {
             let took = session.note_done(stage_of(&key), &lease, now);
             if lease.whole {
-                stage.timed += 1;
+                stage.timed_units += units.len();
                 stage.timed_micros = stage.timed_micros.saturating_add(took);
             }
             self.reseat(lease.row.session);
@@ -764,34 +773,30 @@ impl Step {
         {
             let stage = self.stages.entry(Stage::Merge).or_default();
             if stage.tasks.is_empty() {
-                let share = |file: u32| u64::from(file) * u64::from(plan.execute) / u64::from(files);
-                stage.tasks = (0..files)
-                    .map(|file| Task {
-                        units: UnitRange {
-                            low: share(file),
-                            high: share(file + 1),
-                        },
-                        ..Task::default()
-                    })
-                    .collect();
+                stage.tasks.resize_with(files as usize, Task::default);
                 stage.ready = (0..files).collect();
+            }
+            // Before the first of them is granted, the partitions may be cut anew.
+            let share = |file: u32| u64::from(file) * u64::from(plan.execute) / u64::from(files);
+            for (file, task) in (0..).zip(&mut stage.tasks) {
+                task.units = UnitRange::new(share(file), share(file + 1));
             }
         }
         self.row = row;
     }
 
-    fn put_plan(&mut self, stage: Stage, slice: u32, partitions: Vec<Partition>) {
+    fn put_plan(&mut self, stage: Stage, slice: u32, partitions: Vec<Partition>, restart: u32) {
         let stage = self.stages.entry(stage).or_default();
-        let first = slice as usize * PARTITIONS_PER_ROW;
-        let end = first + partitions.len();
-        if stage.tasks.len() < end {
-            stage.tasks.resize_with(end, Task::default);
-        }
+        stage.slices = stage.slices.max(slice + 1);
         for partition in partitions {
-            let task = &mut stage.tasks[partition.number as usize];
+            let number = partition.number as usize;
+            if stage.tasks.len() <= number {
+                stage.tasks.resize_with(number + 1, Task::default);
+            }
+            let task = &mut stage.tasks[number];
             task.units = partition.units;
             task.keys = partition.keys.map(Box::new);
-            stage.ready.insert(partition.number);
+            stage.reindex(partition.number, restart);
         }
     }
 }

@@ -328,6 +328,7 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
     StepRow {
         phase,
         slots: 8,
+        restart: 1,
         plan: Some(Box::new(PlanHeader {
             method,
             reason: "the SQL groups by shop".into(),

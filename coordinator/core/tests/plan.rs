@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use gapless_common::{
     coverage::{Fault, keys_of_buckets, unit_faults},
     hash,
+    ids::Stage,
     job::{
         Compression, Count, Exists, FileSink, OnError, Outside, ParquetSource, Partition as Wanted, Partitioning, Sink,
         Source, Step, WrittenRange,
@@ -14,7 +15,7 @@ use gapless_common::{
     range::UnitRange,
 };
 use gapless_core::{
-    split::{Capacity, MAX_PARTITIONS, Skew, skew, split},
+    split::{Capacity, Left, MAX_PARTITIONS, Skew, recut, skew, split},
     validate::validate,
 };
 use proptest::prelude::*;
@@ -875,6 +876,62 @@ proptest! {
             if source.domain.len() >= plan.scatter.len() as u64 {
                 prop_assert!(plan.scatter.iter().all(|row| !row.units.is_empty() || source.domain.is_empty()));
             }
+        }
+    }
+
+    /// However far a run has come: the finer table covers what it covered, and nothing that is done, held or
+    /// committed belongs to another partition than before.
+    #[test]
+    fn what_is_left_is_cut_finer_and_nothing_else_changes(
+        source in any_facts(), (slots, then) in (1u32..8, 1u32..200), auto in any::<bool>(),
+        method in prop_oneof![
+            Just(Wanted::Auto), Just(Wanted::Bytes), Just(Wanted::Files), Just(quantiles("id")), Just(hash_of(&["id"])),
+            Just(written("id", Outside::Partition, &["3..9", "20..=30+"])),
+        ],
+        // For each partition in turn: how far it is in hundredths, and whether it is held.
+        course in prop::collection::vec((0u64..=100, any::<bool>()), 1..20),
+    ) {
+        let user_cut = !auto || matches!(&method, Wanted::Files)
+            || matches!(&method, Wanted::KeyRange { ranges, .. } if !ranges.is_empty());
+        let step = step(method, if auto { Count::Auto } else { Count::Fixed(3) });
+        let now = Capacity { slots: then, bytes_per_second: None };
+        if let Ok(mut plan) = split(&step, &source, Capacity { slots, bytes_per_second: None }) {
+            for stage in [Stage::Scatter, Stage::Execute] {
+                let table = if stage == Stage::Scatter { &mut plan.scatter } else { &mut plan.execute };
+                let before = table.clone();
+                let at = |number: usize| course[number % course.len()];
+                let position = |number: usize| {
+                    let units = before[number].units;
+                    units.low + units.len() * at(number).0 / 100
+                };
+                let is_done = |number: usize| at(number).0 == 100;
+                let open = (0..before.len()).filter(|&number| !is_done(number));
+                let left: Vec<Left> = open.map(|number| Left {
+                    number: number as u32,
+                    units: before[number].units.after(position(number)),
+                    is_held: at(number).1,
+                }).collect();
+                let finer = recut(&step, &source, &plan, stage, &left, now);
+                let table = if stage == Stage::Scatter { &mut plan.scatter } else { &mut plan.execute };
+                let ours = stage == Stage::Scatter || !user_cut;
+                prop_assert!(ours || finer.is_empty(), "{finer:?}");
+                for row in finer {
+                    let number = row.number as usize;
+                    if number >= before.len() {
+                        prop_assert_eq!(number, table.len());
+                        prop_assert!(!row.units.is_empty());
+                        table.push(row);
+                        continue;
+                    }
+                    prop_assert!(!is_done(number) && !at(number).1, "{row:?} is done or held");
+                    prop_assert!(row.units.low == before[number].units.low && row.units.high > position(number));
+                    table[number] = row;
+                }
+                let most = (then as usize * 4).max(left.len()) + before.len() - left.len();
+                prop_assert!(table.len() <= most, "{} of at most {most}", table.len());
+            }
+            let verdict = validate(&step, &source, &plan);
+            prop_assert!(verdict.is_ok(), "{:?}\n{:#?}", verdict, plan);
         }
     }
 

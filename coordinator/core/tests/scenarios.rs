@@ -213,7 +213,10 @@ impl Script {
     /// `job NAME VERSION STEP…`, a step being `name,key=value,…`.
     fn job(&mut self, words: &Words) {
         let steps: Vec<(Step, u64)> = words.0[3..].iter().map(|word| step(word)).collect();
-        let facts = facts(steps.first().map_or(10, |(_, units)| *units));
+        let mut facts = facts(steps.first().map_or(10, |(_, units)| *units));
+        if let Some(mib) = words.0[3].split(',').find_map(|word| word.strip_prefix("mib=")) {
+            facts.bytes = mib.parse::<u64>().expect("a number") << 20;
+        }
         let job = Job {
             name: words.at(1).into(),
             parameters: BTreeMap::new(),
@@ -454,7 +457,10 @@ fn step(word: &str) -> (Step, u64) {
                 () if words.has("nowhere") => nowhere,
                 () => Partition::Auto,
             },
-            count: Count::Fixed(number("count").unwrap_or(1) as u32),
+            count: match words.has("auto") {
+                true => Count::Auto,
+                false => Count::Fixed(number("count").unwrap_or(1) as u32),
+            },
         },
         placement: words
             .value("placement")
@@ -531,7 +537,8 @@ fn show_row(row: &Row) -> String {
             if row.seal.is_some() { " sealed" } else { "" }
         ),
         Row::Plan(_, _, _, _, partitions) => {
-            let ranges: Vec<String> = partitions.iter().map(|partition| partition.units.to_string()).collect();
+            let range = |it: &gapless_common::plan::Partition| format!("{}:{}", it.number, it.units);
+            let ranges: Vec<String> = partitions.iter().map(range).collect();
             format!(" {}", ranges.join(" "))
         }
         Row::Lease(_, row) => format!(" {} {}", row.session, row.fence),

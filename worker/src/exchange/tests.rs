@@ -158,8 +158,6 @@ impl Stage1 {
             facts,
             method: Method::Hash,
             exchange: Some(ExchangePlan { function, buckets }),
-            scatter_partitions: 1,
-            execute_partitions: 1,
             merge: None,
         };
         let context = StepContext {

@@ -45,7 +45,7 @@ pub fn merge(
     let folders = StepFolders::of(context)?;
     let shares = frame(context)?.merge.unwrap_or(1);
     let mut partitions: Vec<&CommittedPartition> = execute.iter().collect();
-    partitions.sort_unstable_by_key(|partition| partition.partition);
+    partitions.sort_unstable_by_key(|partition| (partition.units, partition.partition));
     let share: Vec<CommittedPartition> = share_of(number, shares, partitions.len())
         .map(|index| partitions[index].clone())
         .collect();

@@ -124,8 +124,6 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
         },
         method: Method::Sequence,
         exchange: None,
-        scatter_partitions: 0,
-        execute_partitions: 1,
         merge: None,
     };
     let frame = if with_frame {

@@ -7,7 +7,7 @@ use gapless_common::{
     coverage::{evenly, keys_of_buckets},
     job::{Outside, WrittenRange},
     key::{Key, KeyType},
-    plan::{BucketFn, Estimate, ExchangePlan, KeySample, Partition},
+    plan::{BucketFn, ExchangePlan, KeySample, Partition},
     range::UnitRange,
 };
 
@@ -34,15 +34,11 @@ impl Planner<'_> {
         let (count, note) = self.count(asked);
         let buckets = hash_buckets(count);
         let units: Vec<UnitRange> = evenly(UnitRange::new(0, u64::from(buckets)), u64::from(count)).collect();
-        let share = |total: u64, bucket: u64| (u128::from(total) * u128::from(bucket) / u128::from(buckets)) as u64;
         let row = |(number, units): (u32, UnitRange)| Partition {
             number,
             units,
             keys: None,
-            estimate: Estimate {
-                rows: share(self.facts.rows, units.high) - share(self.facts.rows, units.low),
-                bytes: share(self.facts.bytes, units.high) - share(self.facts.bytes, units.low),
-            },
+            estimate: self.share_of(units, u64::from(buckets)),
         };
         let execute = (0..).zip(units).map(row).collect();
         Exchanged {

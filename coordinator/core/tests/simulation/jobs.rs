@@ -83,7 +83,12 @@ pub fn spec(rng: &mut Rng, number: usize, version: usize) -> Spec {
 }
 
 fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
-    let units = rng.between(1, 14);
+    // Row groups of a hundred megabytes, so that an exchange gets several scatter partitions; or many small
+    // ones, so that a plan for few slots has several in a partition.
+    let (units, group) = match rng.per_mille(600) {
+        true => (rng.between(1, 14), 100 << 20),
+        false => (rng.between(8, 40), 6 << 20),
+    };
     let refused = rng.per_mille(20);
     let method = match rng.below(10) {
         _ if refused => Partition::Hash {
@@ -120,7 +125,10 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         lookups: BTreeMap::new(),
         partition: Partitioning {
             method,
-            count: Count::Fixed(rng.between(1, 5) as u32),
+            count: match rng.per_mille(300) {
+                true => Count::Fixed(rng.between(1, 5) as u32),
+                false => Count::Auto,
+            },
         },
         placement: placement.parse().expect("labels"),
         checks: vec![],
@@ -132,7 +140,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
             partition_failed,
         },
     };
-    let facts = Arc::new(facts(rng, units));
+    let facts = Arc::new(facts(rng, units, group));
     let spec = StepSpec {
         facts,
         bad,
@@ -162,9 +170,8 @@ fn sink(rng: &mut Rng) -> FileSink {
     }
 }
 
-/// Each unit is a row group of a hundred megabytes, so that an exchange gets several scatter partitions.
-fn facts(rng: &mut Rng, units: u64) -> Facts {
-    const GROUP: u64 = 100 << 20;
+/// Each unit is a row group of `group` bytes.
+fn facts(rng: &mut Rng, units: u64, group: u64) -> Facts {
     let mut files = Vec::new();
     let mut left = units;
     while left > 0 {
@@ -172,7 +179,7 @@ fn facts(rng: &mut Rng, units: u64) -> Facts {
         left -= groups;
         files.push(PinnedFile {
             path: format!("in/{}.parquet", files.len()),
-            size: groups * GROUP,
+            size: groups * group,
             etag: "1".into(),
             units: groups,
             rows: Some(groups),
@@ -196,7 +203,7 @@ fn facts(rng: &mut Rng, units: u64) -> Facts {
             reason: "a projection".into(),
         },
         rows: units,
-        bytes: units * GROUP,
+        bytes: units * group,
         sample: Some(KeySample {
             column: "id".into(),
             key_type: KeyType::Int,

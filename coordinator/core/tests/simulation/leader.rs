@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use gapless_common::{
     attempt::Commit,
-    ids::{AttemptId, ClusterId, SessionId, TaskKey, Term},
+    ids::{AttemptId, ClusterId, RunId, SessionId, StepNo, TaskKey, Term},
+    plan::Partition,
 };
 use gapless_core::{
-    Change, Decision, Effect, Event, Refusal, Row, State, Timestamp, decide, decide::due, invariants, limits::MAX_ROWS,
-    row::ClusterRow,
+    Change, Decision, Effect, Event, Refusal, Row, State, Timestamp, decide, decide::due, event::Continuation,
+    invariants, limits::MAX_ROWS, row::ClusterRow,
 };
 use uuid::Uuid;
 
@@ -171,6 +172,30 @@ impl World {
         Ok(())
     }
 
+    /// Counts what was cut anew, and the partitions among it of which something is committed.
+    fn count_recut(&mut self, state: &State, (run, step): (RunId, StepNo), rows: &[Change]) {
+        for change in rows {
+            let Change::Put(Row::Plan(_, _, stage, _, partitions)) = change else {
+                continue;
+            };
+            self.count("a step is cut anew");
+            let key = |partition: u32| TaskKey {
+                run,
+                step,
+                stage: *stage,
+                partition,
+            };
+            let begun = |partition: &Partition| {
+                state
+                    .task(&key(partition.number))
+                    .is_some_and(|it| it.position() > it.units.low)
+            };
+            if partitions.iter().any(begun) {
+                self.count("a partition with commits is narrowed");
+            }
+        }
+    }
+
     fn decide(&mut self, leader: &mut Leader, event: Event, out: &mut Outgoing) -> Result<Result<(), Refusal>, String> {
         let now = Timestamp(self.now);
         leader.state.note(&event, now);
@@ -192,12 +217,15 @@ impl World {
         }
         if let Event::Commit {
             task, fence, commit, ..
-        } = event
+        } = &event
             && !rows.is_empty()
         {
-            out.commits.push((task, fence.id, commit));
+            out.commits.push((*task, fence.id, commit.clone()));
         }
         let before = out.changes.len();
+        if let Event::Continue(Continuation::Recut { run, step }) = event {
+            self.count_recut(&leader.state, (run, step), &rows);
+        }
         for change in rows {
             leader.state.apply(change.clone(), now);
             out.changes.push(change);

@@ -107,10 +107,12 @@ fn every_seed_keeps_every_promise() {
     );
 }
 
-const FAULTS: [&str; 19] = [
+const FAULTS: [&str; 21] = [
     "a batch arrives again",
     "a batch of a former term arrives",
     "a batch of a former term comes in its turn",
+    "a partition with commits is narrowed",
+    "a step is cut anew",
     "a task fails",
     "a task kills its worker",
     "broken link",

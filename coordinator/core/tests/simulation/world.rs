@@ -155,7 +155,9 @@ impl World {
             let mut worker = Worker::new(Uuid::from_u128(id), format!("w{at}"), slots as u32, obedient);
             worker.labels = labels.parse().expect("labels");
             world.workers.push(worker);
-            world.after(5_000, Happening::Dial(at));
+            // Some join when the work has begun.
+            let comes = *world.rng.pick(&[5_000, 300_000, 800_000, 1_500_000]);
+            world.after(if at == 0 { 5_000 } else { comes }, Happening::Dial(at));
         }
         world.after(0, Happening::Rise);
         world.after(0, Happening::Tick);

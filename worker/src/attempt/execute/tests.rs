@@ -368,8 +368,6 @@ fn frame(column: &str) -> StepFrame {
             },
             buckets: 256,
         }),
-        scatter_partitions: 1,
-        execute_partitions: 1,
         merge: None,
     }
 }

@@ -116,8 +116,6 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
             facts,
             method: Method::Sequence,
             exchange: None,
-            scatter_partitions: 0,
-            execute_partitions: PARTITIONS,
             merge,
         }),
     }
