@@ -82,6 +82,7 @@ fn main() {
             quote: Some(b'"'),
             nulls: vec![String::new()],
             compression: Compression::Auto,
+            dialect: Default::default(),
         }),
         lookups: Default::default(),
         partition: Partitioning {

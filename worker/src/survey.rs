@@ -18,7 +18,7 @@ use gapless_common::{
 };
 
 use crate::source::{
-    csv::{Codec, CsvReader, Format, Layout, column_type, columns_of_header, header_of},
+    csv::{CsvReader, Format, Layout, column_type, columns_of_header, header_of},
     open::{Stored, open_files, stored},
     parquet::{footer, sample_column, unite},
     pins::{config, expand, io_error, pin},
@@ -27,6 +27,9 @@ use crate::source::{
 
 /// Up to this many bytes of CSV are read whole for a sample or a count.
 const WHOLE: u64 = 8 * 1024 * 1024;
+
+/// What a survey reads at most of the text that compressed files unpack to.
+const MAX_CONTENT: u64 = 16 * WHOLE;
 
 /// Places of a larger CSV source at which records are drawn; with four records each they fill
 /// [`KeySample::MAX`]. In sorted data a place is one draw, so many small ones beat a few large ones.
@@ -212,14 +215,14 @@ pub(crate) fn survey_csv(
 ) -> Result<SourceFacts, TaskError> {
     let mut files = Vec::with_capacity(paths.len());
     let mut columns: Option<Vec<(String, ColumnType)>> = None;
-    let mut compressed = 0;
+    let mut from_start = 0;
     let mut warnings = Vec::new();
     if !format.header && declared.is_empty() {
         return Err(config("a CSV source without a header needs its columns declared"));
     }
     for path in paths {
         let (_, mut pinned) = pin(base_dir, path)?;
-        compressed += usize::from(format.codec(path)? != Codec::Plain);
+        from_start += usize::from(format.reads_from_start(path)?);
         pinned.units = pinned.size;
         if let Some(header) = header_of(base_dir, path, format)? {
             match &columns {
@@ -238,14 +241,14 @@ pub(crate) fn survey_csv(
             ));
         }
     };
-    let unit = if compressed > 0 { Unit::File } else { Unit::Byte };
+    let unit = if from_start > 0 { Unit::File } else { Unit::Byte };
     if unit == Unit::File {
         files.iter_mut().for_each(|pinned| pinned.units = 1);
         let large = files.iter().filter(|pinned| pinned.size > WHOLE * 8).count();
         if large > 0 {
             warnings.push(format!(
-                "{large} large file(s) of a compressed source: each is read from end to end by one partition and resumes \
-                 only at file ends; more, smaller files run in parallel"
+                "{large} large file(s) that can only be read from their beginning (compressed, `multiline`, or not in \
+                 UTF-8): each is read by one partition and resumes only at file ends; more, smaller files run in parallel"
             ));
         }
     }
@@ -296,8 +299,14 @@ fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Resul
     let (mut read, mut bytes) = (0u64, 0u64);
     if facts.bytes <= WHOLE {
         let mut reader = reader(facts.domain);
-        while reader.next_batch_counted()? {}
-        return Ok(reader.intake_so_far().0);
+        // What a small file unpacks to may be without bounds.
+        while reader.intake_so_far().1 <= MAX_CONTENT {
+            if !reader.next_batch_counted()? {
+                return Ok(reader.intake_so_far().0);
+            }
+        }
+        (read, bytes) = reader.intake_so_far();
+        return Ok(rows_of(facts.bytes.saturating_mul(COMPRESSED_TO_TEXT), read, bytes).max(read));
     }
     if facts.unit == Unit::File {
         let mut reader = reader(facts.domain);
@@ -439,9 +448,14 @@ fn draw_csv(
     if facts.bytes <= WHOLE {
         let mut reader = open(facts.domain)?;
         let mut rejects = 0;
+        let mut content = 0;
         while let Some(input) = reader.next_batch()? {
             drawn.add(input.batch.column(0), 0..input.batch.num_rows());
             rejects += reader.take_intake().rejects.len();
+            content += input.batch.get_array_memory_size() as u64;
+            if content > MAX_CONTENT {
+                return Ok(false);
+            }
         }
         return Ok(rejects == 0);
     }

@@ -17,6 +17,8 @@ pub const MAX_FILES: i64 = 100_000;
 /// Beyond this a task does not fail by chance.
 pub const MAX_ATTEMPTS: i64 = 100;
 pub const MAX_PARAMETERS: usize = 100;
+/// What stands before a table is a title, not data.
+pub const MAX_SKIPPED_LINES: i64 = 1000;
 /// The range of [`super::Priority`].
 const MIN_PRIORITY: i64 = super::Priority::LOWEST.0 as i64;
 const MAX_PRIORITY: i64 = super::Priority::HIGHEST.0 as i64;
@@ -343,6 +345,45 @@ pub static CSV_SOURCE: Section = section(
             Kind::Texts,
             "Texts that mean NULL when they stand unquoted (default: the empty text).",
             r#"["", "NULL"]"#,
+        ),
+        key(
+            "escape",
+            Kind::Character(&["none"]),
+            "The character behind it stands for itself (default none: quotes are doubled within quotes).",
+            r#""\\""#,
+        ),
+        key(
+            "multiline",
+            Kind::Bool,
+            "Whether quoted fields may hold line ends (default false). Each file is then read by one partition.",
+            "true",
+        ),
+        key(
+            "newline",
+            Kind::Word(&["lf", "cr"]),
+            "What ends a line: `lf` is LF or CRLF (default), `cr` is CR alone.",
+            r#""lf""#,
+        ),
+        key(
+            "encoding",
+            Kind::Word(ENCODINGS),
+            "How characters are written as bytes (default utf-8). Files in another encoding are read by one partition each.",
+            r#""windows-1252""#,
+        ),
+        key(
+            "comment",
+            Kind::Character(&["none"]),
+            "Lines that begin with it are no records (default none).",
+            r##""#""##,
+        ),
+        key(
+            "skip_lines",
+            Kind::Integer {
+                min: 0,
+                max: MAX_SKIPPED_LINES,
+            },
+            "Lines of each file that stand before its header or first record (default 0).",
+            "2",
         ),
         key(
             "compression",
@@ -709,6 +750,9 @@ pub static SECTIONS: &[&Section] = &[
     &RETRY,
     &REJECT,
 ];
+
+/// Encodings of text files.
+const ENCODINGS: &[&str] = &["utf-8", "latin1", "windows-1252", "utf-16", "utf-16le", "utf-16be"];
 
 /// The type names of CSV columns, for messages and the schema.
 pub const COLUMN_TYPES: &[&str] = &[

@@ -105,6 +105,85 @@ pub struct CsvSource {
     /// Texts that mean NULL when they stand unquoted. The default is the empty text.
     pub nulls: Vec<String>,
     pub compression: Compression,
+    #[serde(default, skip_serializing_if = "Dialect::is_plain")]
+    pub dialect: Dialect,
+}
+
+/// What only some delimited files have. The default is none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dialect {
+    /// The byte behind it stands for itself, in quotes and outside of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub escape: Option<u8>,
+    /// Whether line ends may stand within a quoted field, or behind an escape.
+    #[serde(skip_serializing_if = "is_default")]
+    pub multiline: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    pub newline: Newline,
+    #[serde(skip_serializing_if = "is_default")]
+    pub encoding: Encoding,
+    /// Lines that begin with it are no records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comment: Option<u8>,
+    /// Lines of each file that stand before its header or first record.
+    #[serde(skip_serializing_if = "is_default")]
+    pub skip_lines: u32,
+}
+
+impl Dialect {
+    pub fn is_plain(&self) -> bool {
+        is_default(self)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// What ends a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Newline {
+    /// LF, or CR and LF.
+    #[default]
+    Lf,
+    /// CR alone.
+    Cr,
+}
+
+/// How the characters of a text file are written as bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Encoding {
+    #[default]
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// ISO 8859-1: each byte is the character with its number.
+    #[serde(rename = "latin1")]
+    Latin1,
+    #[serde(rename = "windows-1252")]
+    Windows1252,
+    /// The byte order mark, which must be there, tells the order.
+    #[serde(rename = "utf-16")]
+    Utf16,
+    #[serde(rename = "utf-16le")]
+    Utf16Le,
+    #[serde(rename = "utf-16be")]
+    Utf16Be,
+}
+
+impl Encoding {
+    /// As it is written in a job.
+    pub fn name(self) -> &'static str {
+        match self {
+            Encoding::Utf8 => "utf-8",
+            Encoding::Latin1 => "latin1",
+            Encoding::Windows1252 => "windows-1252",
+            Encoding::Utf16 => "utf-16",
+            Encoding::Utf16Le => "utf-16le",
+            Encoding::Utf16Be => "utf-16be",
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

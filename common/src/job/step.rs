@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::labels::Labels;
 
 use super::{
-    Check, Compression, Count, CsvSource, Exists, FileSink, Lookup, OnError, ParquetSource, Partition, Partitioning,
-    Sink, Source, Step, WrittenRange,
+    Check, Compression, Count, CsvSource, Dialect, Exists, FileSink, Lookup, OnError, ParquetSource, Partition,
+    Partitioning, Sink, Source, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Number, Text},
@@ -141,6 +141,7 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
         false => Some(vec![String::new()]),
     };
     let compression = fields.word("compression").unwrap_or(Compression::Auto);
+    let dialect = dialect(fields, delimiter, quote, known);
     Some(CsvSource {
         paths: paths?,
         columns,
@@ -149,7 +150,45 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
         quote,
         nulls: nulls?,
         compression,
+        dialect,
     })
+}
+
+/// `known`: neither delimiter nor quote is open until parameters are bound.
+fn dialect(fields: &Fields, delimiter: u8, quote: Option<u8>, known: bool) -> Dialect {
+    let faults = fields.cx.faults;
+    let sign = |name: &str, others: &[(&str, Option<u8>)]| {
+        let Some(Character::Byte(byte)) = fields.character(name) else {
+            return None;
+        };
+        if let Some((other, _)) = others.iter().find(|(_, other)| known && *other == Some(byte)) {
+            let found = format!("`{}` is both {other} and {name} in csv source", char::from(byte));
+            faults.add(fields.key_at(name), found, "two different characters");
+        }
+        Some(byte)
+    };
+    // A quote that escapes quotes is one that is doubled.
+    let escape = sign("escape", &[("delimiter", Some(delimiter))]).filter(|escape| Some(*escape) != quote);
+    let comment = sign(
+        "comment",
+        &[("delimiter", Some(delimiter)), ("quote", quote), ("escape", escape)],
+    );
+    let multiline = fields.boolean("multiline").unwrap_or_default();
+    if multiline && quote.is_none() && escape.is_none() && !fields.has("escape") {
+        faults.add(
+            fields.key_at("multiline"),
+            "`multiline` with `quote: none` and no `escape`, so that no field can hold a line end",
+            "multiline beside a quote or an escape",
+        );
+    }
+    Dialect {
+        escape,
+        multiline,
+        newline: fields.word("newline").unwrap_or_default(),
+        encoding: fields.word("encoding").unwrap_or_default(),
+        comment,
+        skip_lines: fields.integer("skip_lines").unwrap_or_default(),
+    }
 }
 
 fn delimiter_byte(character: Option<Character>) -> u8 {

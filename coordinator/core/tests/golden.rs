@@ -13,8 +13,9 @@ use gapless_common::{
     error::ErrorClass,
     ids::{AttemptId, ClusterId, Epoch, RunId, SessionId, Stage, TaskKey, Term},
     job::{
-        Check, ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, OnError, Outside, Parameter,
-        ParameterType, ParquetSource, PartitionFailed, Partitioning, Priority, Sink, Source, Step, WrittenRange,
+        Check, ColumnType, Compression, Count, CsvSource, Dialect, Exists, FileSink, Job, Lookup, OnError, Outside,
+        Parameter, ParameterType, ParquetSource, PartitionFailed, Partitioning, Priority, Sink, Source, Step,
+        WrittenRange,
     },
     key::{Key, KeyType},
     labels::Labels,
@@ -486,6 +487,7 @@ fn steps() -> Vec<Step> {
         quote: Some(b'"'),
         nulls: vec!["NULL".into()],
         compression: Compression::Zstd,
+        dialect: Dialect::default(),
     };
     let parquet = ParquetSource {
         paths: vec!["data/*.parquet".into()],

@@ -37,6 +37,7 @@ fn csv(paths: &[&str], columns: &[(&str, ColumnType)]) -> CsvSource {
         quote: Some(b'"'),
         nulls: vec![String::new()],
         compression: Compression::Auto,
+        dialect: Default::default(),
     }
 }
 

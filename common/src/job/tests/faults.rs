@@ -83,7 +83,7 @@ steps:
         coloumns: {a: int64}
     sink: discard",
         &[
-            "job.yaml:7:9: unknown key `coloumns` in csv source; did you mean `columns`? allowed: path, columns, header, delimiter, quote, nulls, compression",
+            "job.yaml:7:9: unknown key `coloumns` in csv source; did you mean `columns`? allowed: path, columns, header, delimiter, quote, nulls, escape, multiline, newline, encoding, comment, skip_lines, compression",
         ],
     );
     check(
@@ -408,6 +408,23 @@ steps:
     check(
         r#"job: j
 steps:
+  - {name: a, source: {csv: {path: x, encoding: utf8, newline: crlf, skip_lines: -1}}, sink: discard}
+  - {name: b, source: {csv: {path: x, escape: ","}}, sink: discard}
+  - {name: c, source: {csv: {path: x, quote: none, multiline: true}}, sink: discard}
+  - {name: d, source: {csv: {path: x, comment: '"'}}, sink: discard}
+  - {name: e, source: {csv: {path: x, escape: '"'}}, sink: discard}"#,
+        &[
+            "job.yaml:3:49: `encoding` in csv source is `utf8`; did you mean `utf-8`? allowed: utf-8, latin1, windows-1252, utf-16, utf-16le, utf-16be",
+            "job.yaml:3:64: `newline` in csv source is `crlf`; allowed: lf, cr",
+            "job.yaml:3:82: `skip_lines` in csv source is `-1`; allowed: a whole number from 0 to 1000",
+            "job.yaml:4:39: `,` is both delimiter and escape in csv source; allowed: two different characters",
+            "job.yaml:5:52: `multiline` with `quote: none` and no `escape`, so that no field can hold a line end; allowed: multiline beside a quote or an escape",
+            r#"job.yaml:6:39: `"` is both quote and comment in csv source; allowed: two different characters"#,
+        ],
+    );
+    check(
+        r#"job: j
+steps:
   - {name: a, source: {csv: {path: x, columns: {a: int64, a: int8}}}, sink: discard}
   - {name: b, source: {csv: {path: x, header: false}}, sink: discard}
   - {name: c, source: {csv: {path: x, delimiter: '"'}}, sink: discard}
@@ -621,7 +638,7 @@ steps:
             "job.yaml:5:84: `${}` stands for nothing; allowed: ${param.NAME}; `$${` for the text `${`",
             "job.yaml:6:24: `secret:` stands only in connection and credential fields; allowed: the value itself; no source or sink of this job takes a credential",
             "job.yaml:8:26: `secret:` stands only in connection and credential fields; allowed: the value itself; no source or sink of this job takes a credential",
-            "job.yaml:8:38: `secret` in csv source stands only in connection and credential fields; allowed: path, columns, header, delimiter, quote, nulls, compression",
+            "job.yaml:8:38: `secret` in csv source stands only in connection and credential fields; allowed: path, columns, header, delimiter, quote, nulls, escape, multiline, newline, encoding, comment, skip_lines, compression",
             "job.yaml:8:59: a column with the name `${param.date}`; allowed: a name, without placeholders and control characters",
         ],
     );

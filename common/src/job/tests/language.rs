@@ -59,6 +59,7 @@ steps:
     lookups:
       region: {parquet: {path: region.parquet}}
       nation: {csv: {path: nation.csv, delimiter: "|", quote: "'"}}
+      city: {csv: {path: city.csv, escape: "\\", multiline: true, newline: cr, encoding: utf-16le, comment: ";", skip_lines: 2}}
     partition:
       key_range:
         column: Mixed Case
@@ -178,6 +179,13 @@ fn every_key_reaches_the_model() {
                 "nation": {"csv": {
                     "paths": ["nation.csv"], "columns": [], "header": true, "delimiter": b'|', "quote": b'\'',
                     "nulls": [""], "compression": "auto",
+                }},
+                "city": {"csv": {
+                    "paths": ["city.csv"], "columns": [], "header": true, "delimiter": b',', "quote": b'"',
+                    "nulls": [""], "compression": "auto", "dialect": {
+                        "escape": b'\\', "multiline": true, "newline": "cr", "encoding": "utf-16le", "comment": b';',
+                        "skip_lines": 2,
+                    },
                 }},
             },
             "partition": {"method": {"key_range": {

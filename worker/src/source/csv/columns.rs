@@ -19,6 +19,8 @@ use gapless_common::{error::TaskError, job::ColumnType};
 
 use super::{
     block::Text,
+    exact::unescape,
+    scan::Signs,
     values::{Boolean, Date, Fixed, Float32, Float64, Int, Parse, Timestamp, Uint},
 };
 use crate::source::pins::config;
@@ -140,9 +142,11 @@ pub(super) struct Rows<'a> {
     /// `firsts[row] + columns <= ends.len()`.
     pub firsts: &'a [u32],
     pub columns: usize,
-    pub quote: Option<u8>,
+    pub signs: Signs,
     /// Whether quotes may stand within quoted fields.
     pub doubled: bool,
+    /// Whether there are escapes.
+    pub escaped: bool,
     pub nulls: &'a Nulls,
 }
 
@@ -171,7 +175,7 @@ impl<'a> Rows<'a> {
 
     #[inline(always)]
     fn quoted(&self, start: usize, end: usize) -> bool {
-        start < end && Some(self.text.byte(start)) == self.quote
+        start < end && Some(self.text.byte(start)) == self.signs.quote
     }
 
     /// Decodes one column of all rows; appends what does not parse to `flaws` (in row order) and
@@ -297,9 +301,9 @@ impl<'a> Rows<'a> {
         let mut nulls = Validity::new(self.len());
         let mut copies = Vec::new();
         let parser = Views {
-            utf8,
-            quoting: self.quote.is_some(),
-            quote: self.quote.unwrap_or_default(),
+            utf8: utf8 && !self.escaped,
+            quoting: self.signs.quote.is_some(),
+            quote: self.signs.quote.unwrap_or_default(),
             doubled: self.doubled,
         };
         let odd = |row, start, end| {
@@ -329,36 +333,29 @@ impl<'a> Rows<'a> {
     /// Whether a quoted field ends with a quote too.
     #[inline(always)]
     fn closed(&self, start: usize, end: usize) -> bool {
-        end - start >= 2 && Some(self.text.byte(end - 1)) == self.quote
+        end - start >= 2 && Some(self.text.byte(end - 1)) == self.signs.quote
     }
 
-    /// The view of a field that may not be UTF-8 or may hold doubled quotes, of which each is made
-    /// single in a copy. `None` where it is no text.
+    /// The view of a field that may not be UTF-8, or may hold doubled quotes or escapes, which are taken
+    /// out in a copy. `None` where it is no text.
     #[inline(never)]
     fn careful_view(&self, start: usize, end: usize, copies: &mut Vec<u8>) -> Option<u128> {
         let quoted = self.quoted(start, end);
         if quoted && !self.closed(start, end) {
             return None;
         }
-        let (start, end) = if quoted { (start + 1, end - 1) } else { (start, end) };
-        let mut rest = self.text.slice(start, end);
-        std::str::from_utf8(rest).ok()?;
-        let quote = self
-            .quote
-            .filter(|&quote| quoted && memchr::memchr(quote, rest).is_some());
-        let Some(quote) = quote else {
-            return Some(view(self.text, start, end));
-        };
-        let from = copies.len();
-        while let Some(at) = memchr::memchr(quote, rest) {
-            if rest.get(at + 1) != Some(&quote) {
-                copies.truncate(from);
-                return None;
-            }
-            copies.extend_from_slice(&rest[..=at]);
-            rest = &rest[at + 2..];
+        let (inner, inner_end) = if quoted { (start + 1, end - 1) } else { (start, end) };
+        let text = self.text.slice(inner, inner_end);
+        std::str::from_utf8(text).ok()?;
+        let holds = |sign: Option<u8>| sign.is_some_and(|sign| memchr::memchr(sign, text).is_some());
+        if !(quoted && holds(self.signs.quote) || holds(self.signs.escape)) {
+            return Some(view(self.text, inner, inner_end));
         }
-        copies.extend_from_slice(rest);
+        let from = copies.len();
+        if !unescape(self.text.slice(start, end), self.signs, copies) {
+            copies.truncate(from);
+            return None;
+        }
         let made = &copies[from..];
         let view = arrow::array::builder::make_view(made, 1, from as u32);
         if made.len() <= 12 {

@@ -14,7 +14,8 @@ use gapless_common::{error::TaskError, plan::PinnedFile};
 
 use super::{
     block::{PAD, Pool},
-    layout::{Codec, Head, Layout, decode_error, read_full},
+    encoding::utf8,
+    layout::{Codec, Format, Head, Layout, decode_error, read_full},
     lines::LineBase,
     scan::Scan,
 };
@@ -74,8 +75,9 @@ impl Read for FromOffset<'_> {
     }
 }
 
-fn decoder(codec: Codec, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
-    Ok(match codec {
+/// The text of a file, from its first byte.
+fn decoder(format: &Format, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
+    let bytes: Box<dyn Read + Send> = match format.codec(path)? {
         Codec::Plain => Box::new(file),
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
             BLOCK / 4,
@@ -84,13 +86,14 @@ fn decoder(codec: Codec, path: &str, file: File) -> Result<Box<dyn Read + Send>,
         Codec::Zstd => {
             Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| io_error(path, "opening", &error))?)
         }
-    })
+    };
+    Ok(utf8(format.dialect.encoding, bytes))
 }
 
 /// Reads the beginning of a file as a survey does.
-pub(super) fn head(file: File, path: &str, layout: &super::Format) -> Result<Head, TaskError> {
-    let mut input = decoder(layout.codec(path)?, path, file)?;
-    Head::read(path, &mut input, layout)
+pub(super) fn head(file: File, path: &str, format: &Format) -> Result<Head, TaskError> {
+    let mut input = decoder(format, path, file)?;
+    Head::read(path, &mut input, format)
 }
 
 impl Input {
@@ -103,8 +106,8 @@ impl Input {
         (low, high): (u64, u64),
     ) -> Result<Input, TaskError> {
         let path: Arc<str> = Arc::from(pinned.path.as_str());
-        match layout.format.codec(&path)? {
-            Codec::Plain => {
+        match layout.format.reads_from_start(&path)? {
+            false => {
                 let head = Head::read(&path, &mut FromOffset { file: &file, at: 0 }, &layout.format)?;
                 if let Some(header) = &head.header {
                     layout.check_header(&path, header)?;
@@ -126,13 +129,14 @@ impl Input {
                     newlines: 0,
                 })
             }
-            codec => {
-                let mut stream = decoder(codec, &path, file)?;
+            true => {
+                let mut stream = decoder(&layout.format, &path, file)?;
                 let head = Head::read(&path, &mut stream, &layout.format)?;
                 if let Some(header) = &head.header {
                     layout.check_header(&path, header)?;
                 }
-                let passed = memchr::memchr_iter(b'\n', &head.bytes[..head.data_start]).count() as u64;
+                let newline = layout.format.signs().newline;
+                let passed = memchr::memchr_iter(newline, &head.bytes[..head.data_start]).count() as u64;
                 let len = head.bytes.len();
                 Ok(Input {
                     bytes: Bytes::Stream(stream),
@@ -169,12 +173,16 @@ impl Input {
                 self.carry = None;
                 return Ok(None);
             }
+            let (signs, exact) = (layout.format.signs(), layout.format.is_exact());
             // A last line without a line end gets one, which is no byte of the file.
-            let added = usize::from(self.ended && bytes[PAD + len - 1] != b'\n');
+            let added = usize::from(self.ended && bytes[PAD + len - 1] != signs.newline);
             if added == 1 {
-                bytes[PAD + len] = b'\n';
+                bytes[PAD + len] = signs.newline;
             }
-            scan.run(&bytes, PAD, PAD + len + added, layout.format.signs());
+            match exact {
+                true => scan.run_exact(&bytes, PAD, PAD + len + added, signs, self.ended),
+                false => scan.run(&bytes, PAD, PAD + len + added, signs),
+            }
             let buffer = pool.share(bytes);
             let lines = match self.at.saturating_add(len as u64) <= self.stop {
                 true => scan.lines.len(),
@@ -192,11 +200,7 @@ impl Input {
                 .first()
                 .map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
             if longest > MAX_RECORD {
-                return Err(data(format!(
-                    "{}: the line at byte {} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line end \
-                     other than LF or CRLF is used",
-                    self.path, self.at
-                )));
+                return Err(self.endless(signs.multiline));
             }
             if lines == 0 {
                 self.carry = Some((buffer, PAD, PAD + len));
@@ -212,12 +216,36 @@ impl Input {
                 newlines_before: self.newlines,
                 len: taken as u64,
             };
-            self.newlines += lines as u64 - u64::from(taken < end - PAD);
+            self.newlines += match exact {
+                true => memchr::memchr_iter(signs.newline, &buffer[PAD..PAD + taken]).count() as u64,
+                false => lines as u64 - u64::from(taken < end - PAD),
+            };
             self.at += taken as u64;
             self.carry = (taken < len).then_some((buffer, PAD + taken, PAD + len));
             self.lines.passed(self.at, self.newlines);
             return Ok(Some(block));
         }
+    }
+
+    fn endless(&self, multiline: bool) -> TaskError {
+        let (path, at) = (&self.path, self.at);
+        let line = match &self.bytes {
+            Bytes::Plain(_) => String::new(),
+            Bytes::Stream(_) => {
+                let before = self.lines.newlines_before().unwrap_or_default();
+                format!(" (line {})", before + self.newlines + 1)
+            }
+        };
+        data(match multiline {
+            true => format!(
+                "{path}: the record at byte {at}{line} has no end within {MAX_RECORD} bytes: a quote that opens in it is \
+                 never closed, or this is no CSV file"
+            ),
+            false => format!(
+                "{path}: the line at byte {at}{line} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line \
+                 end other than LF or CRLF is used (see `newline`)"
+            ),
+        })
     }
 
     /// A padded buffer with what was carried and what was read behind it, and its length.

@@ -3,17 +3,20 @@
 use std::{
     collections::HashSet,
     io::{self, Read},
+    ops::Range,
     sync::Arc,
 };
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Compression, CsvSource, FileSink},
+    job::{ColumnType, Compression, CsvSource, Dialect, Encoding, FileSink, Newline},
 };
 
 use super::{
     columns::{Nulls, arrow_type},
+    encoding::NoByteOrderMark,
+    exact,
     scan::{Signs, split_line},
 };
 use crate::source::pins::{config, io_error};
@@ -31,6 +34,7 @@ pub struct Format {
     pub nulls: Vec<String>,
     pub header: bool,
     pub compression: Compression,
+    pub dialect: Dialect,
 }
 
 impl From<&CsvSource> for Format {
@@ -41,6 +45,7 @@ impl From<&CsvSource> for Format {
             nulls: source.nulls.clone(),
             header: source.header,
             compression: source.compression,
+            dialect: source.dialect.clone(),
         }
     }
 }
@@ -54,6 +59,7 @@ impl From<&FileSink> for Format {
             nulls: vec![sink.null.clone()],
             header: sink.header,
             compression: Compression::Auto,
+            dialect: Dialect::default(),
         }
     }
 }
@@ -81,10 +87,31 @@ impl Format {
         }
     }
 
+    /// Whether a file can only be read from its beginning: what lies at an offset does not tell where
+    /// records begin, or is not the text itself.
+    pub fn reads_from_start(&self, path: &str) -> Result<bool, TaskError> {
+        let dialect = &self.dialect;
+        let plain = !dialect.multiline && dialect.newline == Newline::Lf && dialect.encoding == Encoding::Utf8;
+        Ok(!plain || self.codec(path)? != Codec::Plain)
+    }
+
+    /// Whether records need the exact scan, byte after byte.
+    pub(super) fn is_exact(&self) -> bool {
+        let dialect = &self.dialect;
+        dialect.multiline || dialect.escape.is_some() || dialect.newline == Newline::Cr
+    }
+
     pub(super) fn signs(&self) -> Signs {
         Signs {
             delimiter: self.delimiter,
             quote: self.quote,
+            escape: self.dialect.escape,
+            comment: self.dialect.comment,
+            newline: match self.dialect.newline {
+                Newline::Lf => b'\n',
+                Newline::Cr => b'\r',
+            },
+            multiline: self.dialect.multiline,
         }
     }
 }
@@ -233,65 +260,94 @@ impl Head {
     pub fn read(path: &str, input: &mut dyn Read, format: &Format) -> Result<Head, TaskError> {
         const STEP: usize = 4096;
         let mut bytes = Vec::new();
-        let mut ended = false;
-        let newline = loop {
-            if let Some(found) = memchr::memchr(b'\n', &bytes) {
-                break Some(found);
-            }
-            if ended || (!format.header && bytes.len() >= BOM.len()) {
-                break None;
+        loop {
+            let had = bytes.len();
+            let step = STEP.max(had);
+            bytes.resize(had + step, 0);
+            let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
+            bytes.truncate(had + got);
+            let ended = got < step;
+            if let Some((header, data_start)) = places(&bytes, format, ended) {
+                let header = match header.is_empty() {
+                    true => None,
+                    false => Some(header_names(path, &bytes[header], format)?),
+                };
+                return Ok(Head {
+                    header,
+                    data_start,
+                    bytes,
+                });
             }
             if bytes.len() > MAX_HEADER {
                 return Err(config(format!(
                     "{path}: no line end within the first {MAX_HEADER} bytes, so there is no header line; is this CSV?"
                 )));
             }
-            let had = bytes.len();
-            bytes.resize(had + STEP.max(had), 0);
-            let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
-            bytes.truncate(had + got);
-            ended = got < STEP.max(had);
-        };
-        let bom = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
-        if !format.header || bytes.len() == bom {
-            return Ok(Head {
-                header: None,
-                data_start: bom,
-                bytes,
-            });
         }
-        let end = newline.unwrap_or(bytes.len());
-        let line = &bytes[bom..end];
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let header = header_names(path, line, format.signs())?;
-        Ok(Head {
-            header: Some(header),
-            data_start: newline.map_or(bytes.len(), |at| at + 1),
-            bytes,
-        })
     }
 }
 
-fn header_names(path: &str, line: &[u8], signs: Signs) -> Result<Vec<String>, TaskError> {
+/// Where the header line stands (empty without one) and where the first record may begin; `None` where
+/// more bytes are needed.
+fn places(bytes: &[u8], format: &Format, ended: bool) -> Option<(Range<usize>, usize)> {
+    let signs = format.signs();
+    if bytes.len() < BOM.len() && !ended {
+        return None;
+    }
+    let mut at = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
+    let line_from = |at: usize| match memchr::memchr(signs.newline, &bytes[at..]) {
+        Some(found) => Some(at + found + 1),
+        None => ended.then_some(bytes.len()),
+    };
+    for _ in 0..format.dialect.skip_lines {
+        at = line_from(at)?;
+    }
+    if !format.header {
+        return Some((at..at, at));
+    }
+    while signs.comment.is_some() && bytes.get(at).copied() == signs.comment {
+        at = line_from(at)?;
+    }
+    if at == bytes.len() && !ended {
+        return None;
+    }
+    let end = match format.is_exact() {
+        true => match exact::record_end(bytes, at, signs) {
+            Some(end) => end + 1,
+            None => ended.then_some(bytes.len())?,
+        },
+        false => line_from(at)?,
+    };
+    Some((at..end, end))
+}
+
+/// The names of a header line, its line end included.
+fn header_names(path: &str, line: &[u8], format: &Format) -> Result<Vec<String>, TaskError> {
+    let signs = format.signs();
+    let line = line.strip_suffix(&[signs.newline]).unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut ends = Vec::new();
-    split_line(line, signs, 0, &mut ends)
-        .map_err(|_| config(format!("{path}: a quote in the header line is still open at its end")))?;
+    let split = match format.is_exact() {
+        true => exact::split_record(line, signs, &mut ends),
+        false => split_line(line, signs, 0, &mut ends),
+    };
+    split.map_err(|_| config(format!("{path}: a quote in the header line is still open at its end")))?;
     let mut start = 0;
     let mut names = Vec::with_capacity(ends.len());
     for end in ends {
         let field = &line[start..end as usize];
         start = end as usize + 1;
-        let name = std::str::from_utf8(field).map_err(|_| {
+        let mut name = Vec::new();
+        // What is quoted wrongly is taken as it stands: no declared column will have that name.
+        if !exact::unescape(field, signs, &mut name) {
+            name = field.to_vec();
+        }
+        names.push(String::from_utf8(name).map_err(|_| {
             config(format!(
-                "{path}: the header line is not valid UTF-8; convert the file to UTF-8"
+                "{path}: the header line is not valid {}; declare the file's `encoding`, or convert it",
+                format.dialect.encoding.name()
             ))
-        })?;
-        let quote = signs.quote.map(char::from);
-        let name = match quote.and_then(|quote| name.strip_prefix(quote)?.strip_suffix(quote).zip(Some(quote))) {
-            Some((inner, quote)) => inner.replace(&format!("{quote}{quote}"), &quote.to_string()),
-            None => name.to_string(),
-        };
-        names.push(name);
+        })?);
     }
     Ok(names)
 }
@@ -314,6 +370,9 @@ pub(super) fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<u
 pub(super) fn decode_error(path: &str, error: &io::Error) -> TaskError {
     if error.raw_os_error().is_some() {
         return io_error(path, "reading", error);
+    }
+    if error.get_ref().is_some_and(|inner| inner.is::<NoByteOrderMark>()) {
+        return config(format!("{path}: {NoByteOrderMark}"));
     }
     let what = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file ends too early: it is cut off".to_string(),

@@ -3,11 +3,14 @@
 //! header line (and a byte order mark) belongs to no record. A line without a byte is no record
 //! either, except in a file of one column.
 //!
-//! `scan` finds the ends, `columns` and `values` decode, `input` brings blocks of text, `layout`
+//! `scan` finds the ends (`exact` where a line is not always a record, or escapes are used), `encoding`
+//! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `layout`
 //! knows the header and the types, `lines` knows line numbers; the reader here joins them.
 
 mod block;
 mod columns;
+mod encoding;
+mod exact;
 mod input;
 mod layout;
 mod lines;

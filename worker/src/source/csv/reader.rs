@@ -13,7 +13,7 @@ use arrow::{
 };
 use gapless_common::{
     error::TaskError,
-    job::ColumnType,
+    job::{ColumnType, Encoding},
     plan::{PinnedFile, Unit},
     range::UnitRange,
 };
@@ -22,10 +22,11 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     block::{PAD, Pool, Text},
     columns::{Flaw, Rows, expectation},
+    exact,
     input::{Block, Input, head},
-    layout::{Codec, Format, Layout},
+    layout::{Format, Layout},
     lines::LineBase,
-    scan::{Scan, split_line},
+    scan::{Scan, Signs, split_line},
 };
 use crate::source::{
     InputBatch, Intake, Origin, Place, Reject, SourceReader,
@@ -143,8 +144,7 @@ impl CsvReader {
 
     /// Whether the content's bytes are not the file's.
     fn reads_whole_stream(&self, file: usize) -> bool {
-        let codec = self.layout.format.codec(&self.files[file].path);
-        !matches!(codec, Ok(Codec::Plain))
+        !matches!(self.layout.format.reads_from_start(&self.files[file].path), Ok(false))
     }
 
     fn decode(&mut self, block: Block) -> Result<InputBatch, TaskError> {
@@ -159,20 +159,23 @@ impl CsvReader {
             base,
             newlines_before: block.newlines_before,
             buffer: block.buffer.clone(),
+            end: self.scan.ends[self.scan.lines[block.lines - 1] as usize - 1] as usize,
+            exact: self.layout.format.is_exact(),
+            signs: self.layout.format.signs(),
             starts: Vec::new(),
         };
         let mut faults = self.lines_to_rows(&block);
         let text = Text::new(&block.buffer);
         // What is valid as a whole is valid in each field: fields are cut at ASCII signs.
-        let end = self.scan.ends[self.scan.lines[block.lines - 1] as usize - 1] as usize;
-        let utf8 = !self.scan.high || std::str::from_utf8(&block.buffer[PAD..end]).is_ok();
+        let utf8 = !self.scan.high || std::str::from_utf8(&block.buffer[PAD..origin.end]).is_ok();
         let rows = Rows {
             text,
             ends: &self.scan.ends,
             firsts: &self.firsts,
             columns: self.layout.columns.len(),
-            quote: self.layout.format.quote,
+            signs: self.layout.format.signs(),
             doubled: self.scan.doubled,
+            escaped: self.scan.escaped,
             nulls: &self.layout.nulls,
         };
         let mut flaws = Vec::new();
@@ -226,10 +229,12 @@ impl CsvReader {
     /// number of fields, and answers the others by their start with what is wrong.
     fn lines_to_rows(&mut self, block: &Block) -> Vec<(u32, String)> {
         let columns = self.layout.columns.len();
+        let (signs, exact) = (self.layout.format.signs(), self.layout.format.is_exact());
         let lines = &self.scan.lines[..block.lines];
         self.firsts.clear();
         self.firsts.reserve(lines.len());
         let regular = self.scan.odd.is_empty()
+            && signs.comment.is_none()
             && lines
                 .iter()
                 .enumerate()
@@ -256,20 +261,27 @@ impl CsvReader {
         let mut first = 1;
         for (at, &to) in lines.iter().enumerate() {
             let start = self.scan.ends[first as usize - 1] + 1;
-            let line = record(&block.buffer, start as usize, self.scan.ends[to as usize - 1] as usize);
+            let end = self.scan.ends[to as usize - 1] as usize;
+            let line = record(&block.buffer, start as usize, end);
             let mut fields = (to - first) as usize;
             let mut row = first;
             first = to;
             let is_odd = odd.next_if(|&&line| line as usize == at).is_some();
-            if line.is_empty() && columns > 1 {
+            if (line.is_empty() && columns > 1) || (signs.comment.is_some() && line.first().copied() == signs.comment) {
                 continue;
             }
             self.intake.read += 1;
             records.add(xxh3_128(line));
+            if is_odd && exact {
+                faults.push((start, open_quote(line, signs)));
+                continue;
+            }
             if is_odd {
                 self.scan.ends.push(start - 1);
                 row = self.scan.ends.len() as u32;
-                if split_line(line, self.layout.format.signs(), start, &mut self.scan.ends).is_err() {
+                // With the carriage return, if there is one: who decodes the last field takes it off.
+                let line = &block.buffer[start as usize..end];
+                if split_line(line, signs, start, &mut self.scan.ends).is_err() {
                     faults.push((start, OPEN_QUOTE.to_string()));
                     continue;
                 }
@@ -301,12 +313,28 @@ impl CsvReader {
                 "column {name}: «{shown}» has text behind its closing quote, or a quote inside that is not doubled"
             );
         }
+        let encoding = self.layout.format.dialect.encoding;
+        if *ty == ColumnType::String && encoding != Encoding::Utf8 {
+            return format!("column {name}: «{shown}» is not text in {}", encoding.name());
+        }
         format!("column {name}: «{shown}» is not {}", expectation(*ty))
     }
 }
 
 const OPEN_QUOTE: &str = "a quote is still open at the end of the line: one line is one record; close the quote, or double \
-                          it where it is part of the text";
+                          it where it is part of the text; fields with line ends in them need `multiline: true`";
+
+/// What is wrong with a record whose quote, or escape, is open at its end.
+fn open_quote(record: &[u8], signs: Signs) -> String {
+    if !signs.multiline {
+        return OPEN_QUOTE.to_string();
+    }
+    let lines = memchr::memchr_iter(signs.newline, record).count();
+    format!(
+        "a quote is still open at the end of the file, {lines} lines further on: all of them are taken for this one record; \
+         close the quote, or double it where it is part of the text"
+    )
+}
 
 /// The bytes of a line, the carriage return of a CRLF taken off.
 #[inline(always)]
@@ -363,18 +391,25 @@ struct CsvOrigin {
     base: Arc<LineBase>,
     newlines_before: u64,
     buffer: Buffer,
+    /// Where the block's last line ends.
+    end: usize,
+    exact: bool,
+    signs: Signs,
     /// For each row the place of its first byte in the block.
     starts: Vec<u32>,
 }
 
 impl CsvOrigin {
     fn place(&self, start: usize) -> Place {
-        let end = memchr::memchr(b'\n', &self.buffer[start..]).map_or(self.buffer.len(), |at| start + at);
+        let end = match self.exact {
+            true => exact::record_end(&self.buffer[..=self.end], start, self.signs).unwrap_or(self.end),
+            false => memchr::memchr(b'\n', &self.buffer[start..]).map_or(self.buffer.len(), |at| start + at),
+        };
         let mut raw = String::from_utf8_lossy(record(&self.buffer, start, end)).into_owned();
         if raw.len() > Place::MAX_RAW {
             raw.truncate(raw.floor_char_boundary(Place::MAX_RAW));
         }
-        let within = memchr::memchr_iter(b'\n', &self.buffer[PAD..start]).count() as u64;
+        let within = memchr::memchr_iter(self.signs.newline, &self.buffer[PAD..start]).count() as u64;
         let line = self
             .base
             .newlines_before()

@@ -22,6 +22,8 @@ pub(super) struct Scan {
     pub high: bool,
     /// Whether a quote may stand within a quoted field.
     pub doubled: bool,
+    /// Whether there are escapes.
+    pub escaped: bool,
 }
 
 /// The signs that structure a line.
@@ -30,6 +32,26 @@ pub(super) struct Signs {
     pub delimiter: u8,
     /// `None`: quotes are ordinary bytes.
     pub quote: Option<u8>,
+    /// The byte behind it stands for itself.
+    pub escape: Option<u8>,
+    /// A line that begins with it is no record.
+    pub comment: Option<u8>,
+    pub newline: u8,
+    /// Whether a line end within quotes or behind an escape is part of the field.
+    pub multiline: bool,
+}
+
+impl Signs {
+    /// Comma and double quote, each line a record.
+    #[cfg(test)]
+    pub const USUAL: Signs = Signs {
+        delimiter: b',',
+        quote: Some(b'"'),
+        escape: None,
+        comment: None,
+        newline: b'\n',
+        multiline: false,
+    };
 }
 
 struct Masks {
@@ -48,6 +70,7 @@ impl Scan {
         self.odd.clear();
         self.high = false;
         self.doubled = false;
+        self.escaped = false;
         // Each byte may end a field; the flattening writes a few entries beyond the last.
         self.ends.reserve(to - from + 1 + 64);
         self.lines.reserve(to - from);
@@ -329,10 +352,7 @@ mod tests {
 
     #[test]
     fn every_implementation_finds_the_same_ends() {
-        let signs = Signs {
-            delimiter: b',',
-            quote: Some(b'"'),
-        };
+        let signs = Signs::USUAL;
         let long = format!("{},\"{}\"\n", "x".repeat(61), "a,b".repeat(50));
         let texts = [
             "a,b\nc,d\n",
@@ -381,10 +401,7 @@ mod tests {
 
     #[test]
     fn lines_with_unusual_quotes_are_flagged() {
-        let signs = Signs {
-            delimiter: b',',
-            quote: Some(b'"'),
-        };
+        let signs = Signs::USUAL;
         let text = "a,\"b,c\"\n5\" pipe,x\nopen,\"q,\nfine,\"a\"\"b\"\n";
         let mut scan = Scan::default();
         let block = padded(text);

@@ -10,11 +10,13 @@ use arrow::{
 use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
-    job::{ColumnType, Compression},
+    job::{ColumnType, Compression, Dialect},
     plan::{PinnedFile, Unit},
     range::UnitRange,
 };
 use proptest::prelude::*;
+
+mod dialects;
 
 use super::{CsvReader, Format, Layout, MAX_RECORD, columns_of_header};
 use crate::source::{Intake, Reject, SourceReader, pins::pin};
@@ -26,6 +28,7 @@ fn format(header: bool) -> Format {
         nulls: vec![String::new()],
         header,
         compression: Compression::Auto,
+        dialect: Dialect::default(),
     }
 }
 
@@ -58,7 +61,7 @@ impl Case {
             std::fs::write(dir.path().join(name), content).unwrap();
             let (_, mut pinned) = pin(dir.path(), name).unwrap();
             pinned.units = pinned.size;
-            if format.codec(name).unwrap() != super::Codec::Plain {
+            if format.reads_from_start(name).unwrap() {
                 unit = Unit::File;
             }
             pins.push(pinned);
