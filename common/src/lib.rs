@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod certificate;
 pub mod coverage;
 pub mod error;
+pub mod exact;
 pub mod hash;
 pub mod ids;
 pub mod job;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attempt::{Counters, Fence, RecordHash},
+    exact::Exact,
     ids::{PartitionNo, RunId, StepNo},
 };
 
@@ -63,6 +64,51 @@ pub struct ChunkManifest {
     pub files: Vec<DataFile>,
     /// The quarantined records of this chunk (NDJSON), where there are any.
     pub rejects: Option<DataFile>,
+    /// For each source file that declares control totals and that the chunk has read of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub totals: Vec<FileTotals>,
+}
+
+/// What a source file declares of itself, and what a chunk counted of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTotals {
+    pub path: String,
+    pub totals: Vec<ControlTotal>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlTotal {
+    /// In words: which field of header or trailer, and what it declares.
+    pub what: String,
+    pub declared: Exact,
+    pub counted: Exact,
+}
+
+impl FileTotals {
+    /// Adds what was counted of files to what was counted before; `None` where a sum leaves 128 bits or the
+    /// two speak of different totals.
+    pub fn add_all(sum: &mut Vec<FileTotals>, more: Vec<FileTotals>) -> Option<()> {
+        for file in more {
+            match sum.iter_mut().find(|known| known.path == file.path) {
+                None => sum.push(file),
+                Some(known) => known.add(&file)?,
+            }
+        }
+        Some(())
+    }
+
+    fn add(&mut self, more: &FileTotals) -> Option<()> {
+        if self.totals.len() != more.totals.len() {
+            return None;
+        }
+        for (total, more) in self.totals.iter_mut().zip(&more.totals) {
+            if (&total.what, total.declared) != (&more.what, more.declared) {
+                return None;
+            }
+            total.counted = total.counted.checked_add(more.counted)?;
+        }
+        Some(())
+    }
 }
 
 /// How a step's output ended, at the output itself. Created once; whoever finds one adopts it.

@@ -93,6 +93,7 @@ fn verdicts_and_manifests_have_the_form_of_their_version() {
         records: RecordHash(1 << 127),
         files: vec![file("part-00003-905-17-4.csv")],
         rejects: Some(file("part-00003-905-17-4.ndjson")),
+        totals: Vec::new(),
     };
     check("manifest", &manifest);
 }

@@ -12,7 +12,7 @@ use std::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::Stage,
-    job::{Lookup, Sink, Source, Step},
+    job::{Lookup, Source, Step},
 };
 
 use crate::{
@@ -85,6 +85,7 @@ impl AllowList {
             let patterns = match &step.source {
                 Source::Csv(csv) => &csv.paths,
                 Source::Parquet(parquet) => &parquet.paths,
+                Source::Records(records) => &records.paths,
                 Source::Sequence { .. } => return Ok(()),
                 Source::Step(name) => {
                     left -= 1;
@@ -113,13 +114,10 @@ impl AllowList {
     }
 
     fn check_sink(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {
-        let path = match &step.sink {
-            Sink::Csv(file) | Sink::Parquet(file) => &file.path,
-            Sink::Discard => return Ok(()),
-        };
+        let Some(file) = step.sink.file() else { return Ok(()) };
         let no = context.step_no;
         let folders = StepFolders::new(&step.sink, &context.base_dir, &context.scratch, context.run, no)?;
-        self.inside(&context.base_dir.join(path), "a sink")?;
+        self.inside(&context.base_dir.join(&file.path), "a sink")?;
         self.inside(folders.output(), "a sink")?;
         self.inside(folders.control(), "what a sink keeps beside it")
     }

@@ -17,6 +17,7 @@ use crate::{
     sink::{check_sink, written_schema},
     source::{
         csv::{Format, Layout, column_type},
+        records::Shape,
         sequence,
         types::key_type,
     },
@@ -150,6 +151,10 @@ impl<'a> Examiner<'a> {
         match &step.source {
             Source::Csv(csv) => csv_columns(csv),
             Source::Parquet(_) => Known::Nothing("the columns of Parquet files are known from the files alone".into()),
+            Source::Records(records) => match Shape::new(&records.layout, None) {
+                Ok(shape) => Known::All(shape.schema()),
+                Err(error) => Known::Nothing(error.message),
+            },
             Source::Sequence { .. } => Known::All(sequence::schema()),
             Source::Step(name) => match self.job.step(name) {
                 Some(earlier) => read_back(&earlier.sink, self.output(earlier)),
@@ -443,6 +448,10 @@ fn read_back(sink: &Sink, output: Known) -> Known {
             });
             columns_of_csv(Format::from(file), typed.collect(), open)
         }
+        (Ok(_), Sink::Records(records)) => match Shape::new(&records.layout, None) {
+            Ok(shape) => Known::All(shape.schema()),
+            Err(error) => Known::Nothing(error.message),
+        },
         (Ok(columns), _) if open => Known::Some(columns),
         (Ok(columns), _) => Known::All(columns),
     }

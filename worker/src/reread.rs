@@ -66,6 +66,7 @@ impl<'a> Source<'a> {
         let patterns = match &self.step.source {
             JobSource::Csv(csv) => &csv.paths,
             JobSource::Parquet(parquet) => &parquet.paths,
+            JobSource::Records(records) => &records.paths,
             // What a run has published to itself does not grow.
             JobSource::Step(_) | JobSource::Sequence { .. } => none,
         };

@@ -10,7 +10,7 @@ use arrow::{
 use gapless_common::{
     error::TaskError,
     ids::RunId,
-    job::{ColumnType, Job, Sink, Source, Step},
+    job::{ColumnType, Job, RecordLayout, Source, Step},
     key::Key,
     manifest::{Verdict, VerdictKind},
     plan::{KeySample, PinnedFile, Unit},
@@ -18,10 +18,12 @@ use gapless_common::{
 };
 
 use crate::source::{
+    SourceReader,
     csv::{CsvReader, Format, Layout, column_type, columns_of_header, header_of},
     open::{Stored, open_files, stored},
     parquet::{footer, sample_column, unite},
     pins::{config, expand, io_error, pin},
+    records::{RecordsReader, Shape, edges},
     types::{columns_of, key_at, key_type},
 };
 
@@ -89,6 +91,7 @@ pub fn survey_source(
             survey_csv(base_dir, &files, &Format::from(csv), &csv.columns)
         }
         Source::Parquet(parquet) => survey_parquet(base_dir, &expand(base_dir, &parquet.paths)?),
+        Source::Records(records) => survey_records(base_dir, &expand(base_dir, &records.paths)?, &records.layout),
         Source::Sequence { from, to } => sequence_facts(*from, *to),
         Source::Step(name) => {
             let stored = stored(job, step)?;
@@ -110,6 +113,7 @@ pub fn survey_source(
                     }
                     Ok(facts)
                 }
+                Stored::Records(layout) => survey_records(base_dir, &files, layout),
                 _ if files.is_empty() => Ok(no_files(earlier.cloned().unwrap_or_else(|| Arc::new(Schema::empty())))),
                 _ => survey_parquet(base_dir, &files),
             }
@@ -163,8 +167,7 @@ fn no_files(schema: SchemaRef) -> SourceFacts {
 /// The files that an earlier step of this run has published, as paths like those of a source.
 fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<String>, TaskError> {
     let step_no = job.steps.iter().position(|step| step.name == name);
-    let (Some(step_no), Some(Sink::Csv(sink) | Sink::Parquet(sink))) = (step_no, job.step(name).map(|step| &step.sink))
-    else {
+    let (Some(step_no), Some(sink)) = (step_no, job.step(name).and_then(|step| step.sink.file())) else {
         return Err(config(format!("step {name} has no output files")));
     };
     let path = sink.path.trim_end_matches('/');
@@ -359,6 +362,54 @@ pub(crate) fn survey_parquet(base_dir: &Path, paths: &[String]) -> Result<Source
         rows,
         bytes: files.iter().map(|pinned| pinned.size).sum(),
         files,
+        sample: None,
+        warnings: Vec::new(),
+    })
+}
+
+/// Header and trailer of each file are read, so that one that is not what the layout says is told before
+/// any work.
+pub(crate) fn survey_records(
+    base_dir: &Path,
+    paths: &[String],
+    layout: &RecordLayout,
+) -> Result<SourceFacts, TaskError> {
+    let shape = Shape::new(layout, None)?;
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let (file, mut pinned) = pin(base_dir, path)?;
+        edges(&file, path, pinned.size, &shape)?;
+        pinned.units = pinned.size;
+        files.push(pinned);
+    }
+    let bytes = files.iter().map(|pinned| pinned.size).sum();
+    let counting = Arc::new(Shape::new(layout, Some(&[]))?);
+    let pinned: Arc<[_]> = files.clone().into();
+    let count = |units| -> Result<(u64, u64), TaskError> {
+        let mut reader = RecordsReader::new(counting.clone(), base_dir.to_path_buf(), pinned.clone(), 0, units);
+        while reader.next_batch()?.is_some() {}
+        Ok(reader.intake_so_far())
+    };
+    let domain = UnitRange::new(0, bytes);
+    let rows = match bytes <= WHOLE {
+        true => count(domain)?.0,
+        false => {
+            let (mut read, mut of) = (0, 0);
+            for place in places(bytes, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
+                let (more, bytes) = count(place)?;
+                read += more;
+                of += bytes;
+            }
+            rows_of(bytes, read, of)
+        }
+    };
+    Ok(SourceFacts {
+        unit: Unit::Byte,
+        files,
+        domain,
+        schema: shape.schema(),
+        rows,
+        bytes,
         sample: None,
         warnings: Vec::new(),
     })

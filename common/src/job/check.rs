@@ -151,6 +151,7 @@ fn shown_long(text: &str) -> String {
 enum Format {
     Csv,
     Parquet,
+    Records,
     Sequence,
 }
 
@@ -160,6 +161,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
         let format = match &step.source {
             Source::Csv(_) => Format::Csv,
             Source::Parquet(_) => Format::Parquet,
+            Source::Records(_) => Format::Records,
             Source::Sequence { .. } => Format::Sequence,
             Source::Step(name) => {
                 let sink = names
@@ -177,10 +179,11 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                     }
                     Some(Sink::Csv(_)) => Format::Csv,
                     Some(Sink::Parquet(_)) => Format::Parquet,
+                    Some(Sink::Records(_)) => Format::Records,
                     Some(Sink::Discard) => {
                         let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
                         let found = format!("step `{name}` has the sink `discard`, so there is nothing to read");
-                        faults.add(at, found, "a step with a csv or parquet sink");
+                        faults.add(at, found, "a step whose sink keeps files");
                         continue;
                     }
                     None => continue,
@@ -188,7 +191,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             }
         };
         let method = match step.partition.method {
-            Partition::Bytes if format != Format::Csv => "bytes",
+            Partition::Bytes if !matches!(format, Format::Csv | Format::Records) => "bytes",
             Partition::RowGroups if format != Format::Parquet => "row_groups",
             Partition::Files if format == Format::Sequence => "files",
             _ => {
@@ -198,6 +201,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
         };
         let (what, allowed) = match format {
             Format::Csv => ("CSV files", "auto, bytes, files, key_range, hash"),
+            Format::Records => ("files of records", "auto, bytes, files, key_range, hash"),
             Format::Parquet => ("Parquet files", "auto, files, row_groups, key_range, hash"),
             Format::Sequence => ("a sequence", "auto, key_range, hash"),
         };

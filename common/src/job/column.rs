@@ -5,7 +5,7 @@ use super::{
     error::shown,
     keys::COLUMN_TYPES,
     read::Fields,
-    yaml::{Entry, Value},
+    yaml::{Entry, Node, Value},
 };
 
 /// Digits of a decimal in 128 bits.
@@ -37,30 +37,35 @@ fn column(fields: &Fields, entry: &Entry) -> Option<(String, ColumnType)> {
         );
         return None;
     }
-    let name = shown(&entry.key);
-    let at = entry.value.at;
-    let text = match &entry.value.value {
-        Value::Scalar { text, .. } if !entry.value.is_null() => text.trim(),
+    let ty = column_type(fields, &format!("column `{}`", shown(&entry.key)), &entry.value)?;
+    Some((entry.key.clone(), ty))
+}
+
+/// A type as it is written; `of` says whose it is.
+pub(super) fn column_type(fields: &Fields, of: &str, node: &Node) -> Option<ColumnType> {
+    let faults = fields.cx.faults;
+    let text = match &node.value {
+        Value::Scalar { text, .. } if !node.is_null() => text.trim(),
         Value::Refused => return None,
         _ => {
-            let found = format!("the type of column `{name}` is {}", entry.value.describe());
-            faults.unknown(at, found, "", COLUMN_TYPES.iter().copied());
+            let found = format!("the type of {of} is {}", node.describe());
+            faults.unknown(node.at, found, "", COLUMN_TYPES.iter().copied());
             return None;
         }
     };
     match simple_type(text) {
-        Some(ty) => Some((entry.key.clone(), ty)),
+        Some(ty) => Some(ty),
         None if text.starts_with("decimal") => match decimal(text) {
-            Ok(ty) => Some((entry.key.clone(), ty)),
+            Ok(ty) => Some(ty),
             Err(allowed) => {
-                let found = format!("the type of column `{name}` is `{}`", shown(text));
-                faults.add(at, found, allowed);
+                let found = format!("the type of {of} is `{}`", shown(text));
+                faults.add(node.at, found, allowed);
                 None
             }
         },
         None => {
-            let found = format!("unknown type `{}` of column `{name}`", shown(text));
-            faults.unknown(at, found, text, COLUMN_TYPES.iter().copied());
+            let found = format!("unknown type `{}` of {of}", shown(text));
+            faults.unknown(node.at, found, text, COLUMN_TYPES.iter().copied());
             None
         }
     }

@@ -1,17 +1,19 @@
 //! The job language: one YAML file, read by one parser into typed structs.
 //!
 //! `yaml` makes a tree with places, `keys` is the table of the language, `read` gives typed access
-//! to the tree by that table, `step` and `column` build the model, `check` compares the steps,
+//! to the tree by that table, `step`, `records` and `column` build the model (`model`, `layout`), `check` compares the steps,
 //! `params` and `substitute` put values in, `schema` shows the table to editors.
 
 mod check;
 mod column;
 mod error;
 mod keys;
+mod layout;
 mod model;
 mod params;
 mod parse;
 mod read;
+mod records;
 mod schema;
 mod step;
 mod substitute;
@@ -19,6 +21,7 @@ mod yaml;
 
 pub use error::{JobError, JobErrors, Position};
 pub use keys::{MAX_NAME_BYTES, MAX_PARTITIONS};
+pub use layout::*;
 pub use model::*;
 pub use params::BoundParameters;
 pub use parse::{ParsedJob, parse};

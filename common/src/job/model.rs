@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::labels::Labels;
 
+use super::{RecordsSink, RecordsSource};
+
 /// A whole job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Job {
@@ -83,6 +85,8 @@ pub struct Step {
 pub enum Source {
     Csv(CsvSource),
     Parquet(ParquetSource),
+    /// Files of a record layout.
+    Records(RecordsSource),
     /// The published output of an earlier step of this run.
     Step(String),
     /// The numbers `from..to` in one column `n`: for generated data and for measuring.
@@ -300,6 +304,8 @@ pub struct Check {
 pub enum Sink {
     Csv(FileSink),
     Parquet(FileSink),
+    /// Files of a record layout.
+    Records(RecordsSink),
     /// Counts rows and writes none: for measuring and for checks alone.
     Discard,
 }
@@ -360,6 +366,17 @@ pub enum PartitionFailed {
     Stop,
     /// The others finish, then the run fails; a restart does only what is left.
     Continue,
+}
+
+impl Sink {
+    /// Where the files go; `None` for a sink that keeps nothing.
+    pub fn file(&self) -> Option<&FileSink> {
+        match self {
+            Sink::Csv(file) | Sink::Parquet(file) => Some(file),
+            Sink::Records(records) => Some(&records.file),
+            Sink::Discard => None,
+        }
+    }
 }
 
 impl Job {

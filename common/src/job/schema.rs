@@ -107,12 +107,8 @@ fn value(kind: &Kind) -> Value {
             json!({"anyOf": [{"enum": words}, {"type": "string", "minLength": 1, "maxLength": 1}, placeholder]})
         }
         Kind::Empty => json!({"type": ["object", "null"], "maxProperties": 0}),
-        Kind::Columns => {
-            let simple: Vec<&str> = COLUMN_TYPES.iter().copied().filter(|ty| !ty.contains('(')).collect();
-            let decimal = r"^decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)$";
-            let types = json!({"anyOf": [{"enum": simple}, {"type": "string", "pattern": decimal}]});
-            json!({"type": "object", "additionalProperties": types})
-        }
+        Kind::Columns => json!({"type": "object", "additionalProperties": column_type()}),
+        Kind::ColumnType => column_type(),
         Kind::Labels => json!({
             "type": "object",
             "minProperties": 1,
@@ -130,6 +126,12 @@ fn value(kind: &Kind) -> Value {
             json!({"type": "object", "propertyNames": names, "additionalProperties": {"$ref": reference(section)}})
         }
     }
+}
+
+fn column_type() -> Value {
+    let simple: Vec<&str> = COLUMN_TYPES.iter().copied().filter(|ty| !ty.contains('(')).collect();
+    let decimal = r"^decimal\(\s*\d{1,2}\s*,\s*\d{1,2}\s*\)$";
+    json!({"anyOf": [{"enum": simple}, {"type": "string", "pattern": decimal}]})
 }
 
 fn one_or_more(item: Value) -> Value {

@@ -10,6 +10,7 @@ use super::{
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Number, Text},
+    records::{records_sink, records_source},
 };
 
 /// A rule's name goes with every record that it rejects.
@@ -92,6 +93,10 @@ fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Opti
     }
     if let Some(parquet) = fields.section("parquet") {
         return parquet_source(&parquet, inputs).map(Source::Parquet);
+    }
+    if let Some(records) = fields.section("records") {
+        let paths = paths(&records, inputs);
+        return records_source(&records, paths).map(Source::Records);
     }
     if let Some(sequence) = fields.section("sequence") {
         return sequence_source(&sequence);
@@ -433,6 +438,9 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     } else if let Some(parquet) = fields.section("parquet") {
         output = parquet.text("path");
         file_sink(&parquet, output.as_ref(), Compression::Zstd, false).map(Sink::Parquet)
+    } else if let Some(records) = fields.section("records") {
+        output = records.text("path");
+        records_sink(&records, output.as_ref()).map(Sink::Records)
     } else {
         fields.empty("discard").map(|()| Sink::Discard)
     };

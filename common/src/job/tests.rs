@@ -2,4 +2,5 @@
 
 mod faults;
 mod language;
+mod layouts;
 mod values;

@@ -18,7 +18,7 @@ pub use skew::{Skew, skew};
 pub use source::file_spans;
 
 use gapless_common::{
-    job::{Count, Outside, Partition as Wanted, Sink, Step, WrittenRange},
+    job::{Count, Outside, Partition as Wanted, Step, WrittenRange},
     key::KeyType,
     plan::{Facts, Method, Partition, StepPlan, TransformMode, Unit},
     range::UnitRange,
@@ -157,11 +157,7 @@ impl<'a> Planner<'a> {
     }
 
     fn merge(&self) -> Result<Option<u32>, PlanError> {
-        let files = match &self.step.sink {
-            Sink::Csv(sink) | Sink::Parquet(sink) => sink.files,
-            Sink::Discard => None,
-        };
-        match files {
+        match self.step.sink.file().and_then(|file| file.files) {
             Some(0) => Err(PlanError::ZeroFiles),
             Some(files) => self.within_limit(files as usize).map(|()| Some(files)),
             None => Ok(None),

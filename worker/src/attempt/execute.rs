@@ -14,7 +14,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
-    manifest::{ChunkManifest, DataFile, Version},
+    manifest::{ChunkManifest, DataFile, FileTotals, Version},
     plan::{BucketFn, TransformMode},
 };
 
@@ -226,6 +226,7 @@ struct End {
     counters: Counters,
     records: RecordHash,
     rejects: Vec<Reject>,
+    totals: Vec<FileTotals>,
     sink: Option<Box<dyn ChunkSink>>,
 }
 
@@ -291,6 +292,7 @@ impl Chunk<'_> {
             counters,
             records: taken.records,
             rejects: taken.rejects,
+            totals: taken.totals,
             sink,
         })
     }
@@ -331,6 +333,7 @@ impl Chunk<'_> {
             records: end.records,
             files,
             rejects,
+            totals: end.totals,
         };
         let digest = self.io.write_manifest(self.assignment, &manifest)?;
         Ok(Commit {

@@ -7,6 +7,7 @@ use arrow::{array::RecordBatch, compute::filter_record_batch};
 use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
+    manifest::FileTotals,
 };
 
 use super::{Leader, Stop};
@@ -49,6 +50,15 @@ pub struct Taken {
     pub bytes: u64,
     pub records: RecordHash,
     pub rejects: Vec<Reject>,
+    pub totals: Vec<FileTotals>,
+}
+
+/// Adds what a reader counted for the control totals of its files.
+///
+/// Errors: `Data` where a sum leaves 128 bits.
+pub fn add_totals(sum: &mut Vec<FileTotals>, more: Vec<FileTotals>) -> Result<(), TaskError> {
+    FileTotals::add_all(sum, more)
+        .ok_or_else(|| TaskError::new(ErrorClass::Data, "a control total of the source leaves 128 bits"))
 }
 
 /// Reads records, checks them, and tells when a chunk is full.
@@ -174,6 +184,7 @@ impl<'a> CheckedReader<'a> {
         self.taken.read += intake.read;
         self.taken.bytes += intake.bytes;
         self.taken.records += intake.records;
+        add_totals(&mut self.taken.totals, intake.totals)?;
         intake.rejects.into_iter().try_for_each(|reject| self.reject(reject))
     }
 

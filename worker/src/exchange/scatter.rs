@@ -12,7 +12,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::PartitionNo,
-    manifest::{ChunkManifest, DataFile, Version},
+    manifest::{ChunkManifest, DataFile, FileTotals, Version},
     plan::ExchangePlan,
 };
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -22,7 +22,7 @@ use super::{
     exchange_folder, file::ExchangeWriter, scratch_folder, split::Splitter,
 };
 use crate::{
-    attempt::{Assignment, Leader, Outcome, StepContext, Stop},
+    attempt::{Assignment, Leader, Outcome, StepContext, Stop, intake::add_totals},
     sink::records::RejectLine,
     source::{InputBatch, Reject, SourceReader},
 };
@@ -139,6 +139,7 @@ struct Chunk {
     /// From the first block on.
     file: Option<ExchangeWriter>,
     rejects: Option<RejectWriter>,
+    totals: Vec<FileTotals>,
 }
 
 impl Chunk {
@@ -150,6 +151,7 @@ impl Chunk {
             opened: Instant::now(),
             file: None,
             rejects: None,
+            totals: Vec::new(),
         }
     }
 }
@@ -207,6 +209,7 @@ impl<'a> Scatter<'a> {
             self.chunk.counters.read += intake.read;
             self.chunk.counters.bytes_read += intake.bytes;
             self.chunk.records += intake.records;
+            add_totals(&mut self.chunk.totals, intake.totals)?;
             self.take_rejects(&intake.rejects)?;
 
             let stop = leader.progress(reader.position(), self.chunk.counters.read);
@@ -289,6 +292,7 @@ impl<'a> Scatter<'a> {
             records,
             file,
             rejects,
+            totals,
             ..
         } = std::mem::replace(&mut self.chunk, Chunk::new());
         let file = file.map(ExchangeWriter::finish).transpose()?;
@@ -333,6 +337,7 @@ impl<'a> Scatter<'a> {
             records,
             files,
             rejects,
+            totals,
         };
         let manifest = serde_json::to_vec(&manifest)
             .map_err(|error| TaskError::new(ErrorClass::Data, format!("the manifest of {name}: {error}")))?;

@@ -91,6 +91,7 @@ impl SourceReader for Batches {
             bytes: read * 10,
             records: RecordHash(u128::from(read)),
             rejects,
+            totals: Vec::new(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read},
+    io::{self, Read, Write},
     path::Path,
     sync::Arc,
 };
@@ -21,7 +21,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::reconcile::{frame, read_stage};
 use crate::{
     attempt::{CommittedPartition, StepContext},
-    sink::{ChunkTarget, CsvStyle, Format, Staging, parquet_error},
+    sink::{BodyTotals, ChunkTarget, CsvStyle, Format, LayoutStyle, Staging, parquet_error},
+    source::records::recount,
     storage::{DurableFile, StepFolders, io_error},
 };
 
@@ -97,6 +98,7 @@ pub fn merge(
         records: RecordHash::default(),
         files,
         rejects: None,
+        totals: Vec::new(),
     };
     let digest = target.write_manifest(&manifest)?;
     Ok(Commit {
@@ -126,6 +128,13 @@ fn merge_folder(
 ) -> Result<u64, TaskError> {
     match staging.format().clone() {
         Format::Parquet(_) => merge_parquet(folders, staging, hive, files, go_on),
+        Format::Records(style) => {
+            let (rel, file) = staging.create(hive, 0)?;
+            let rows = files.iter().map(|file| file.rows).sum();
+            let file = merge_records(folders, &style, file, files, go_on)?;
+            staging.add(rel, rows, file);
+            Ok(rows)
+        }
         Format::Csv(style) => {
             let (rel, file) = staging.create(hive, 0)?;
             let rows = files.iter().map(|file| file.rows).sum();
@@ -201,6 +210,55 @@ fn merge_csv(
         go_on(rows)?;
     }
     encoder.close()
+}
+
+/// Joins the records between header and trailer. What these declare is counted by reading the records
+/// back, so that it speaks of what the file holds.
+fn merge_records(
+    folders: &StepFolders,
+    style: &LayoutStyle,
+    mut merged: DurableFile,
+    files: &[DataFile],
+    go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
+) -> Result<DurableFile, TaskError> {
+    let mut totals = BodyTotals::default();
+    if style.layout.has_totals() {
+        for file in files {
+            recount(&folders.data(), &file.path, &style.layout, &mut totals)?;
+            go_on(0)?;
+        }
+        let rows: u64 = files.iter().map(|file| file.rows).sum();
+        if totals.records != rows {
+            return Err(TaskError::new(
+                ErrorClass::Data,
+                format!("{rows} records were written, {} read back; nothing of it counts", totals.records),
+            ));
+        }
+    }
+    let written = merged.path().to_path_buf();
+    let failed = |error: io::Error| io_error("write", &written, &error);
+    if let Some(header) = &style.layout.header {
+        merged.write_all(&style.edge(header, &totals)?).map_err(failed)?;
+    }
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut rows = 0;
+    for file in files {
+        let path = folders.data_file(&file.path);
+        let mut text = open(&path)?;
+        loop {
+            let length = text.read(&mut buffer).map_err(|error| io_error("read", &path, &error))?;
+            if length == 0 {
+                break;
+            }
+            merged.write_all(&buffer[..length]).map_err(failed)?;
+        }
+        rows += file.rows;
+        go_on(rows)?;
+    }
+    if let Some(trailer) = &style.layout.trailer {
+        merged.write_all(&style.edge(trailer, &totals)?).map_err(failed)?;
+    }
+    Ok(merged)
 }
 
 /// Drops the first record of a text that comes in pieces.

@@ -16,7 +16,7 @@ mod verdict;
 use gapless_common::{
     attempt::{Fence, RecordHash},
     error::{ErrorClass, TaskError},
-    job::{Exists, Sink},
+    job::Exists,
     manifest::{Verdict, VerdictKind},
     range::UnitRange,
 };
@@ -119,10 +119,7 @@ pub type Gate<'a> = dyn FnMut(Action) -> Result<(), TaskError> + 'a;
 /// How a step's output stands to what is there already. A sink that keeps nothing has a place of
 /// its own for its records.
 fn exists_mode(context: &StepContext) -> Exists {
-    match &context.step().sink {
-        Sink::Csv(file) | Sink::Parquet(file) => file.exists,
-        Sink::Discard => Exists::Fail,
-    }
+    context.step().sink.file().map_or(Exists::Fail, |file| file.exists)
 }
 
 fn is_own(verdict: &Verdict, context: &StepContext) -> bool {

@@ -6,7 +6,7 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::Stage,
-    job::{Exists, FileSink, Sink},
+    job::{Exists, FileSink},
     manifest::VerdictKind,
 };
 
@@ -46,7 +46,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
             rejects,
         });
     }
-    if let Sink::Csv(file) | Sink::Parquet(file) = &context.step().sink {
+    if let Some(file) = context.step().sink.file() {
         check_columns(context, file)?;
     }
     make_all(parent_of(folders.output()))?;

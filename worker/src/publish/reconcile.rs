@@ -14,9 +14,13 @@ use gapless_common::{
 
 use super::{Committed, Sealed};
 use crate::{
-    attempt::{CommittedPartition, StepContext},
+    attempt::{CommittedPartition, StepContext, intake::add_totals},
+    source::open::{Stored, stored},
     storage::{ChunkName, StepFolders, read_if_present},
 };
+
+/// Control totals that do not agree and are told; a message is to be read.
+const TOLD_TOTALS: usize = 10;
 
 /// What is to be published, and its proof.
 pub(super) struct Accounts {
@@ -54,6 +58,8 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
         tiles("exchange", committed.execute, all)?;
     }
     check_counts(context, frame, committed)?;
+    let read = if frame.exchange.is_some() { &scatter } else { &execute };
+    check_totals(context, frame, read)?;
     let exchange = match frame.exchange {
         Some(_) => exchange_proofs(sealed)?,
         None => Vec::new(),
@@ -372,6 +378,54 @@ fn exchange_proofs(sealed: &Sealed<'_>) -> Result<Vec<ExchangeProof>, TaskError>
         Ok(proof)
     };
     sealed.committed.execute.iter().map(prove).collect()
+}
+
+/// What the source's files declare of themselves is what all chunks together have counted of them.
+fn check_totals(
+    context: &StepContext,
+    frame: &StepFrame,
+    read: &[(ChunkName, ChunkManifest)],
+) -> Result<(), TaskError> {
+    let Stored::Records(layout) = stored(&context.job, context.step())? else {
+        return Ok(());
+    };
+    if !layout.has_totals() {
+        return Ok(());
+    }
+    let mut sum = Vec::new();
+    for (_, manifest) in read {
+        add_totals(&mut sum, manifest.totals.clone())?;
+    }
+    let mut wrong = Vec::new();
+    for pinned in &frame.facts.files {
+        let Some(file) = sum.iter().find(|file| file.path == pinned.path) else {
+            return Err(data_error(format!(
+                "{}: its control totals were counted by no partition; nothing is published",
+                pinned.path
+            )));
+        };
+        let differ = file.totals.iter().filter(|total| total.declared != total.counted);
+        wrong.extend(differ.map(|total| {
+            format!(
+                "{}: {} is declared as {}, counted were {}",
+                file.path, total.what, total.declared, total.counted
+            )
+        }));
+    }
+    match wrong.len() {
+        0 => Ok(()),
+        count => {
+            let more = match count > TOLD_TOTALS {
+                true => format!("; and {} more", count - TOLD_TOTALS),
+                false => String::new(),
+            };
+            wrong.truncate(TOLD_TOTALS);
+            Err(data_error(format!(
+                "{}{more}; nothing is published: mend the file or get it again, then submit the job again",
+                wrong.join("; ")
+            )))
+        }
+    }
 }
 
 fn must_reconcile(frame: &StepFrame) -> bool {

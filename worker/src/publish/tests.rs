@@ -8,7 +8,7 @@ use gapless_common::{
     attempt::Counters,
     certificate::Certificate,
     ids::Stage,
-    job::FileSink,
+    job::{FileSink, Sink},
     manifest::{ChunkManifest, Version},
 };
 use uuid::Uuid;
@@ -548,6 +548,7 @@ fn an_exchange_is_proved_bucket_by_bucket() {
                     records: RecordHash(7),
                     files: vec![],
                     rejects: None,
+                    totals: vec![],
                 };
                 let target = ChunkTarget::new(&run.context, Stage::Scatter, partition, fence, 0).unwrap();
                 target.write_manifest(&manifest).unwrap();

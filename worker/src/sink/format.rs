@@ -1,4 +1,6 @@
-//! The two file formats behind one door: a file that takes batches and is then closed.
+//! The file formats behind one door: a file that takes batches and is then closed.
+
+use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{
@@ -6,7 +8,12 @@ use gapless_common::{
     job::{Compression, FileSink, Sink},
 };
 
-use super::{csv::CsvFile, csv::CsvStyle, parquet::ParquetFile};
+use super::{
+    csv::CsvFile,
+    csv::CsvStyle,
+    layout::{LayoutFile, LayoutStyle},
+    parquet::ParquetFile,
+};
 use crate::storage::DurableFile;
 
 /// How the files of a sink are written.
@@ -14,6 +21,7 @@ use crate::storage::DurableFile;
 pub(crate) enum Format {
     Parquet(Compression),
     Csv(CsvStyle),
+    Records(Arc<LayoutStyle>),
 }
 
 impl Format {
@@ -22,6 +30,7 @@ impl Format {
         Ok(match sink {
             Sink::Parquet(file) => Some((Format::Parquet(file.compression), file)),
             Sink::Csv(file) => Some((Format::Csv(CsvStyle::of(file)?), file)),
+            Sink::Records(records) => Some((Format::Records(Arc::new(LayoutStyle::of(records))), &records.file)),
             Sink::Discard => None,
         })
     }
@@ -34,6 +43,7 @@ impl Format {
                 Compression::Zstd => "csv.zst",
                 _ => "csv",
             },
+            Format::Records(_) => "txt",
         }
     }
 
@@ -50,14 +60,16 @@ impl Format {
                 FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first)?))
             }
             Format::Csv(style) => FormatFile::Csv(Box::new(CsvFile::begin(file, schema, style.clone())?)),
+            Format::Records(style) => FormatFile::Records(Box::new(LayoutFile::begin(file, schema, style.clone()))),
         })
     }
 }
 
-/// An open file of either format.
+/// An open file of any format.
 pub(crate) enum FormatFile {
     Parquet(Box<ParquetFile>),
     Csv(Box<CsvFile>),
+    Records(Box<LayoutFile>),
 }
 
 impl FormatFile {
@@ -65,6 +77,7 @@ impl FormatFile {
         match self {
             FormatFile::Parquet(file) => file.write(batch),
             FormatFile::Csv(file) => file.write(batch),
+            FormatFile::Records(file) => file.write(batch),
         }
     }
 
@@ -73,6 +86,7 @@ impl FormatFile {
         match self {
             FormatFile::Parquet(file) => file.buffered(),
             FormatFile::Csv(file) => file.buffered(),
+            FormatFile::Records(file) => file.buffered(),
         }
     }
 
@@ -81,6 +95,7 @@ impl FormatFile {
         match self {
             FormatFile::Parquet(file) => file.end_row_group(),
             FormatFile::Csv(file) => file.write_out(),
+            FormatFile::Records(file) => file.write_out(),
         }
     }
 
@@ -88,6 +103,7 @@ impl FormatFile {
         match self {
             FormatFile::Parquet(file) => file.close(),
             FormatFile::Csv(file) => file.close(),
+            FormatFile::Records(file) => file.close(),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod csv;
 mod format;
 mod hive;
+mod layout;
 mod open;
 mod parquet;
 mod plain;
@@ -21,6 +22,7 @@ use crate::storage::{SealedFile, create_durable};
 
 pub(crate) use csv::CsvStyle;
 pub(crate) use format::Format;
+pub(crate) use layout::{BodyTotals, LayoutStyle};
 pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};
 pub(crate) use parquet::parquet_error;
 pub(crate) use plain::Staging;

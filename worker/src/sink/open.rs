@@ -106,7 +106,7 @@ pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Resu
 /// The schema of the files a sink writes; that of the transform for one that keeps nothing.
 pub fn written_schema(sink: &Sink, output: &SchemaRef) -> Result<SchemaRef, TaskError> {
     check_sink(sink, output)?;
-    let (Sink::Csv(file) | Sink::Parquet(file)) = sink else {
+    let Some(file) = sink.file() else {
         return Ok(output.clone());
     };
     let numbered = with_partition_number(file, output);
@@ -150,6 +150,9 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
     }
     if file.partition_by.len() == names.len() {
         return config("partition_by: every column would become a folder; at least one must be left".into());
+    }
+    if let Format::Records(style) = &format {
+        style.check(&numbered)?;
     }
     if let Format::Csv(_) = format {
         for field in numbered.fields() {

@@ -6,6 +6,7 @@ pub mod lookup;
 pub mod open;
 pub mod parquet;
 pub mod pins;
+pub mod records;
 pub mod sequence;
 pub mod types;
 
@@ -15,7 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use gapless_common::{attempt::RecordHash, error::TaskError};
+use gapless_common::{attempt::RecordHash, error::TaskError, manifest::FileTotals};
 use serde::{Deserialize, Serialize};
 
 pub use types::schema_of;
@@ -71,6 +72,8 @@ pub struct Intake {
     pub records: RecordHash,
     /// Records that could not be parsed; they are in no batch.
     pub rejects: Vec<Reject>,
+    /// Of files that declare control totals: those, and what was counted for them.
+    pub totals: Vec<FileTotals>,
 }
 
 /// Reads one unit range, front to back, on the calling thread.

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use arrow::datatypes::DataType;
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Job, Sink, Source, Step},
+    job::{ColumnType, Job, RecordLayout, Sink, Source, Step},
     plan::{Column, Facts, PinnedFile, Unit},
     range::UnitRange,
 };
@@ -15,6 +15,7 @@ use super::{
     csv::{CsvReader, Format, Layout, column_type},
     parquet::{ParquetReader, footer},
     pins::config,
+    records::{RecordsReader, Shape},
     sequence::SequenceReader,
     types::schema_of,
 };
@@ -28,6 +29,7 @@ pub(crate) enum Stored<'a> {
         of_step: bool,
     },
     Parquet,
+    Records(&'a RecordLayout),
     Sequence {
         from: i64,
     },
@@ -42,6 +44,7 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
             of_step: false,
         },
         Source::Parquet(_) => Stored::Parquet,
+        Source::Records(records) => Stored::Records(&records.layout),
         Source::Sequence { from, .. } => Stored::Sequence { from: *from },
         Source::Step(name) => {
             let earlier = job.step(name).ok_or_else(|| {
@@ -57,6 +60,7 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
                     of_step: true,
                 },
                 Sink::Parquet(_) => Stored::Parquet,
+                Sink::Records(records) => Stored::Records(&records.layout),
                 Sink::Discard => {
                     return Err(config(format!(
                         "step {}: its source is step {name}, whose sink is discard: there is no output to read",
@@ -152,6 +156,16 @@ pub(crate) fn open_files(
             let schema = Arc::new(schema);
             let reader = ParquetReader::new(base_dir_buf, overlapping, first_unit, &schema, projection, units)?;
             Ok(Box::new(reader))
+        }
+        Stored::Records(layout) => {
+            let shape = Arc::new(Shape::new(layout, projection)?);
+            Ok(Box::new(RecordsReader::new(
+                shape,
+                base_dir_buf,
+                overlapping,
+                first_unit,
+                units,
+            )))
         }
         Stored::Sequence { from } => Ok(Box::new(SequenceReader::new(*from, units))),
     }

@@ -82,7 +82,7 @@ impl SourceReader for SequenceReader {
             bytes: self.read * size_of::<i64>() as u64,
             read: std::mem::take(&mut self.read),
             records: std::mem::take(&mut self.records),
-            rejects: Vec::new(),
+            ..Intake::default()
         }
     }
 }

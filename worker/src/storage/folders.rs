@@ -69,9 +69,9 @@ impl StepFolders {
     pub fn new(sink: &Sink, base_dir: &Path, scratch: &Path, run: RunId, step: StepNo) -> Result<Self, TaskError> {
         let own = format!("{run}-{step}");
         let scratch_own = scratch.join(&own);
-        let output = match sink {
-            Sink::Csv(file) | Sink::Parquet(file) => lexically_clean(&base_dir.join(&file.path)),
-            Sink::Discard => scratch.join("published").join(&own),
+        let output = match sink.file() {
+            Some(file) => lexically_clean(&base_dir.join(&file.path)),
+            None => scratch.join("published").join(&own),
         };
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
             return Err(TaskError::new(
@@ -83,9 +83,9 @@ impl StepFolders {
             ));
         };
         let control = parent.join(format!(".{}.gapless", name.to_string_lossy()));
-        let staged = match sink {
-            Sink::Csv(_) | Sink::Parquet(_) => control.join("run").join(&own),
-            Sink::Discard => scratch_own.clone(),
+        let staged = match sink.file() {
+            Some(_) => control.join("run").join(&own),
+            None => scratch_own.clone(),
         };
         Ok(Self {
             output,

@@ -93,8 +93,8 @@ steps:
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sink, on_error",
-            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, step, sequence",
-            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, discard",
+            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, records, step, sequence",
+            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, discard",
         ],
     );
     check(
@@ -121,7 +121,7 @@ steps:
     sink: {csv: {}}",
         &[
             "job.yaml:3:5: missing key `name` in step; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:3:13: source says nothing; allowed: one of csv, parquet, step, sequence",
+            "job.yaml:3:13: source says nothing; allowed: one of csv, parquet, records, step, sequence",
             "job.yaml:4:17: missing key `path` in csv sink; allowed: the path of a folder",
         ],
     );
@@ -204,7 +204,7 @@ steps:
             "job.yaml:4:56: unknown step `loda` in `source`; did you mean `load`? allowed: load",
             "job.yaml:5:12: a second step `sum`, the first is at line 4; allowed: each name once",
             "job.yaml:5:31: step `load` stands twice in `after`; allowed: each step once",
-            "job.yaml:5:53: step `load` has the sink `discard`, so there is nothing to read; allowed: a step with a csv or parquet sink",
+            "job.yaml:5:53: step `load` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files",
         ],
     );
     check(
@@ -367,7 +367,7 @@ steps:
         &[
             "job.yaml:3:56: Parquet files cannot be partitioned by `bytes`; allowed: auto, files, row_groups, key_range, hash",
             "job.yaml:4:45: CSV files cannot be partitioned by `row_groups`; allowed: auto, bytes, files, key_range, hash",
-            "job.yaml:5:30: step `b` has the sink `discard`, so there is nothing to read; allowed: a step with a csv or parquet sink",
+            "job.yaml:5:30: step `b` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files",
         ],
     );
 }
@@ -443,7 +443,7 @@ steps:
             "job.yaml:6:36: `path` in csv source is an empty list; allowed: a path, or a list of paths",
             r#"job.yaml:7:36: `path` in csv source is an address; only local paths are read and written so far: "s3://b/x"; allowed: a path, or a list of paths"#,
             r#"job.yaml:8:36: `path` in csv source holds a control character: "a\nb"; allowed: a path, or a list of paths"#,
-            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, parquet, step, sequence",
+            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, parquet, records, step, sequence",
             "job.yaml:10:45: `to` in sequence is 1, below `from`, which is 10; allowed: `to` at or above `from`",
             "job.yaml:11:41: `from` in sequence is `1.5`; allowed: a whole number of 64 bits",
             "job.yaml:11:50: `to` in sequence is `1e3`; allowed: a whole number of 64 bits",
@@ -537,10 +537,10 @@ steps:
   - {name: h, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: /, null: NULL}}}
   - {name: i, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: "in.x/*"}}}"#,
         &[
-            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, parquet, discard",
-            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, parquet, discard",
+            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, parquet, records, discard",
+            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, parquet, records, discard",
             "job.yaml:5:69: `discard` in sink is a mapping; allowed: {}",
-            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, parquet, discard",
+            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, parquet, records, discard",
             "job.yaml:7:86: `files` in parquet sink is `0`; allowed: a whole number from 1 to 100000",
             "job.yaml:7:97: `exists` in parquet sink is `overwrite`; allowed: fail, replace, append",
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",

@@ -95,6 +95,35 @@ steps:
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
   - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
+  - name: seven
+    source:
+      records:
+        path: in/seven.txt
+        comment: '#'
+        type_column: kind
+        header: {tag: H, fields: [{at: 2, width: 3, align: right, pad: "*", value: abc}]}
+        trailer:
+          tag: T
+          tag_at: 1
+          fields:
+            - {name: records, width: 5, type: int64, pad: zero, count: records}
+            - {name: total, width: 9, type: "decimal(9,2)", point: implied, sum: amount}
+        lines:
+          - {tag: A, name: account, fields: [{name: id, at: 2, width: 4, type: int64}, {width: 2}]}
+          - {tag: P, fields: [{name: amount, width: 8, type: "decimal(8,2)", point: implied, pad: zero}]}
+    sink:
+      records:
+        path: out/seven
+        exists: append
+        files: 2
+        line_end: crlf
+        delimiter: ";"
+        multiline: true
+        lines:
+          - {tag: A, fields: [{name: id}]}
+          - {tag: P, optional: true, repeats: true, fields: [{name: amount}, {value: EUR}]}
+          - {tag: N, optional: true, present: noted, fields: [{name: note}]}
+  - {name: eight, source: {records: {path: in/eight.txt, fields: [{name: id, width: 4}]}}, sink: {records: {path: out/eight, fields: [{name: id, width: 4}]}}}
 "#;
 
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {

@@ -7,7 +7,7 @@ use gapless_common::{
     attempt::{Counters, RecordHash, Segment},
     certificate::Certificate,
     ids::{AttemptId, RunId, Stage, Term},
-    job::{Compression, Count, FileSink, Job, OnError, Partition, Partitioning, Source, Step},
+    job::{Compression, Count, FileSink, Job, OnError, Partition, Partitioning, Sink, Source, Step},
     manifest::{ChunkManifest, Version},
     plan::{Column, Facts, Method, StepFrame, TransformFacts, TransformMode, Unit},
     range::UnitRange,
@@ -94,10 +94,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         warnings: vec![],
         lookups: vec![],
     };
-    let merge = match &sink {
-        Sink::Csv(file) | Sink::Parquet(file) => file.files,
-        Sink::Discard => None,
-    };
+    let merge = sink.file().and_then(|file| file.files);
     StepContext {
         job: Arc::new(Job {
             name: "nightly".into(),
@@ -228,6 +225,7 @@ impl Run {
             records: RecordHash((from..to).map(u128::from).sum()),
             files,
             rejects: rejects_file,
+            totals: Vec::new(),
         };
         target.write_manifest(&manifest).unwrap();
         manifest

@@ -4,14 +4,14 @@
 use arrow::buffer::Buffer;
 
 /// Readable bytes before and behind the text, so that vector and word loads need no edge cases.
-pub(super) const PAD: usize = 64;
+pub(in crate::source) const PAD: usize = 64;
 
 /// More blocks than this are in use only when somebody keeps batches; then memory is theirs.
 const MAX_POOLED: usize = 4;
 
 /// Buffers that were handed out, to be used again as soon as nothing points into them.
 #[derive(Default)]
-pub(super) struct Pool {
+pub(in crate::source) struct Pool {
     lent: Vec<Buffer>,
 }
 
@@ -52,7 +52,7 @@ impl Pool {
 ///
 /// Positions passed to its methods lie within the text, so [`PAD`] bytes on either side exist.
 #[derive(Clone, Copy)]
-pub(super) struct Text<'a> {
+pub(in crate::source) struct Text<'a> {
     bytes: &'a [u8],
 }
 

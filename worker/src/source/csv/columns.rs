@@ -89,7 +89,7 @@ pub fn column_type(ty: &DataType) -> Option<ColumnType> {
 }
 
 /// What a field of the type looks like, for people.
-pub(super) fn expectation(ty: ColumnType) -> String {
+pub(in crate::source) fn expectation(ty: ColumnType) -> String {
     let between = |low: i128, high: i128| format!("a whole number from {low} to {high}");
     match ty {
         ColumnType::Int8 => between(i8::MIN.into(), i8::MAX.into()),
@@ -393,7 +393,7 @@ impl Parse for Views {
 /// The view of text within the block: its length, then up to twelve bytes of text, or the first
 /// four of them, the buffer (0) and the offset.
 #[inline(always)]
-fn view(text: Text<'_>, start: usize, end: usize) -> u128 {
+pub(in crate::source) fn view(text: Text<'_>, start: usize, end: usize) -> u128 {
     const KEEP: [u128; 14] = {
         let mut keep = [0; 14];
         let mut len = 1;

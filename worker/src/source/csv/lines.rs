@@ -47,7 +47,7 @@ fn known(path: &PathBuf, etag: &str) -> Arc<Mutex<Stretches>> {
 }
 
 /// Where a reader started in its file, and, once somebody asks, which line that is.
-pub(super) struct LineBase {
+pub(in crate::source) struct LineBase {
     path: PathBuf,
     start: u64,
     /// `None` for readers that begin at the first byte (and for compressed files, which do).

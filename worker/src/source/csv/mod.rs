@@ -7,16 +7,16 @@
 //! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `layout`
 //! knows the header and the types, `lines` knows line numbers; the reader here joins them.
 
-mod block;
-mod columns;
+pub(in crate::source) mod block;
+pub(in crate::source) mod columns;
 mod encoding;
 mod exact;
 mod input;
 mod layout;
-mod lines;
+pub(in crate::source) mod lines;
 mod reader;
 mod scan;
-mod values;
+pub(in crate::source) mod values;
 
 #[cfg(test)]
 mod tests;

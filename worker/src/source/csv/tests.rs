@@ -119,6 +119,7 @@ impl Case {
                 bytes,
                 records,
                 rejects,
+                ..
             } = reader.take_intake();
             got.read += read;
             got.bytes += bytes;

@@ -14,7 +14,7 @@ use super::block::Text;
 ///
 /// A trait with types that implement it, rather than functions, so that each typed loop has its
 /// parser within it.
-pub(super) trait Parse {
+pub(in crate::source) trait Parse {
     type Value: Copy + Default;
 
     /// The value of the field at `start..end`, which is not empty; `None` where it is none.
@@ -22,16 +22,16 @@ pub(super) trait Parse {
 }
 
 /// Whole numbers that fit `T`, which `i64` holds all of.
-pub(super) struct Int<T>(pub PhantomData<T>);
+pub(in crate::source) struct Int<T>(pub PhantomData<T>);
 
 /// Whole numbers that fit `T`, which `u64` holds all of.
-pub(super) struct Uint<T>(pub PhantomData<T>);
+pub(in crate::source) struct Uint<T>(pub PhantomData<T>);
 
-pub(super) struct Float32;
-pub(super) struct Float64;
-pub(super) struct Date;
-pub(super) struct Timestamp;
-pub(super) struct Boolean;
+pub(in crate::source) struct Float32;
+pub(in crate::source) struct Float64;
+pub(in crate::source) struct Date;
+pub(in crate::source) struct Timestamp;
+pub(in crate::source) struct Boolean;
 
 impl<T: Copy + Default + TryFrom<i64>> Parse for Int<T> {
     type Value = T;
@@ -263,7 +263,7 @@ fn float32(text: Text<'_>, start: usize, end: usize) -> Option<f32> {
 
 /// A fixed-point type: values are held times 10^scale and are below 10^precision.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fixed {
+pub(in crate::source) struct Fixed {
     scale: i8,
     limit: i128,
 }
