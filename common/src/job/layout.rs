@@ -139,7 +139,9 @@ impl RecordLayout {
     pub fn summed<'a>(&'a self, of: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
         let fields = move |(line_no, line): (usize, &'a LineType)| {
             let wanted = match line.repeats && self.multiline {
-                true => of.strip_prefix(line.name.as_str()).and_then(|rest| rest.strip_prefix('.')),
+                true => of
+                    .strip_prefix(line.name.as_str())
+                    .and_then(|rest| rest.strip_prefix('.')),
                 false => Some(of),
             };
             line.fields

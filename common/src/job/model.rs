@@ -86,7 +86,7 @@ pub enum Source {
     Csv(CsvSource),
     Parquet(ParquetSource),
     /// Files of a record layout.
-    Records(RecordsSource),
+    Records(Box<RecordsSource>),
     /// The published output of an earlier step of this run.
     Step(String),
     /// The numbers `from..to` in one column `n`: for generated data and for measuring.
@@ -305,7 +305,7 @@ pub enum Sink {
     Csv(FileSink),
     Parquet(FileSink),
     /// Files of a record layout.
-    Records(RecordsSink),
+    Records(Box<RecordsSink>),
     /// Counts rows and writes none: for measuring and for checks alone.
     Discard,
 }

@@ -108,7 +108,10 @@ pub(super) fn layout(fields: &Fields) -> Option<RecordLayout> {
     };
     if comment.as_deref() == Some("") {
         let allowed = "the text that such lines begin with";
-        fields.cx.faults.add(fields.key_at("comment"), "`comment` is empty", allowed);
+        fields
+            .cx
+            .faults
+            .add(fields.key_at("comment"), "`comment` is empty", allowed);
     }
     let lines: Option<Vec<LineType>> = lines.into_iter().collect();
     let lines = lines.filter(|lines| !lines.is_empty())?;
@@ -309,7 +312,10 @@ fn fields_of(line: &Fields, start: u32, delimiter: Option<u8>) -> Option<Vec<Lay
 fn column_name(name: &Text, fields: &Fields) -> Option<String> {
     if name.value.trim().is_empty() || name.value.chars().any(char::is_control) {
         let found = format!("a column with the name \"{}\"", shown(&name.value));
-        fields.cx.faults.add(name.at, found, "a name without control characters");
+        fields
+            .cx
+            .faults
+            .add(name.at, found, "a name without control characters");
         return None;
     }
     Some(name.value.clone())
@@ -357,7 +363,11 @@ fn field(field: &Fields, next: u32, delimiter: Option<u8>) -> Option<LayoutField
                 (Some(value), false) if !value.open => chars(&value.value).max(1),
                 (_, true) => field.integer::<u32>("width")?,
                 _ => {
-                    faults.add(field.node.at, format!("{of} without `width`"), "how many characters it has");
+                    faults.add(
+                        field.node.at,
+                        format!("{of} without `width`"),
+                        "how many characters it has",
+                    );
                     return None;
                 }
             };
@@ -393,7 +403,14 @@ fn field(field: &Fields, next: u32, delimiter: Option<u8>) -> Option<LayoutField
         true if field.has("sum") => Some(Total::Sum(field.text("sum")?.value)),
         _ => None,
     };
-    check_value(field, &of, &name, value.as_ref(), ty, delimiter.is_none().then_some(width));
+    check_value(
+        field,
+        &of,
+        &name,
+        value.as_ref(),
+        ty,
+        delimiter.is_none().then_some(width),
+    );
     check_total(field, &of, total.as_ref(), ty);
     Some(LayoutField {
         name,
@@ -508,7 +525,8 @@ fn check_tags(fields: &Fields, layout: &RecordLayout) {
             let clash = match (&line.tag, &other.tag) {
                 (Some(tag), Some(before)) if layout.delimiter.is_some() => tag == before,
                 (Some(tag), Some(before)) => {
-                    line.tag_at == other.tag_at && (tag.starts_with(before.as_str()) || before.starts_with(tag.as_str()))
+                    line.tag_at == other.tag_at
+                        && (tag.starts_with(before.as_str()) || before.starts_with(tag.as_str()))
                 }
                 _ => false,
             };
@@ -534,7 +552,10 @@ fn check_group(fields: &Fields, layout: &RecordLayout) {
     if first.tag.is_none() || first.optional || first.repeats {
         fields.cx.faults.add(
             fields.key_at("lines"),
-            format!("the line `{}`, which begins a record, is optional, repeats or has no tag", shown(&first.name)),
+            format!(
+                "the line `{}`, which begins a record, is optional, repeats or has no tag",
+                shown(&first.name)
+            ),
             "a first line with a tag, once in each record",
         );
     }
@@ -554,7 +575,10 @@ fn check_columns(fields: &Fields, layout: &RecordLayout) {
     for line in &layout.lines {
         let mut own: BTreeMap<&str, ()> = BTreeMap::new();
         let list = line.repeats && layout.multiline;
-        let named = line.fields.iter().filter_map(|field| Some((field.name.as_deref()?, field.ty)));
+        let named = line
+            .fields
+            .iter()
+            .filter_map(|field| Some((field.name.as_deref()?, field.ty)));
         for (name, ty) in named {
             let twice = own.insert(name, ()).is_some();
             let other = match list {
@@ -589,7 +613,11 @@ fn check_columns(fields: &Fields, layout: &RecordLayout) {
 fn check_totals(fields: &Fields, layout: &RecordLayout) {
     for (key, edge) in [("header", &layout.header), ("trailer", &layout.trailer)] {
         let at: Position = fields.key_at(key);
-        for total in edge.iter().flat_map(|edge| &edge.fields).filter_map(|field| field.total.as_ref()) {
+        for total in edge
+            .iter()
+            .flat_map(|edge| &edge.fields)
+            .filter_map(|field| field.total.as_ref())
+        {
             let Total::Sum(of) = total else { continue };
             let mut exact = layout
                 .summed(of)
@@ -608,7 +636,10 @@ fn check_totals(fields: &Fields, layout: &RecordLayout) {
             if exact.peek().is_none() || exact.any(|exact| !exact) {
                 let known: Vec<String> = known.collect();
                 let found = format!("`sum: {}` in {key} names no column of exact numbers", shown(of));
-                fields.cx.faults.unknown(at, found, of, known.iter().map(String::as_str));
+                fields
+                    .cx
+                    .faults
+                    .unknown(at, found, of, known.iter().map(String::as_str));
             }
         }
     }

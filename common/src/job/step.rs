@@ -96,7 +96,7 @@ fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Opti
     }
     if let Some(records) = fields.section("records") {
         let paths = paths(&records, inputs);
-        return records_source(&records, paths).map(Source::Records);
+        return records_source(&records, paths).map(|source| Source::Records(Box::new(source)));
     }
     if let Some(sequence) = fields.section("sequence") {
         return sequence_source(&sequence);
@@ -440,7 +440,7 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
         file_sink(&parquet, output.as_ref(), Compression::Zstd, false).map(Sink::Parquet)
     } else if let Some(records) = fields.section("records") {
         output = records.text("path");
-        records_sink(&records, output.as_ref()).map(Sink::Records)
+        records_sink(&records, output.as_ref()).map(|sink| Sink::Records(Box::new(sink)))
     } else {
         fields.empty("discard").map(|()| Sink::Discard)
     };

@@ -231,7 +231,10 @@ fn merge_records(
         if totals.records != rows {
             return Err(TaskError::new(
                 ErrorClass::Data,
-                format!("{rows} records were written, {} read back; nothing of it counts", totals.records),
+                format!(
+                    "{rows} records were written, {} read back; nothing of it counts",
+                    totals.records
+                ),
             ));
         }
     }
@@ -246,7 +249,9 @@ fn merge_records(
         let path = folders.data_file(&file.path);
         let mut text = open(&path)?;
         loop {
-            let length = text.read(&mut buffer).map_err(|error| io_error("read", &path, &error))?;
+            let length = text
+                .read(&mut buffer)
+                .map_err(|error| io_error("read", &path, &error))?;
             if length == 0 {
                 break;
             }

@@ -87,9 +87,11 @@ impl LayoutStyle {
     ///
     /// Errors: `Data` where a total does not fit its field.
     pub fn edge(&self, edge: &LineType, totals: &BodyTotals) -> Result<Vec<u8>, TaskError> {
-        let mut sums = self.layout.edges().flat_map(|edge| &edge.fields).filter_map(|field| {
-            matches!(field.total, Some(Total::Sum(_))).then_some(field as *const LayoutField)
-        });
+        let mut sums = self
+            .layout
+            .edges()
+            .flat_map(|edge| &edge.fields)
+            .filter_map(|field| matches!(field.total, Some(Total::Sum(_))).then_some(field as *const LayoutField));
         let mut line = LineBuilder::new(&self.layout, edge);
         for part in parts(&self.layout, edge) {
             let Part::Field(at) = part else {
@@ -121,9 +123,12 @@ impl LayoutStyle {
             names.join(", ")
         };
         let column = |name: &str| {
-            output
-                .field_with_name(name)
-                .map_err(|_| config(format!("the layout has a column {name}, the output has none; it has {}", names())))
+            output.field_with_name(name).map_err(|_| {
+                config(format!(
+                    "the layout has a column {name}, the output has none; it has {}",
+                    names()
+                ))
+            })
         };
         let mut used: Vec<&str> = Vec::new();
         if let Some(name) = &self.layout.type_column {
@@ -136,7 +141,10 @@ impl LayoutStyle {
                 let items = list_items(column(&line.name)?)?;
                 for name in line.fields.iter().filter_map(|field| field.name.as_deref()) {
                     let (_, item) = items.find(name).ok_or_else(|| {
-                        config(format!("column {} is a list whose items have no field {name}", line.name))
+                        config(format!(
+                            "column {} is a list whose items have no field {name}",
+                            line.name
+                        ))
                     })?;
                     check_type(name, item.data_type())?;
                 }
@@ -145,7 +153,9 @@ impl LayoutStyle {
             if let Some(name) = &line.present {
                 used.push(name);
                 if column(name)?.data_type() != &DataType::Boolean {
-                    return Err(config(format!("column {name} says whether a line is there: it must be true or false")));
+                    return Err(config(format!(
+                        "column {name} says whether a line is there: it must be true or false"
+                    )));
                 }
             }
             for name in line.fields.iter().filter_map(|field| field.name.as_deref()) {
@@ -153,7 +163,11 @@ impl LayoutStyle {
                 used.push(name);
             }
         }
-        match output.fields().iter().find(|field| !used.contains(&field.name().as_str())) {
+        match output
+            .fields()
+            .iter()
+            .find(|field| !used.contains(&field.name().as_str()))
+        {
             None => Ok(()),
             Some(left) => Err(config(format!(
                 "column {} of the output has no place in the layout; leave it out of the SQL, or add a field",
@@ -177,7 +191,10 @@ fn list_items(field: &Field) -> Result<&arrow::datatypes::Fields, TaskError> {
     match field.data_type() {
         DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => match item.data_type() {
             DataType::Struct(fields) => Ok(fields),
-            other => Err(config(format!("column {} must be a list of structs, not of {other}", field.name()))),
+            other => Err(config(format!(
+                "column {} must be a list of structs, not of {other}",
+                field.name()
+            ))),
         },
         other => Err(config(format!(
             "column {} holds the lines of a type that repeats: it must be a list of structs, such as \
@@ -355,7 +372,9 @@ impl Values {
             true => column,
             false => exactly(name, &column, &wanted)?,
         };
-        let units = own.implied_point.then(|| column.as_primitive::<Decimal128Type>().clone());
+        let units = own
+            .implied_point
+            .then(|| column.as_primitive::<Decimal128Type>().clone());
         Ok(Values { column, units })
     }
 }
@@ -488,7 +507,10 @@ impl LayoutFile {
                     false => offsets[row] as usize..offsets[row + 1] as usize,
                 };
                 if items.is_empty() && !line.optional {
-                    return Err(data(format!("a record without a line of type {}, which it must have", line.name)));
+                    return Err(data(format!(
+                        "a record without a line of type {}, which it must have",
+                        line.name
+                    )));
                 }
                 for item in items {
                     self.line(style, ty, &cells[ty], item)?;
@@ -543,7 +565,8 @@ impl LayoutFile {
         let mut list = None;
         if multiline && line.repeats {
             let column = self.column(batch, &line.name)?;
-            let (DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item)) = column.data_type() else {
+            let (DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item)) = column.data_type()
+            else {
                 return Err(config(format!("column {} is no list", line.name)));
             };
             let plain = cast(column, &DataType::List(item.clone()))

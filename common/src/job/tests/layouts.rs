@@ -6,9 +6,8 @@ use super::{
 };
 
 fn answer(layout: &str) -> Vec<String> {
-    let text = format!(
-        "job: j\nsteps:\n  - name: a\n    sink: discard\n    source:\n      records: {{path: x, {layout}}}\n"
-    );
+    let text =
+        format!("job: j\nsteps:\n  - name: a\n    sink: discard\n    source:\n      records: {{path: x, {layout}}}\n");
     match parse(&text, "j") {
         Ok(_) => Vec::new(),
         Err(errors) => errors
@@ -34,7 +33,10 @@ fn places_follow_one_another_and_are_counted_from_one() {
     let account = &layout.lines[0];
     let places: Vec<_> = account.fields.iter().map(|field| (field.at, field.width)).collect();
     assert_eq!((places, account.width()), (vec![(1, 4), (5, 2)], 7));
-    assert_eq!((account.name.as_str(), account.fields[0].align), ("account", Align::Right));
+    assert_eq!(
+        (account.name.as_str(), account.fields[0].align),
+        ("account", Align::Right)
+    );
     assert_eq!(layout.lines[1].name, "P");
     assert_eq!(layout.type_column.as_deref(), Some("kind"));
     let trailer = layout.trailer.as_ref().expect("a trailer");
@@ -72,7 +74,10 @@ fn layouts_that_are_sound() {
 
 #[test]
 fn fields_that_cannot_be() {
-    check("fields: [{name: a}]", &["field `a` without `width`; allowed: how many characters it has"]);
+    check(
+        "fields: [{name: a}]",
+        &["field `a` without `width`; allowed: how many characters it has"],
+    );
     check(
         "fields: [{name: a, width: 4}, {name: b, at: 3, width: 1}]",
         &["field `b` begins at 3, within field `a`, which ends at 4; allowed: fields that lie apart"],

@@ -156,7 +156,12 @@ impl Body {
     pub fn next(&mut self, pool: &mut Pool, shape: &Shape) -> Result<Option<Block>, TaskError> {
         let mut least = 0;
         while self.at < self.stop || self.leading && self.at < self.end {
-            let want = self.stop.saturating_sub(self.at).saturating_add(TAIL).min(BLOCK).max(least);
+            let want = self
+                .stop
+                .saturating_sub(self.at)
+                .saturating_add(TAIL)
+                .min(BLOCK)
+                .max(least);
             let len = want.min(self.end - self.at) as usize;
             let ended = len as u64 == self.end - self.at;
             let mut bytes = pool.take(PAD + len + 1 + PAD);
@@ -167,8 +172,10 @@ impl Body {
                 bytes[PAD + len] = b'\n';
             }
             let buffer = pool.share(bytes);
-            let mut found = Found::default();
-            found.leading = self.leading;
+            let mut found = Found {
+                leading: self.leading,
+                ..Found::default()
+            };
             found.search(&buffer, PAD + len + added, self.at, self.stop, ended, shape);
             if found.next == PAD {
                 if found.beyond {

@@ -257,7 +257,9 @@ pub(crate) fn recount(
         }
         let summed = more.filter(|_| flaws.is_empty()).and_then(|more| {
             let pairs = totals.sums.iter().zip(more);
-            pairs.map(|(sum, more)| sum.checked_add(more)).collect::<Option<Vec<_>>>()
+            pairs
+                .map(|(sum, more)| sum.checked_add(more))
+                .collect::<Option<Vec<_>>>()
         });
         totals.sums = summed.ok_or_else(|| data(format!("{path}: a control total has no exact sum in 128 bits")))?;
         totals.records += block.len() as u64;

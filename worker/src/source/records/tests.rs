@@ -145,11 +145,7 @@ fn fields_by_place_become_typed_columns() {
     let got = case.whole();
     assert_eq!(
         got.rows,
-        [
-            "1|Oslo|12.34|2026-11-20",
-            "2|Zürich|-0.50|2026-01-01",
-            "3|\\N|0.00|\\N"
-        ]
+        ["1|Oslo|12.34|2026-11-20", "2|Zürich|-0.50|2026-01-01", "3|\\N|0.00|\\N"]
     );
     assert_eq!((got.read, got.rejects.len()), (3, 0));
     case.check_cuts();
@@ -181,7 +177,10 @@ fn lines_tell_their_type_and_share_columns() {
     let case = Case::new(layout, "A01Ann\n02B 17\nC03   \nA03Bob\n");
     let got = case.whole();
     assert_eq!(got.rows, ["A|01|Ann|\\N", "pay|02|\\N|17", "A|03|Bob|\\N"]);
-    assert_eq!(got.reasons(), ["3: the line is of no type of the layout, whose tags are A, B"]);
+    assert_eq!(
+        got.reasons(),
+        ["3: the line is of no type of the layout, whose tags are A, B"]
+    );
     case.check_cuts();
 }
 
@@ -293,7 +292,12 @@ fn a_line_without_end_is_told_in_bounded_memory() {
     let range = UnitRange::new(0, pinned.size);
     let mut reader = RecordsReader::new(shape, dir.path().to_path_buf(), vec![pinned].into(), 0, range);
     let error = reader.next_batch().err().expect("no line ends");
-    assert!(error.message.contains("the record at byte 0 has no end within 16777216 bytes"), "{error}");
+    assert!(
+        error
+            .message
+            .contains("the record at byte 0 has no end within 16777216 bytes"),
+        "{error}"
+    );
 }
 
 proptest! {
