@@ -223,6 +223,7 @@ fn sink_words(sink: &Sink, merge: Option<u32>) -> String {
         Sink::Csv(sink) => ("csv", sink),
         Sink::Parquet(sink) => ("parquet", sink),
         Sink::Records(sink) => ("records", &sink.file),
+        Sink::Report(sink) => ("report", &sink.file),
         Sink::Discard => return "discard: rows are counted, none is written".to_string(),
     };
     let exists = match sink.exists {

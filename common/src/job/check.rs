@@ -180,6 +180,12 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                     Some(Sink::Csv(_)) => Format::Csv,
                     Some(Sink::Parquet(_)) => Format::Parquet,
                     Some(Sink::Records(_)) => Format::Records,
+                    Some(Sink::Report(_)) => {
+                        let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
+                        let found = format!("step `{name}` has the sink `report`, a text for people that is not read back");
+                        faults.add(at, found, "a step whose sink keeps records");
+                        continue;
+                    }
                     Some(Sink::Discard) => {
                         let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
                         let found = format!("step `{name}` has the sink `discard`, so there is nothing to read");

@@ -830,7 +830,7 @@ pub static TRANSFORM: Section = section(
 );
 
 pub static SINK: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "parquet", "records", "discard"]),
+    choice: Choice::ExactlyOne(&["csv", "parquet", "records", "report", "discard"]),
     words: &["discard"],
     ..section(
         "sink",
@@ -848,6 +848,12 @@ pub static SINK: Section = Section {
                 Kind::Section(&RECORDS_SINK),
                 "Files of a record layout: fixed-width or delimited lines of one or several types.",
                 r#"{"path": "out/accounts", "fields": [{"name": "id", "width": 8, "type": "int64"}]}"#,
+            ),
+            key(
+                "report",
+                Kind::Section(&REPORT_SINK),
+                "One text made of templates, with pages and totals.",
+                r#"{"path": "out/report", "row": "{{ name }} {{ amount }}"}"#,
             ),
             key("discard", Kind::Empty, "Nowhere: rows are counted.", "{}"),
         ],
@@ -970,6 +976,72 @@ pub static RECORDS_SINK: Section = Section {
     )
 };
 
+pub static REPORT_SINK: Section = section(
+    "report sink",
+    "One text in a folder, made of templates (the language of Jinja).",
+    &[
+        OUTPUT_PATH,
+        EXISTS,
+        key(
+            "page_rows",
+            Kind::Integer {
+                min: 1,
+                max: MAX_LINE_WIDTH,
+            },
+            "Rows of a page (default: all rows are one page).",
+            "50",
+        ),
+        key(
+            "begin",
+            Kind::Text,
+            "What stands once before the first page.",
+            r#""Balances of ${param.date}""#,
+        ),
+        key(
+            "header",
+            Kind::Text,
+            "What stands at the top of each page; it may name page, rows, totals and page_totals.",
+            r#""Page {{ page }}""#,
+        ),
+        required(
+            "row",
+            Kind::Text,
+            "What stands for each row; it may name the columns too.",
+            r#""{{ name | left(20) }}{{ amount | right(12) }}""#,
+        ),
+        key(
+            "footer",
+            Kind::Text,
+            "What stands at the foot of each page.",
+            r#""{{ page_totals.amount }}""#,
+        ),
+        key(
+            "end",
+            Kind::Text,
+            "What stands once behind the last page.",
+            r#""{{ rows }} rows, {{ totals.amount }}""#,
+        ),
+        key(
+            "totals",
+            Kind::Texts,
+            "Columns of whole numbers or decimals that are summed over the page and over the report.",
+            r#"["amount"]"#,
+        ),
+        key(
+            "page_break",
+            Kind::Text,
+            "What stands between pages (default: a form feed).",
+            r#""-----\n""#,
+        ),
+        key(
+            "extension",
+            Kind::Text,
+            "Of the file's name (default txt); with html values are escaped.",
+            r#""txt""#,
+        ),
+    ],
+);
+
 pub static ON_ERROR: Section = section(
     "on_error",
     "What happens when something fails.",
@@ -1050,6 +1122,7 @@ pub static SECTIONS: &[&Section] = &[
     &CSV_SINK,
     &PARQUET_SINK,
     &RECORDS_SINK,
+    &REPORT_SINK,
     &ON_ERROR,
     &RETRY,
     &REJECT,

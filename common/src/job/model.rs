@@ -306,6 +306,8 @@ pub enum Sink {
     Parquet(FileSink),
     /// Files of a record layout.
     Records(Box<RecordsSink>),
+    /// A text through templates, with pages and totals.
+    Report(Box<ReportSink>),
     /// Counts rows and writes none: for measuring and for checks alone.
     Discard,
 }
@@ -327,6 +329,24 @@ pub struct FileSink {
     pub header: bool,
     pub delimiter: u8,
     pub null: String,
+}
+
+/// A report: one text, made of templates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportSink {
+    pub file: FileSink,
+    /// Rows of a page; `None`: one page for all.
+    pub page_rows: Option<u32>,
+    pub begin: Option<String>,
+    pub header: Option<String>,
+    pub row: String,
+    pub footer: Option<String>,
+    pub end: Option<String>,
+    /// Columns that are summed, over the page and over the report.
+    pub totals: Vec<String>,
+    pub page_break: String,
+    /// Of the file's name; `html` escapes values.
+    pub extension: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -374,6 +394,7 @@ impl Sink {
         match self {
             Sink::Csv(file) | Sink::Parquet(file) => Some(file),
             Sink::Records(records) => Some(&records.file),
+            Sink::Report(report) => Some(&report.file),
             Sink::Discard => None,
         }
     }

@@ -6,7 +6,7 @@ use crate::labels::Labels;
 
 use super::{
     Check, Compression, Count, CsvSource, Dialect, Exists, FileSink, Lookup, OnError, ParquetSource, Partition,
-    Partitioning, Sink, Source, Step, WrittenRange,
+    Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Number, Text},
@@ -441,10 +441,67 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     } else if let Some(records) = fields.section("records") {
         output = records.text("path");
         records_sink(&records, output.as_ref()).map(|sink| Sink::Records(Box::new(sink)))
+    } else if let Some(report) = fields.section("report") {
+        output = report.text("path");
+        report_sink(&report, output.as_ref()).map(|sink| Sink::Report(Box::new(sink)))
     } else {
         fields.empty("discard").map(|()| Sink::Discard)
     };
     (sink, output)
+}
+
+/// `None`: wrong, or open until parameters are bound.
+fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
+    let template = |key: &str| match fields.has(key) {
+        true => fields.text(key).map(|text| Some(text.value)),
+        false => Some(None),
+    };
+    let (begin, header, footer, end) = (template("begin"), template("header"), template("footer"), template("end"));
+    let page_break = template("page_break");
+    let row = fields.text("row");
+    let exists = fields.word("exists").unwrap_or(Exists::Fail);
+    let page_rows = match fields.has("page_rows") {
+        true => Some(fields.integer("page_rows")?),
+        false => None,
+    };
+    let totals = match fields.has("totals") {
+        true => column_names(fields, "totals").map(values),
+        false => Some(Vec::new()),
+    };
+    let extension = match fields.text("extension") {
+        None => "txt".to_string(),
+        Some(extension) => {
+            let plain = extension.value.chars().all(|c| c.is_ascii_alphanumeric());
+            if !extension.open && (!plain || !(1..=16).contains(&extension.value.len())) {
+                let found = format!("`extension` in report sink is \"{}\"", shown(&extension.value));
+                fields.cx.faults.add(extension.at, found, "1 to 16 letters and digits");
+            }
+            extension.value
+        }
+    };
+    Some(ReportSink {
+        file: FileSink {
+            path: path?.value.clone(),
+            exists,
+            compression: Compression::None,
+            // Pages are counted over all rows.
+            files: Some(1),
+            partition_by: Vec::new(),
+            partition_column: None,
+            header: false,
+            delimiter: b',',
+            null: String::new(),
+        },
+        page_rows,
+        begin: begin?,
+        header: header?,
+        row: row?.value,
+        footer: footer?,
+        end: end?,
+        totals: totals?,
+        page_break: page_break?.unwrap_or_else(|| "\u{c}".to_string()),
+        extension,
+    })
 }
 
 fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv: bool) -> Option<FileSink> {

@@ -124,7 +124,7 @@ pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, PlanF
 }
 
 fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> {
-    let dialect = state.config().options().sql_parser.dialect;
+    let dialect = session::dialect(state, sql);
     let statement = state
         .sql_to_statement(sql, &dialect)
         .map_err(|error| errors::fault("the SQL", &error))?;

@@ -81,7 +81,10 @@ impl Checks {
             .map(|check| {
                 let place = format!("check «{}»", check.name);
                 let planning = |error: DataFusionError| errors::fault(&place, &error);
-                let expr = state.create_logical_expr(&check.that, &schema).map_err(planning)?;
+                let expr = state
+                    .sql_to_expr_with_alias(&check.that, &session::dialect(&state, &check.that))
+                    .and_then(|expr| state.create_logical_expr_from_sql_expr(expr, &schema))
+                    .map_err(planning)?;
                 if expr.is_volatile() {
                     return Err(PlanFault {
                         message: format!("{place}: a rule must give the same answer each time it is asked"),

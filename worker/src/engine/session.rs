@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use datafusion::{
     catalog::{MemoryCatalogProviderList, TableProvider},
-    common::TableReference,
+    common::{TableReference, config::Dialect},
     execution::{
         SessionState, SessionStateBuilder,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
@@ -49,6 +49,15 @@ impl SlotLimits {
             spill: Self::SPILL,
             spill_folder,
         }
+    }
+}
+
+/// The dialect that a text is read in: the engine's own, but where it may hold lambdas (`x -> x > 0`), which
+/// that one reads as something else that the engine has not.
+pub(super) fn dialect(state: &SessionState, sql: &str) -> Dialect {
+    match sql.contains("->") {
+        true => Dialect::DuckDB,
+        false => state.config().options().sql_parser.dialect,
     }
 }
 

@@ -21,7 +21,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::reconcile::{frame, read_stage};
 use crate::{
     attempt::{CommittedPartition, StepContext},
-    sink::{BodyTotals, ChunkTarget, CsvStyle, Format, LayoutStyle, Staging, parquet_error},
+    sink::{BodyTotals, ChunkTarget, CsvStyle, Format, LayoutStyle, ReportFile, ReportStyle, Staging, parquet_error},
     source::records::recount,
     storage::{DurableFile, StepFolders, io_error},
 };
@@ -128,6 +128,7 @@ fn merge_folder(
 ) -> Result<u64, TaskError> {
     match staging.format().clone() {
         Format::Parquet(_) => merge_parquet(folders, staging, hive, files, go_on),
+        Format::Report(style) => write_report(folders, &style, staging, hive, files, go_on),
         Format::Records(style) => {
             let (rel, file) = staging.create(hive, 0)?;
             let rows = files.iter().map(|file| file.rows).sum();
@@ -143,6 +144,46 @@ fn merge_folder(
             Ok(rows)
         }
     }
+}
+
+/// The rows of all chunks, in order, through the templates.
+fn write_report(
+    folders: &StepFolders,
+    style: &ReportStyle,
+    staging: &mut Staging,
+    hive: &str,
+    files: &[DataFile],
+    go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
+) -> Result<u64, TaskError> {
+    let (rel, file) = staging.create(hive, 0)?;
+    let mut begun = Err(file);
+    let mut rows = 0;
+    for staged in files {
+        let path = folders.data_file(&staged.path);
+        let builder = ParquetRecordBatchReaderBuilder::try_new(open(&path)?)
+            .map_err(|error| parquet_error("read", &path, &error))?
+            .with_batch_size(BATCH_ROWS);
+        let mut report = match begun {
+            Ok(report) => report,
+            Err(file) => ReportFile::begin(file, builder.schema(), style)?,
+        };
+        let reader = builder.build().map_err(|error| parquet_error("read", &path, &error))?;
+        for batch in reader {
+            let batch = batch.map_err(|error| {
+                TaskError::new(ErrorClass::Data, format!("cannot read {}: {error}", path.display()))
+            })?;
+            report.write(&batch)?;
+            rows += batch.num_rows() as u64;
+            go_on(rows)?;
+        }
+        begun = Ok(report);
+    }
+    let file = match begun {
+        Ok(report) => report.close()?,
+        Err(file) => file,
+    };
+    staging.add(rel, rows, file);
+    Ok(rows)
 }
 
 fn merge_parquet(

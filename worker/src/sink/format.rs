@@ -13,6 +13,7 @@ use super::{
     csv::CsvStyle,
     layout::{LayoutFile, LayoutStyle},
     parquet::ParquetFile,
+    report::ReportStyle,
 };
 use crate::storage::DurableFile;
 
@@ -22,20 +23,31 @@ pub(crate) enum Format {
     Parquet(Compression),
     Csv(CsvStyle),
     Records(Arc<LayoutStyle>),
+    /// Written when files are merged, from rows that chunks have staged as Parquet.
+    Report(Arc<ReportStyle>),
 }
 
 impl Format {
+    /// How the files of chunks are written.
+    pub fn of_chunks(self) -> Format {
+        match self {
+            Format::Report(_) => Format::Parquet(Compression::Lz4),
+            other => other,
+        }
+    }
+
     /// `None` for a sink that keeps nothing. Errors: `Config` for a compression the format lacks.
     pub fn of(sink: &Sink) -> Result<Option<(Format, &FileSink)>, TaskError> {
         Ok(match sink {
             Sink::Parquet(file) => Some((Format::Parquet(file.compression), file)),
             Sink::Csv(file) => Some((Format::Csv(CsvStyle::of(file)?), file)),
             Sink::Records(records) => Some((Format::Records(Arc::new(LayoutStyle::of(records))), &records.file)),
+            Sink::Report(report) => Some((Format::Report(Arc::new(ReportStyle::of(report)?)), &report.file)),
             Sink::Discard => None,
         })
     }
 
-    pub fn extension(&self) -> &'static str {
+    pub fn extension(&self) -> &str {
         match self {
             Format::Parquet(_) => "parquet",
             Format::Csv(style) => match style.compression {
@@ -44,6 +56,7 @@ impl Format {
                 _ => "csv",
             },
             Format::Records(_) => "txt",
+            Format::Report(style) => style.extension(),
         }
     }
 
@@ -60,6 +73,10 @@ impl Format {
                 FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first)?))
             }
             Format::Csv(style) => FormatFile::Csv(Box::new(CsvFile::begin(file, schema, style.clone())?)),
+            Format::Report(_) => {
+                let message = "a report is written when the rows of all chunks are merged";
+                return Err(TaskError::new(ErrorClass::Config, message));
+            }
             Format::Records(style) => FormatFile::Records(Box::new(LayoutFile::begin(file, schema, style.clone()))),
         })
     }

@@ -11,6 +11,7 @@ mod open;
 mod parquet;
 mod plain;
 pub(crate) mod records;
+mod report;
 mod text;
 
 use std::{collections::BTreeSet, path::PathBuf};
@@ -26,6 +27,7 @@ pub(crate) use layout::{BodyTotals, LayoutStyle};
 pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};
 pub(crate) use parquet::parquet_error;
 pub(crate) use plain::Staging;
+pub(crate) use report::{ReportFile, ReportStyle};
 
 /// Writes the rows of one chunk into files of its own. Dropping it unfinished leaves files that no
 /// manifest names, which the publisher sweeps.

@@ -86,7 +86,7 @@ pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Resu
     };
     check_sink(sink, output)?;
     let numbered = with_partition_number(file, output);
-    let staging = target.staging(format);
+    let staging = target.staging(format.of_chunks());
     let inner: Box<dyn ChunkSink> = if file.partition_by.is_empty() {
         let first = target.chunk.partition == 0 && target.chunk.seq == 0;
         Box::new(PlainSink::new(staging, numbered.clone(), first))
@@ -152,6 +152,9 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
         return config("partition_by: every column would become a folder; at least one must be left".into());
     }
     if let Format::Records(style) = &format {
+        style.check(&numbered)?;
+    }
+    if let Format::Report(style) = &format {
         style.check(&numbered)?;
     }
     if let Format::Csv(_) = format {

@@ -61,6 +61,12 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
                 },
                 Sink::Parquet(_) => Stored::Parquet,
                 Sink::Records(records) => Stored::Records(&records.layout),
+                Sink::Report(_) => {
+                    return Err(config(format!(
+                        "step {}: its source is step {name}, whose sink is a report: a text for people, which is not read back",
+                        step.name
+                    )));
+                }
                 Sink::Discard => {
                     return Err(config(format!(
                         "step {}: its source is step {name}, whose sink is discard: there is no output to read",

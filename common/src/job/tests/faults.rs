@@ -94,7 +94,7 @@ steps:
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, records, step, sequence",
-            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, discard",
+            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, report, discard",
         ],
     );
     check(
@@ -537,10 +537,10 @@ steps:
   - {name: h, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: /, null: NULL}}}
   - {name: i, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: "in.x/*"}}}"#,
         &[
-            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, parquet, records, discard",
-            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, parquet, records, discard",
+            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
+            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
             "job.yaml:5:69: `discard` in sink is a mapping; allowed: {}",
-            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, parquet, records, discard",
+            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
             "job.yaml:7:86: `files` in parquet sink is `0`; allowed: a whole number from 1 to 100000",
             "job.yaml:7:97: `exists` in parquet sink is `overwrite`; allowed: fail, replace, append",
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",

@@ -123,6 +123,9 @@ steps:
           - {tag: A, fields: [{name: id}]}
           - {tag: P, optional: true, repeats: true, fields: [{name: amount}, {value: EUR}]}
           - {tag: N, optional: true, present: noted, fields: [{name: note}]}
+  - name: nine
+    source: {step: two}
+    sink: {report: {path: out/nine, page_rows: 50, begin: "b", header: "{{ page }}", row: "{{ a }}", footer: f, end: e, totals: [a], page_break: "--", extension: md}}
   - {name: eight, source: {records: {path: in/eight.txt, fields: [{name: id, width: 4}]}}, sink: {records: {path: out/eight, fields: [{name: id, width: 4}]}}}
 "#;
 

@@ -1,0 +1,408 @@
+//! Reports: rows through templates, with pages and totals. A chunk stages its rows as Parquet; the merge
+//! stage, which sees all of them in order, writes the one text. Rows stream, so memory is that of a batch.
+
+use std::io::Write;
+
+use arrow::{
+    array::{Array, ArrayRef, AsArray, RecordBatch},
+    datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, Int64Type, Schema, UInt64Type},
+};
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    exact::Exact,
+    job::ReportSink,
+};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+
+use super::text::{TextColumn, check_type, textual};
+use crate::storage::{DurableFile, io_error};
+
+/// Steps that a template may take: a row of hundreds of columns takes some thousands.
+const FUEL: u64 = 1_000_000;
+
+/// A page's header or a row is text for people, not a file of its own.
+const MAX_PIECE_BYTES: usize = 1024 * 1024;
+
+/// Text is handed on in pieces of this size: a system call and a hash update for each.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// What a template may name besides the columns of a row.
+const PAGE_VALUES: [&str; 4] = ["page", "rows", "totals", "page_totals"];
+
+const ROW: &str = "row";
+
+/// The templates of a report, compiled.
+#[derive(Debug)]
+pub(crate) struct ReportStyle {
+    sink: ReportSink,
+    environment: Environment<'static>,
+}
+
+fn config(message: String) -> TaskError {
+    TaskError::new(ErrorClass::Config, message)
+}
+
+fn data(message: String) -> TaskError {
+    TaskError::new(ErrorClass::Data, message)
+}
+
+/// The error of a template with what caused it.
+fn reason(error: &minijinja::Error) -> String {
+    use std::error::Error;
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Fills with blanks up to a width; what is longer stays whole.
+fn left(value: &Value, width: usize) -> String {
+    format!("{:<width$}", value.to_string())
+}
+
+fn right(value: &Value, width: usize) -> String {
+    format!("{:>width$}", value.to_string())
+}
+
+/// Commas between groups of three digits before the point.
+fn grouped(value: &Value) -> String {
+    let text = value.to_string();
+    let digits = text.trim_start_matches('-');
+    let whole = digits.find('.').unwrap_or(digits.len());
+    if !digits.as_bytes()[..whole].iter().all(u8::is_ascii_digit) {
+        return text;
+    }
+    let mut grouped = text[..text.len() - digits.len()].to_string();
+    for (at, digit) in digits[..whole].chars().enumerate() {
+        if at > 0 && (whole - at) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + &digits[whole..]
+}
+
+impl ReportStyle {
+    /// Errors: `Config` for a template that cannot be compiled, with its place.
+    pub fn of(sink: &ReportSink) -> Result<ReportStyle, TaskError> {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_fuel(Some(FUEL));
+        let escape = match sink.extension.as_str() {
+            "html" | "htm" => AutoEscape::Html,
+            _ => AutoEscape::None,
+        };
+        environment.set_auto_escape_callback(move |_| escape);
+        environment.set_keep_trailing_newline(true);
+        environment.add_filter("left", left);
+        environment.add_filter("right", right);
+        environment.add_filter("grouped", grouped);
+        for (name, text) in templates(sink) {
+            environment
+                .add_template_owned(name, text.to_string())
+                .map_err(|error| config(format!("the template `{name}`: {}", reason(&error))))?;
+        }
+        Ok(ReportStyle {
+            sink: sink.clone(),
+            environment,
+        })
+    }
+
+    pub fn extension(&self) -> &str {
+        &self.sink.extension
+    }
+
+    /// Checks the templates against the rows that they will get.
+    ///
+    /// Errors: `Config`, naming the template, what it names, and what there is.
+    pub fn check(&self, output: &Schema) -> Result<(), TaskError> {
+        let columns: Vec<&str> = output.fields().iter().map(|field| field.name().as_str()).collect();
+        for field in output.fields() {
+            check_type(field.name(), field.data_type())?;
+            if PAGE_VALUES.contains(&field.name().as_str()) {
+                return Err(config(format!(
+                    "a report has a value {0} of its own: give the column {0} another name in the SQL",
+                    field.name()
+                )));
+            }
+        }
+        for total in &self.sink.totals {
+            let field = output.field_with_name(total).map_err(|_| {
+                config(format!("totals: no column {total} in the output; there are {}", columns.join(", ")))
+            })?;
+            if exact_scale(field.data_type()).is_none() {
+                return Err(config(format!(
+                    "totals: column {total} is {}; sums are of whole numbers and decimals",
+                    field.data_type()
+                )));
+            }
+        }
+        for (name, _) in templates(&self.sink) {
+            let template = self.environment.get_template(name).map_err(|error| config(reason(&error)))?;
+            let mut named: Vec<String> = template.undeclared_variables(false).into_iter().collect();
+            named.sort_unstable();
+            let known = |wanted: &str| {
+                PAGE_VALUES.contains(&wanted) || name == ROW && columns.contains(&wanted)
+            };
+            // Functions of the language are no values of ours.
+            let unknown = named
+                .into_iter()
+                .find(|wanted| !known(wanted) && !self.environment.globals().any(|(global, _)| global == wanted));
+            if let Some(unknown) = unknown {
+                let there = match name {
+                    ROW => columns.iter().chain(&PAGE_VALUES).copied().collect::<Vec<_>>().join(", "),
+                    _ => PAGE_VALUES.join(", "),
+                };
+                return Err(config(format!(
+                    "the template `{name}` names «{unknown}», which it has not; it has {there}"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The templates that the sink has, by their keys.
+fn templates(sink: &ReportSink) -> impl Iterator<Item = (&'static str, &str)> {
+    [
+        ("begin", &sink.begin),
+        ("header", &sink.header),
+        ("footer", &sink.footer),
+        ("end", &sink.end),
+    ]
+    .into_iter()
+    .filter_map(|(name, text)| Some((name, text.as_deref()?)))
+    .chain([(ROW, sink.row.as_str())])
+}
+
+/// Digits behind the point of a type whose sums are exact.
+fn exact_scale(ty: &DataType) -> Option<u8> {
+    match ty {
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => {
+            u8::try_from(*scale).ok()
+        }
+        ty if ty.is_integer() => Some(0),
+        _ => None,
+    }
+}
+
+/// A report that is being written.
+pub(crate) struct ReportFile<'a> {
+    file: DurableFile,
+    style: &'a ReportStyle,
+    buffer: Vec<u8>,
+    page: u64,
+    rows: u64,
+    on_page: u64,
+    totals: Vec<Exact>,
+    page_totals: Vec<Exact>,
+}
+
+impl<'a> ReportFile<'a> {
+    /// Begins the report. `schema` is that of the rows.
+    pub fn begin(file: DurableFile, schema: &Schema, style: &'a ReportStyle) -> Result<Self, TaskError> {
+        let zero = |name: &String| {
+            let ty = schema.field_with_name(name).ok().and_then(|field| exact_scale(field.data_type()));
+            Exact {
+                units: 0,
+                scale: ty.unwrap_or(0),
+            }
+        };
+        let zeros: Vec<Exact> = style.sink.totals.iter().map(zero).collect();
+        let mut report = Self {
+            file,
+            style,
+            buffer: Vec::new(),
+            page: 1,
+            rows: 0,
+            on_page: 0,
+            page_totals: zeros.clone(),
+            totals: zeros,
+        };
+        report.piece("begin", Vec::new())?;
+        report.piece("header", Vec::new())?;
+        Ok(report)
+    }
+
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        let schema = batch.schema();
+        let columns = schema
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .map(|(field, column)| textual(field.name(), column))
+            .collect::<Result<Vec<_>, _>>()?;
+        let texts = columns
+            .iter()
+            .map(|column| TextColumn::new(column))
+            .collect::<Result<Vec<_>, _>>()?;
+        let summed = self
+            .style
+            .sink
+            .totals
+            .iter()
+            .map(|name| {
+                let at = schema.index_of(name).map_err(|_| config(format!("totals: no column {name}")))?;
+                units(&columns[at])
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            if self.style.sink.page_rows.is_some_and(|rows| self.on_page >= u64::from(rows)) {
+                self.turn_page()?;
+            }
+            self.rows += 1;
+            self.on_page += 1;
+            for (at, units) in summed.iter().enumerate() {
+                let value = match units[row] {
+                    Some(value) => value,
+                    None => continue,
+                };
+                for sum in [&mut self.totals[at], &mut self.page_totals[at]] {
+                    let more = Exact {
+                        units: value,
+                        scale: sum.scale,
+                    };
+                    *sum = sum.checked_add(more).ok_or_else(|| {
+                        data(format!("the total of {} leaves 128 bits", self.style.sink.totals[at]))
+                    })?;
+                }
+            }
+            let mut values = Vec::with_capacity(columns.len() + PAGE_VALUES.len());
+            for ((field, column), text) in schema.fields().iter().zip(&columns).zip(&texts) {
+                values.push((field.name().clone(), value(column, text, row)?));
+            }
+            self.piece(ROW, values)?;
+        }
+        Ok(())
+    }
+
+    fn turn_page(&mut self) -> Result<(), TaskError> {
+        self.piece("footer", Vec::new())?;
+        self.buffer.extend_from_slice(self.style.sink.page_break.as_bytes());
+        self.page += 1;
+        self.on_page = 0;
+        self.page_totals.iter_mut().for_each(|sum| sum.units = 0);
+        self.piece("header", Vec::new())
+    }
+
+    /// Adds what a template makes, with a line end. One that makes nothing adds nothing.
+    fn piece(&mut self, name: &str, mut values: Vec<(String, Value)>) -> Result<(), TaskError> {
+        let Ok(template) = self.style.environment.get_template(name) else {
+            return Ok(());
+        };
+        let sums = |sums: &[Exact]| {
+            let named = self.style.sink.totals.iter().zip(sums);
+            Value::from_iter(named.map(|(name, sum)| (name.clone(), sum.to_string())))
+        };
+        values.push(("page".to_string(), Value::from(self.page)));
+        values.push(("rows".to_string(), Value::from(self.rows)));
+        values.push(("totals".to_string(), sums(&self.totals)));
+        values.push(("page_totals".to_string(), sums(&self.page_totals)));
+        let text = template.render(Value::from_iter(values)).map_err(|error| {
+            data(format!("the template `{name}`, at row {}: {}", self.rows, reason(&error)))
+        })?;
+        if text.len() > MAX_PIECE_BYTES {
+            return Err(data(format!(
+                "the template `{name}`, at row {}: it makes {} bytes; at most {MAX_PIECE_BYTES} are possible",
+                self.rows,
+                text.len()
+            )));
+        }
+        self.buffer.extend_from_slice(text.as_bytes());
+        if !text.is_empty() && !text.ends_with('\n') {
+            self.buffer.push(b'\n');
+        }
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.write_out()?;
+        }
+        Ok(())
+    }
+
+    fn write_out(&mut self) -> Result<(), TaskError> {
+        let path = self.file.path().to_path_buf();
+        self.file
+            .write_all(&self.buffer)
+            .map_err(|error| io_error("write", &path, &error))?;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Ends the last page and the report.
+    pub fn close(mut self) -> Result<DurableFile, TaskError> {
+        self.piece("footer", Vec::new())?;
+        self.piece("end", Vec::new())?;
+        self.write_out()?;
+        Ok(self.file)
+    }
+}
+
+/// The values of a summed column, times ten to its scale.
+fn units(column: &ArrayRef) -> Result<Vec<Option<i128>>, TaskError> {
+    let wide = match column.data_type() {
+        DataType::UInt64 => {
+            let values = column.as_primitive::<UInt64Type>();
+            return Ok(values.iter().map(|value| value.map(i128::from)).collect());
+        }
+        DataType::Decimal32(_, scale) | DataType::Decimal64(_, scale) | DataType::Decimal128(_, scale) => {
+            DataType::Decimal128(38, *scale)
+        }
+        _ => DataType::Int64,
+    };
+    let cast = arrow::compute::cast(column, &wide).map_err(|error| data(format!("a total: {error}")))?;
+    Ok(match wide {
+        DataType::Int64 => cast
+            .as_primitive::<Int64Type>()
+            .iter()
+            .map(|value| value.map(i128::from))
+            .collect(),
+        _ => cast.as_primitive::<Decimal128Type>().iter().collect(),
+    })
+}
+
+/// A value for a template: numbers and booleans as such, decimals and all else as their exact text.
+fn value(column: &ArrayRef, text: &TextColumn<'_>, row: usize) -> Result<Value, TaskError> {
+    if column.is_null(row) {
+        return Ok(Value::from(()));
+    }
+    Ok(match column.data_type() {
+        DataType::Boolean => Value::from(column.as_boolean().value(row)),
+        DataType::Int64 => Value::from(column.as_primitive::<Int64Type>().value(row)),
+        DataType::UInt64 => Value::from(column.as_primitive::<UInt64Type>().value(row)),
+        DataType::Float64 => Value::from(column.as_primitive::<Float64Type>().value(row)),
+        DataType::Float32 => Value::from(column.as_primitive::<Float32Type>().value(row)),
+        ty => {
+            let mut bytes = Vec::new();
+            text.append(row, &mut bytes)?;
+            let text = String::from_utf8_lossy(&bytes);
+            match ty.is_integer().then(|| text.parse::<i64>().ok()).flatten() {
+                Some(number) => Value::from(number),
+                None => Value::from(text.into_owned()),
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_aligned_and_grouped_and_never_cut() {
+        let text = |value: &str| Value::from(value.to_string());
+        assert_eq!(left(&text("ab"), 4) + "|", "ab  |");
+        assert_eq!(right(&Value::from(7), 3), "  7");
+        assert_eq!(right(&text("abcd"), 2), "abcd");
+        for (plain, expected) in [
+            ("1", "1"),
+            ("-1234567.891", "-1,234,567.891"),
+            ("123", "123"),
+            ("n/a", "n/a"),
+            ("", ""),
+        ] {
+            assert_eq!(grouped(&text(plain)), expected);
+        }
+    }
+}
