@@ -72,12 +72,16 @@ pub struct World {
 pub type Sales = BTreeMap<String, (u64, i64)>;
 
 impl World {
+    pub fn empty() -> World {
+        World {
+            folder: tempfile::tempdir().expect("a temporary folder"),
+        }
+    }
+
     /// Writes `rows` sales over two CSV files of `data/`, some of them of a shop with most of the rows, and
     /// gives the answer to the job of [`World::sales_job`].
     pub fn with_sales(rows: u64) -> (World, Sales) {
-        let world = World {
-            folder: tempfile::tempdir().expect("a temporary folder"),
-        };
+        let world = World::empty();
         let mut sales = Sales::new();
         fs::create_dir(world.path("data")).expect("made");
         let mut texts = ["id,shop,cents,note\n".to_string(), "id,shop,cents,note\n".to_string()];

@@ -182,7 +182,8 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                     Some(Sink::Records(_)) => Format::Records,
                     Some(Sink::Report(_)) => {
                         let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
-                        let found = format!("step `{name}` has the sink `report`, a text for people that is not read back");
+                        let found =
+                            format!("step `{name}` has the sink `report`, a text for people that is not read back");
                         faults.add(at, found, "a step whose sink keeps records");
                         continue;
                     }

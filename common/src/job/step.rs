@@ -456,7 +456,12 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
         true => fields.text(key).map(|text| Some(text.value)),
         false => Some(None),
     };
-    let (begin, header, footer, end) = (template("begin"), template("header"), template("footer"), template("end"));
+    let (begin, header, footer, end) = (
+        template("begin"),
+        template("header"),
+        template("footer"),
+        template("end"),
+    );
     let page_break = template("page_break");
     let row = fields.text("row");
     let exists = fields.word("exists").unwrap_or(Exists::Fail);

@@ -265,7 +265,7 @@ fn merge_records(
     let mut totals = BodyTotals::default();
     if style.layout.has_totals() {
         for file in files {
-            recount(&folders.data(), &file.path, &style.layout, &mut totals)?;
+            recount(&folders.data_file(&file.path), &style.layout, &mut totals)?;
             go_on(0)?;
         }
         let rows: u64 = files.iter().map(|file| file.rows).sum();

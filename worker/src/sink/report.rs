@@ -131,7 +131,10 @@ impl ReportStyle {
         }
         for total in &self.sink.totals {
             let field = output.field_with_name(total).map_err(|_| {
-                config(format!("totals: no column {total} in the output; there are {}", columns.join(", ")))
+                config(format!(
+                    "totals: no column {total} in the output; there are {}",
+                    columns.join(", ")
+                ))
             })?;
             if exact_scale(field.data_type()).is_none() {
                 return Err(config(format!(
@@ -141,19 +144,25 @@ impl ReportStyle {
             }
         }
         for (name, _) in templates(&self.sink) {
-            let template = self.environment.get_template(name).map_err(|error| config(reason(&error)))?;
+            let template = self
+                .environment
+                .get_template(name)
+                .map_err(|error| config(reason(&error)))?;
             let mut named: Vec<String> = template.undeclared_variables(false).into_iter().collect();
             named.sort_unstable();
-            let known = |wanted: &str| {
-                PAGE_VALUES.contains(&wanted) || name == ROW && columns.contains(&wanted)
-            };
+            let known = |wanted: &str| PAGE_VALUES.contains(&wanted) || name == ROW && columns.contains(&wanted);
             // Functions of the language are no values of ours.
             let unknown = named
                 .into_iter()
                 .find(|wanted| !known(wanted) && !self.environment.globals().any(|(global, _)| global == wanted));
             if let Some(unknown) = unknown {
                 let there = match name {
-                    ROW => columns.iter().chain(&PAGE_VALUES).copied().collect::<Vec<_>>().join(", "),
+                    ROW => columns
+                        .iter()
+                        .chain(&PAGE_VALUES)
+                        .copied()
+                        .collect::<Vec<_>>()
+                        .join(", "),
                     _ => PAGE_VALUES.join(", "),
                 };
                 return Err(config(format!(
@@ -205,7 +214,10 @@ impl<'a> ReportFile<'a> {
     /// Begins the report. `schema` is that of the rows.
     pub fn begin(file: DurableFile, schema: &Schema, style: &'a ReportStyle) -> Result<Self, TaskError> {
         let zero = |name: &String| {
-            let ty = schema.field_with_name(name).ok().and_then(|field| exact_scale(field.data_type()));
+            let ty = schema
+                .field_with_name(name)
+                .ok()
+                .and_then(|field| exact_scale(field.data_type()));
             Exact {
                 units: 0,
                 scale: ty.unwrap_or(0),
@@ -245,12 +257,19 @@ impl<'a> ReportFile<'a> {
             .totals
             .iter()
             .map(|name| {
-                let at = schema.index_of(name).map_err(|_| config(format!("totals: no column {name}")))?;
+                let at = schema
+                    .index_of(name)
+                    .map_err(|_| config(format!("totals: no column {name}")))?;
                 units(&columns[at])
             })
             .collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
-            if self.style.sink.page_rows.is_some_and(|rows| self.on_page >= u64::from(rows)) {
+            if self
+                .style
+                .sink
+                .page_rows
+                .is_some_and(|rows| self.on_page >= u64::from(rows))
+            {
                 self.turn_page()?;
             }
             self.rows += 1;
@@ -265,9 +284,9 @@ impl<'a> ReportFile<'a> {
                         units: value,
                         scale: sum.scale,
                     };
-                    *sum = sum.checked_add(more).ok_or_else(|| {
-                        data(format!("the total of {} leaves 128 bits", self.style.sink.totals[at]))
-                    })?;
+                    *sum = sum
+                        .checked_add(more)
+                        .ok_or_else(|| data(format!("the total of {} leaves 128 bits", self.style.sink.totals[at])))?;
                 }
             }
             let mut values = Vec::with_capacity(columns.len() + PAGE_VALUES.len());
@@ -302,7 +321,11 @@ impl<'a> ReportFile<'a> {
         values.push(("totals".to_string(), sums(&self.totals)));
         values.push(("page_totals".to_string(), sums(&self.page_totals)));
         let text = template.render(Value::from_iter(values)).map_err(|error| {
-            data(format!("the template `{name}`, at row {}: {}", self.rows, reason(&error)))
+            data(format!(
+                "the template `{name}`, at row {}: {}",
+                self.rows,
+                reason(&error)
+            ))
         })?;
         if text.len() > MAX_PIECE_BYTES {
             return Err(data(format!(

@@ -339,7 +339,7 @@ fn fields_keep_their_places() {
         let found = &line[at.column as usize - 1..];
         assert!(found.starts_with(expected), "{step} {field}: {found}");
     }
-    assert_eq!(parsed.position("nine", "sink"), None);
+    assert_eq!(parsed.position("nobody", "sink"), None);
     let error = parsed.error("one", "check.0.that", "no column `z`");
     let at = parsed.position("one", "check.0.that").expect("a known step");
     assert_eq!(

@@ -236,15 +236,11 @@ impl RecordsReader {
 /// Counts a file that holds the records of a layout alone, such as a chunk has written.
 ///
 /// Errors: `Data` where a record does not read back, which would be a fault of ours.
-pub(crate) fn recount(
-    folder: &Path,
-    path: &str,
-    layout: &RecordLayout,
-    totals: &mut BodyTotals,
-) -> Result<(), TaskError> {
+pub(crate) fn recount(path: &Path, layout: &RecordLayout, totals: &mut BodyTotals) -> Result<(), TaskError> {
     let shape = Shape::of_body(layout)?;
-    let (file, pinned) = pin(folder, path)?;
-    let mut body = Body::open(file, folder.join(path), &pinned, &shape, (0, pinned.size))?;
+    let shown = path.to_string_lossy();
+    let (file, pinned) = pin(Path::new(""), &shown)?;
+    let mut body = Body::open(file, path.to_path_buf(), &pinned, &shape, (0, pinned.size))?;
     let mut pool = Pool::default();
     totals.sums.resize(shape.sums.len(), Exact::default());
     while let Some(block) = body.next(&mut pool, &shape)? {
@@ -253,7 +249,7 @@ pub(crate) fn recount(
         let rows = rows(&shape, &block, &origin, &mut faults);
         let more = sums(&shape, &block, &rows, &mut flaws);
         if let Some((_, fault)) = faults.first() {
-            return Err(data(format!("{path}: what was written does not read back: {fault}")));
+            return Err(data(format!("{shown}: what was written does not read back: {fault}")));
         }
         let summed = more.filter(|_| flaws.is_empty()).and_then(|more| {
             let pairs = totals.sums.iter().zip(more);
@@ -261,7 +257,7 @@ pub(crate) fn recount(
                 .map(|(sum, more)| sum.checked_add(more))
                 .collect::<Option<Vec<_>>>()
         });
-        totals.sums = summed.ok_or_else(|| data(format!("{path}: a control total has no exact sum in 128 bits")))?;
+        totals.sums = summed.ok_or_else(|| data(format!("{shown}: a control total has no exact sum in 128 bits")))?;
         totals.records += block.len() as u64;
         totals.lines += block.lines.len() as u64;
     }

@@ -1,0 +1,316 @@
+//! Files of record layouts, and reports, on real processes: what is read comes back byte by byte, whatever the
+//! cut and whatever dies; totals that do not agree publish nothing.
+
+use std::fs;
+
+use gapless_tests::World;
+
+const RECORDS: u64 = 6_000;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn draw(number: u64, salt: u64) -> u64 {
+    (number.wrapping_mul(31) + salt).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33
+}
+
+/// A layout as the job file has it, what only a source or only a sink says, and a file.
+struct Layout {
+    name: &'static str,
+    layout: &'static str,
+    only_sink: &'static str,
+    file: String,
+}
+
+/// Accounts and payments with places and widths, between a header and a trailer with totals.
+fn fixed() -> Layout {
+    let mut file = "HACCOUNTS\n".to_string();
+    let mut cents = 0;
+    for number in 0..RECORDS {
+        if draw(number, 1) % 3 == 0 {
+            let city = ["Oslo", "Zürich", "Reykjavík", ""][draw(number, 2) as usize % 4];
+            file.push_str(&format!("ACC{number:08}{city:<10}  \n"));
+        } else {
+            let amount = draw(number, 3) as i64 % 1_000_000 - 300_000;
+            cents += amount;
+            file.push_str(&format!("PAY{number:08}{amount:012}\n"));
+        }
+    }
+    file.push_str(&format!("T{RECORDS:07}{cents:015}\n"));
+    Layout {
+        name: "fixed",
+        layout: r#"header: {tag: H, fields: [{value: ACCOUNTS}]}, trailer: {tag: T, fields: [{name: records, width: 7, type:
+            int64, pad: zero, count: records}, {name: cents, width: 15, type: "decimal(15,2)", point: implied, pad: zero, sum:
+            amount}]}, lines: [{tag: ACC, fields: [{name: id, width: 8, type: int64, pad: zero}, {name: city, width: 10}, {width:
+            2}]}, {tag: PAY, fields: [{name: id, width: 8, type: int64, pad: zero}, {name: amount, width: 12, type:
+            "decimal(12,2)", point: implied, pad: zero}]}]"#,
+        only_sink: "",
+        file,
+    }
+}
+
+/// Orders of several lines, between delimiters.
+fn orders() -> Layout {
+    let mut file = "FH;orders\n".to_string();
+    let (mut lines, mut pieces) = (0, 0);
+    for number in 0..RECORDS / 4 {
+        file.push_str(&format!("O;{number};2026-11-{:02}\n", number % 28 + 1));
+        if draw(number, 1) % 2 == 0 {
+            let note = ["", "by \"hand\"", "fast, please"][draw(number, 2) as usize % 3];
+            file.push_str(&format!("N;{note}\n"));
+            lines += 1;
+        }
+        for item in 0..draw(number, 3) % 5 {
+            let count = draw(number, 4 + item) % 9;
+            file.push_str(&format!("I;sku-{item};{count};{}.{:02}\n", count * 3, number % 100));
+            lines += 1;
+            pieces += count;
+        }
+        file.push_str("E;end\n");
+        lines += 2;
+    }
+    file.push_str(&format!("FT;{};{lines};{pieces}\n", RECORDS / 4));
+    Layout {
+        name: "orders",
+        layout: r#"delimiter: ";", multiline: true, header: {tag: FH, fields: [{value: orders}]}, trailer: {tag: FT, fields:
+            [{name: orders, type: int64, count: records}, {name: lines, type: int64, count: lines}, {name: pieces, type: int64,
+            sum: item.pieces}]}, lines: [{tag: O, fields: [{name: id, type: int64}, {name: day, type: date}]}, {tag: N, optional:
+            true, present: noted, fields: [{name: note}]}, {tag: I, name: item, optional: true, repeats: true, fields: [{name:
+            sku}, {name: pieces, type: int64}, {name: price, type: "decimal(8,2)"}]}, {tag: E, fields: [{value: end}]}]"#,
+        only_sink: "",
+        file,
+    }
+}
+
+/// Lines of one type that end with a carriage return, without header and trailer.
+fn plain() -> Layout {
+    let lines = (0..RECORDS).map(|number| format!("{number}\t{}\r\n", draw(number, 1) % 2 == 0));
+    Layout {
+        name: "plain",
+        layout: "delimiter: tab, fields: [{name: id, type: int64}, {name: even, type: bool}]",
+        only_sink: "files: 1, line_end: crlf,",
+        file: lines.collect(),
+    }
+}
+
+impl Layout {
+    fn copy(&self, world: &World) {
+        fs::write(world.path("in.txt"), &self.file).expect("written");
+        let Layout { layout, only_sink, .. } = self;
+        world.job(&format!(
+            "{{job: copy, steps: [{{name: copy, source: {{records: {{path: in.txt, {layout}}}}}, partition: {{bytes: {{}}, count: \
+             9}}, sink: {{records: {{path: out/copy, {only_sink} {layout}}}}}}}]}}"
+        ));
+    }
+
+    fn check(&self, world: &World) {
+        let files = world.files("out/copy");
+        assert_eq!(files.len(), 1, "{}: one file", self.name);
+        let copy = fs::read_to_string(&files[0]).expect("readable");
+        let differs = copy.lines().zip(self.file.lines()).find(|(copy, line)| copy != line);
+        assert!(copy == self.file, "{}: the copy differs: {differs:?}", self.name);
+    }
+}
+
+#[test]
+fn a_layout_comes_back_byte_by_byte_also_after_a_kill() {
+    for layout in [fixed(), orders(), plain()] {
+        let world = World::empty();
+        layout.copy(&world);
+        let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+        gapless_tests::wait_for("chunks to kill at", || {
+            (world.manifests("copy") >= 3 || !first.is_running()).then_some(())
+        });
+        assert!(first.kill(), "{}: the kill came before the end", layout.name);
+        let output = world.gapless(&["run", "job.yaml", "--workers", "2", "--slots", "1"]);
+        assert!(output.status.success(), "{}: {}", layout.name, text(&output.stderr));
+        layout.check(&world);
+        let verified = world.gapless(&["verify", "--certificate", "out/copy"]);
+        assert!(verified.status.success(), "{}: {}", layout.name, text(&verified.stderr));
+    }
+}
+
+#[test]
+fn a_total_that_does_not_agree_publishes_nothing() {
+    let records = format!("T{RECORDS:07}");
+    let off_by_one = format!("T{:07}", RECORDS + 1);
+    let layout = fixed();
+    let trailer = layout.file.lines().last().expect("a trailer").to_string();
+    let cents: i64 = trailer[8..].parse().expect("a sum");
+    let amount = |cents: i64| format!("{}.{:02}", cents / 100, cents % 100);
+    let cases = [
+        (
+            trailer.replace(&records, &off_by_one),
+            format!(
+                "in.txt: `records` of the trailer, the number of records is declared as {}, counted were {RECORDS}; nothing is \
+                 published",
+                RECORDS + 1
+            ),
+        ),
+        (
+            format!("{records}{:015}", cents + 1),
+            format!(
+                "in.txt: `cents` of the trailer, the sum of amount is declared as {}, counted were {}; nothing is published",
+                amount(cents + 1),
+                amount(cents)
+            ),
+        ),
+    ];
+    for (wrong, said) in cases {
+        let world = World::empty();
+        let layout = fixed();
+        let layout = Layout {
+            file: layout.file.replace(&trailer, &wrong),
+            ..layout
+        };
+        layout.copy(&world);
+        let output = world.gapless(&["run", "job.yaml", "--workers", "2", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{wrong}");
+        assert!(
+            text(&output.stderr).contains(&said),
+            "{said}\nin\n{}",
+            text(&output.stderr)
+        );
+        assert!(!world.path("out/copy").exists(), "nothing is published");
+    }
+}
+
+#[test]
+fn a_file_without_its_trailer_is_refused_before_any_work() {
+    let world = World::empty();
+    let layout = fixed();
+    let cut = layout.file.len() - 40;
+    let layout = Layout {
+        file: layout.file[..cut].to_string(),
+        ..layout
+    };
+    layout.copy(&world);
+    let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = "in.txt: the trailer is missing: the last line,";
+    assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    assert!(!world.path("out/copy").exists() && world.manifests("copy") == 0);
+}
+
+#[test]
+fn a_value_that_does_not_fit_fails_the_step_in_words() {
+    let cases = [
+        ("width: 3", "«1000» has 4 characters, the field 3"),
+        (
+            "width: 9, type: int8",
+            "that Int8, the type of its field, does not hold exactly",
+        ),
+    ];
+    for (field, said) in cases {
+        let world = World::empty();
+        world.job(&format!(
+            "{{job: wide, steps: [{{name: a, source: {{sequence: {{from: 0, to: 1001}}}}, sink: {{records: {{path: out/a, fields: \
+             [{{name: n, {field}}}]}}}}}}]}}"
+        ));
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{field}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        assert!(!world.path("out/a").exists());
+    }
+}
+
+/// Rows of many partitions come in order, and pages and totals are those of the whole report.
+#[test]
+fn a_report_has_its_pages_and_totals_also_after_a_kill() {
+    const ROWS: u64 = 20_000;
+    let world = World::empty();
+    world.job(&format!(
+        r#"
+job: report
+steps:
+  - name: report
+    source: {{sequence: {{from: 0, to: {ROWS}}}}}
+    partition: {{count: 12}}
+    transform: {{sql: "SELECT n, CAST(n AS DECIMAL(12, 2)) / 4 AS amount FROM input"}}
+    sink:
+      report:
+        path: out/report
+        page_rows: 7
+        totals: [n]
+        begin: begin
+        header: "page {{{{ page }}}}"
+        row: "{{{{ n | right(6) }}}} {{{{ amount }}}}"
+        footer: "= {{{{ page_totals.n }}}}"
+        end: "{{{{ rows }}}} rows, {{{{ totals.n | grouped }}}}"
+"#
+    ));
+    let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+    gapless_tests::wait_for("chunks to kill at", || {
+        (world.manifests("report") >= 4 || !first.is_running()).then_some(())
+    });
+    assert!(first.kill(), "the kill came before the end");
+    let output = world.gapless(&["run", "job.yaml", "--workers", "2", "--slots", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+
+    let mut expected = "begin\n".to_string();
+    let rows: Vec<u64> = (0..ROWS).collect();
+    for (page, rows) in rows.chunks(7).enumerate() {
+        let turned = if page > 0 { "\u{c}" } else { "" };
+        expected += &format!("{turned}page {}\n", page + 1);
+        for row in rows {
+            let digits = ["0000", "2500", "5000", "7500"][*row as usize % 4];
+            expected += &format!("{row:>6} {}.{digits}\n", row / 4);
+        }
+        expected += &format!("= {}\n", rows.iter().sum::<u64>());
+    }
+    expected += "20000 rows, 199,990,000\n";
+    let files = world.files("out/report");
+    assert_eq!(files.len(), 1);
+    let report = fs::read_to_string(&files[0]).expect("readable");
+    let plain = |text: &str| -> Vec<String> {
+        // How many digits a quotient has is the engine's.
+        text.lines()
+            .map(|line| line.trim_end_matches('0').to_string())
+            .collect()
+    };
+    assert_eq!(plain(&report), plain(&expected));
+}
+
+#[test]
+fn a_template_that_names_what_is_not_there_is_told_before_any_work() {
+    let cases = [
+        (
+            "row: \"{{ m }}\"",
+            "the template `row` names «m», which it has not; it has n, page, rows, totals, page_totals",
+        ),
+        ("row: \"{{ n }\"", "the template `row`: syntax error"),
+        (
+            "row: x, header: \"{{ n }}\"",
+            "the template `header` names «n», which it has not; it has page, rows, totals, page_totals",
+        ),
+        ("row: x, totals: [m]", "totals: no column m in the output; there are n"),
+    ];
+    for (templates, said) in cases {
+        let world = World::empty();
+        world.job(&format!(
+            "{{job: r, steps: [{{name: a, source: {{sequence: {{from: 0, to: 9}}}}, sink: {{report: {{path: out/a, \
+             {templates}}}}}}}]}}"
+        ));
+        let output = world.gapless(&["validate", "job.yaml"]);
+        assert_eq!(output.status.code(), Some(3), "{templates}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+}
+
+/// The reference job of a paged report, with the data and the answer that lie beside it.
+#[test]
+fn the_example_makes_the_report_beside_it() {
+    let world = World::empty();
+    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/statement");
+    fs::create_dir(world.path("data")).expect("made");
+    for file in ["statement.yaml", "data/payments.txt"] {
+        fs::copy(example.join(file), world.path(file)).expect("copied");
+    }
+    let output = world.gapless(&["run", "statement.yaml", "-p", "day=2026-11-20", "--slots", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let files = world.files("out/statement/2026-11-20");
+    let report = fs::read_to_string(&files[0]).expect("readable");
+    let expected = fs::read_to_string(example.join("expected/statement.txt")).expect("readable");
+    assert_eq!(report, expected);
+}
