@@ -28,7 +28,7 @@ fn fixed() -> Layout {
     let mut file = "HACCOUNTS\n".to_string();
     let mut cents = 0;
     for number in 0..RECORDS {
-        if draw(number, 1) % 3 == 0 {
+        if draw(number, 1).is_multiple_of(3) {
             let city = ["Oslo", "Zürich", "Reykjavík", ""][draw(number, 2) as usize % 4];
             file.push_str(&format!("ACC{number:08}{city:<10}  \n"));
         } else {
@@ -56,7 +56,7 @@ fn orders() -> Layout {
     let (mut lines, mut pieces) = (0, 0);
     for number in 0..RECORDS / 4 {
         file.push_str(&format!("O;{number};2026-11-{:02}\n", number % 28 + 1));
-        if draw(number, 1) % 2 == 0 {
+        if draw(number, 1).is_multiple_of(2) {
             let note = ["", "by \"hand\"", "fast, please"][draw(number, 2) as usize % 3];
             file.push_str(&format!("N;{note}\n"));
             lines += 1;
@@ -85,7 +85,7 @@ fn orders() -> Layout {
 
 /// Lines of one type that end with a carriage return, without header and trailer.
 fn plain() -> Layout {
-    let lines = (0..RECORDS).map(|number| format!("{number}\t{}\r\n", draw(number, 1) % 2 == 0));
+    let lines = (0..RECORDS).map(|number| format!("{number}\t{}\r\n", draw(number, 1).is_multiple_of(2)));
     Layout {
         name: "plain",
         layout: "delimiter: tab, fields: [{name: id, type: int64}, {name: even, type: bool}]",

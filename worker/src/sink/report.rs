@@ -77,7 +77,7 @@ fn grouped(value: &Value) -> String {
     }
     let mut grouped = text[..text.len() - digits.len()].to_string();
     for (at, digit) in digits[..whole].chars().enumerate() {
-        if at > 0 && (whole - at) % 3 == 0 {
+        if at > 0 && (whole - at).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
