@@ -1,5 +1,5 @@
 # The two commands of the README, and what is typed often.
-.PHONY: demo test nightly build fmt cluster clean-demo
+.PHONY: demo test nightly build fmt reference cluster clean-demo
 
 demo:
 	./demo
@@ -15,6 +15,10 @@ nightly: test
 # Three etcd members, two coordinators, three workers, until Ctrl-C.
 cluster:
 	./deploy/local-cluster
+
+# The tables of docs/job-reference.md, from the table of keys; a test fails where they are not the same.
+reference:
+	REWRITE=1 cargo test --release --locked --workspace --lib job::tests::reference
 
 build:
 	cargo build --release --locked

@@ -8,8 +8,8 @@ use gapless_platform::config::Setting;
 use crate::{
     app::{App, Flags, flag},
     commands::{
-        cancel, cluster, config, coordinator, describe, get, list, logs, plan, run, schema, stop, submit, tls, token,
-        validate, verify, watch, worker, workers,
+        cluster, completion, config, coordinator, describe, end, get, init, list, logs, man, plan, run, schema, submit,
+        tls, token, validate, verify, watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -37,6 +37,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a job to begin with, and a little input for it
+    Init(init::Arguments),
     /// Do a whole job in this process; started again, it goes on where it was
     Run(run::Arguments),
     /// Show how a job would be cut, and that the partitions cover the data
@@ -60,17 +62,21 @@ pub enum Command {
     /// Show what happened to a run: its stages, lost workers, take-overs, failures
     Logs(logs::Arguments),
     /// Stop a run at the next checkpoint; submitting it again goes on from there
-    Stop(stop::Arguments),
+    Stop(end::Arguments),
     /// End a run and remove what it staged
-    Cancel(cancel::Arguments),
+    Cancel(end::Arguments),
     /// Read the source again and say whether the coverage certificates still hold
     Verify(verify::Arguments),
     /// List the workers of a cluster
     Workers(workers::Arguments),
     /// Show the cluster itself, or accept a store that was restored
     Cluster(cluster::Arguments),
-    /// Print the JSON Schema of job files, for editors
+    /// Print the language of job files: a JSON Schema for editors, or tables for people
     Schema(schema::Arguments),
+    /// Print a script that completes verbs and flags in a shell
+    Completion(completion::Arguments),
+    /// Print or write man pages
+    Man(man::Arguments),
     /// Show the settings in force
     Config(config::Arguments),
     /// Make certificates for trying out
@@ -82,6 +88,7 @@ pub enum Command {
 impl Command {
     pub async fn run(self, app: &App) -> Result<(), Failure> {
         match self {
+            Command::Init(arguments) => init::run(arguments),
             Command::Run(arguments) => run::run(arguments, app).await,
             Command::Plan(arguments) => plan::run(arguments, app),
             Command::Validate(arguments) => validate::run(arguments),
@@ -93,12 +100,14 @@ impl Command {
             Command::Describe(arguments) => describe::run(arguments, app).await,
             Command::Watch(arguments) => watch::run(arguments, app).await,
             Command::Logs(arguments) => logs::run(arguments, app).await,
-            Command::Stop(arguments) => stop::run(arguments, app).await,
-            Command::Cancel(arguments) => cancel::run(arguments, app).await,
+            Command::Stop(arguments) => end::stop(arguments, app).await,
+            Command::Cancel(arguments) => end::cancel(arguments, app).await,
             Command::Verify(arguments) => verify::run(arguments, app).await,
             Command::Workers(arguments) => workers::run(arguments, app).await,
             Command::Cluster(arguments) => cluster::run(arguments, app).await,
             Command::Schema(arguments) => schema::run(arguments),
+            Command::Completion(arguments) => completion::run(arguments),
+            Command::Man(arguments) => man::run(arguments),
             Command::Config(arguments) => config::run(arguments, app),
             Command::Tls(arguments) => tls::run(arguments, app),
             Command::Token(arguments) => token::run(arguments, app),

@@ -207,6 +207,18 @@ fn start_failure(error: &ServeError, state: &State) -> Failure {
                 "{error}\nIs etcd running there? Name its members with --etcd-endpoints or GAPLESS_ETCD_ENDPOINTS."
             ),
         ),
+        (ServeError::Folder { path, source }, _) => {
+            let kind = match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Kind::Denied,
+                _ => Kind::Failed,
+            };
+            let message = format!(
+                "cannot make the folder {}: {source}; give this user the right to write there, or choose others with \
+                 --state and --scratch",
+                path.display()
+            );
+            Failure::new(kind, message)
+        }
         (ServeError::NoAddress { .. }, _) => Failure::usage(error.to_string()),
         _ => Failure::failed(error.to_string()),
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use gapless_common::{
     certificate::Certificate,
     ids::RunId,
-    job::{self, BoundParameters, Job, JobError, Source, Step},
+    job::{self, BoundParameters, Job, JobError, Lookup, Source, Step},
     plan::Facts,
 };
 use gapless_coordinator::{
@@ -85,6 +85,9 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
     let now = Clock::system().now_micros();
     let cut = |step: &Step| match &step.source {
         Source::Step(earlier) => Cut::Later { step: earlier.clone() },
+        _ if looks_up(step).is_some() => Cut::Later {
+            step: looks_up(step).unwrap_or_default(),
+        },
         _ => match survey_step(job, step, base_dir, run, now) {
             Ok(facts) => cut(step, facts, slots),
             Err(error) => Cut::Impossible { why: error.message },
@@ -95,6 +98,14 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
         cut: cut(step),
     });
     Ok(planned.collect())
+}
+
+/// The step whose output a look-up of this one reads.
+fn looks_up(step: &Step) -> Option<String> {
+    step.lookups.values().find_map(|lookup| match lookup {
+        Lookup::Step(earlier) => Some(earlier.clone()),
+        _ => None,
+    })
 }
 
 fn cut(step: &Step, facts: Facts, slots: u32) -> Cut {
@@ -126,6 +137,11 @@ fn cut(step: &Step, facts: Facts, slots: u32) -> Cut {
 /// The JSON Schema of job files.
 pub fn schema() -> Result<String, Failure> {
     output::json(&job::json_schema())
+}
+
+/// The keys of job files, as tables for people.
+pub fn reference() -> String {
+    job::reference()
 }
 
 /// What a second look at the source found.

@@ -7,6 +7,7 @@ mod commands;
 mod embedded;
 mod failure;
 mod follow;
+mod graph;
 mod job_file;
 mod local;
 mod output;

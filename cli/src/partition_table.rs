@@ -218,7 +218,7 @@ fn transform_name(mode: &TransformMode) -> String {
     }
 }
 
-fn sink_words(sink: &Sink, merge: Option<u32>) -> String {
+pub fn sink_words(sink: &Sink, merge: Option<u32>) -> String {
     let (kind, sink) = match sink {
         Sink::Csv(sink) => ("csv", sink),
         Sink::Parquet(sink) => ("parquet", sink),

@@ -121,8 +121,8 @@ pub fn certificate_words(step: &StepStatus, certificate: Option<&Certificate>) -
 /// Commands that show more, as lines. `target` is what makes them reach the same store.
 pub fn next(run: &Run, target: &str) -> Vec<String> {
     let id = short(&run.id);
-    let mut lines = vec!["Where to look next:".to_string()];
-    let mut add = |command: String, about: &str| lines.push(format!("  {command:<44} {about}"));
+    let mut found: Vec<(String, &str)> = Vec::new();
+    let mut add = |command: String, about| found.push((command, about));
     add(
         format!("gapless describe {id}{target}"),
         "steps, partitions, attempts, events",
@@ -134,7 +134,17 @@ pub fn next(run: &Run, target: &str) -> Vec<String> {
         );
     }
     add(format!("gapless list {}{target}", run.job), "the runs of this job");
-    lines
+    let width = found
+        .iter()
+        .map(|(command, _)| command.chars().count())
+        .max()
+        .unwrap_or(0);
+    let lines = found
+        .iter()
+        .map(|(command, about)| format!("  {command:<width$}  {about}"));
+    std::iter::once("Where to look next:".to_string())
+        .chain(lines)
+        .collect()
 }
 
 /// The end of a run as the end of the verb that waited for it. `again` is the command that goes on.

@@ -119,9 +119,14 @@ impl Table {
         })
     }
 
+    /// Whether the files may have a column of this name that is not declared.
+    fn lacks(&self, name: &str) -> bool {
+        self.open && self.columns.field_with_name(name).is_err()
+    }
+
     /// Takes a column for text of the files' headers. `false` where that cannot be, or changes nothing.
     fn assume(&mut self, name: &str) -> bool {
-        if !self.open || !self.assumed.insert(name.to_string()) {
+        if !self.lacks(name) || !self.assumed.insert(name.to_string()) {
             return false;
         }
         self.columns = with_text(&self.columns, name);
@@ -169,7 +174,15 @@ impl<'a> Examiner<'a> {
             self.without_columns(step, why);
             return input.clone();
         }
-        let Some(mut tables) = tables(step, input) else {
+        // Those that look-ups read are examined first; the job has no circles.
+        for lookup in step.lookups.values() {
+            if let Lookup::Step(name) = lookup
+                && let Some(earlier) = self.job.step(name)
+            {
+                self.output(earlier);
+            }
+        }
+        let Some(mut tables) = tables(step, input, &self.outputs) else {
             return input.clone();
         };
         self.checks(step, &mut tables.input);
@@ -343,8 +356,8 @@ impl Tables {
         self.input.open || self.lookups.iter().any(|(_, table)| table.open)
     }
 
-    /// Takes a column for text of an open table: the one that is written before it, else the only one that there is,
-    /// else the input. Gives that table's declared columns.
+    /// Takes a column for text of an open table: the one that is written before it, else (also where that is an alias) the
+    /// first that has no such column. Gives that table's declared columns.
     fn assume(&mut self, table: Option<&str>, name: &str) -> Option<SchemaRef> {
         let mut all: Vec<(&str, &mut Table)> = self
             .lookups
@@ -354,7 +367,7 @@ impl Tables {
         all.insert(0, (INPUT, &mut self.input));
         let at = match all.iter().position(|(known, _)| Some(*known) == table) {
             Some(at) => at,
-            None => all.iter().position(|(_, table)| table.open)?,
+            None => all.iter().position(|(_, table)| table.lacks(name))?,
         };
         let table = &mut *all[at].1;
         table.assume(name).then(|| table.declared.clone())
@@ -387,7 +400,7 @@ fn plan(sql: &str, tables: &Tables, now_micros: i64, extra: Option<&str>) -> Res
 }
 
 /// The tables of a step; `None` where nothing is known of its input.
-fn tables(step: &Step, input: &Known) -> Option<Tables> {
+fn tables(step: &Step, input: &Known, outputs: &BTreeMap<&str, Known>) -> Option<Tables> {
     let mut tables = Tables {
         input: Table::of(input)?,
         lookups: Vec::new(),
@@ -399,6 +412,10 @@ fn tables(step: &Step, input: &Known) -> Option<Tables> {
             Lookup::Parquet(_) => Known::Nothing(format!(
                 "look-up {name} is of Parquet files, which alone tell their columns"
             )),
+            Lookup::Step(earlier) => match outputs.get(earlier.as_str()) {
+                Some(known) => known.clone(),
+                None => Known::Nothing(format!("there is no step {earlier}")),
+            },
         };
         match (Table::of(&known), known) {
             (Some(table), _) => tables.lookups.push((name.clone(), table)),
@@ -669,6 +686,18 @@ mod tests {
             ),
             &["check.0.that|amout|"],
             &["transform.sql||step a: SQL not checked without data: look-up l is of Parquet files"],
+        );
+        // A look-up by another name: its undeclared key is not taken for a second column of the input.
+        check(
+            &step(
+                "a",
+                false,
+                "    lookups: {l: {csv: {path: l.csv, columns: {rate: int64}}}}\n    transform: {sql: \"SELECT i.amount, r.rate FROM input i JOIN l r ON r.amount = i.amount\"}\n",
+            ),
+            &[],
+            &[
+                "transform.sql|amount|step a: column «amount» is not declared: it is text if the header of the files has it",
+            ],
         );
         let sequence = "  - name: s\n    source: {sequence: {from: 0, to: 9}}\n    sink: discard\n    transform: {sql: \"SELECT m FROM input\"}\n";
         check(sequence, &["there is no column «m»; the columns are n"], &[]);

@@ -165,7 +165,7 @@ fn no_files(schema: SchemaRef) -> SourceFacts {
 }
 
 /// The files that an earlier step of this run has published, as paths like those of a source.
-fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<String>, TaskError> {
+pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<String>, TaskError> {
     let step_no = job.steps.iter().position(|step| step.name == name);
     let (Some(step_no), Some(sink)) = (step_no, job.step(name).and_then(|step| step.sink.file())) else {
         return Err(config(format!("step {name} has no output files")));

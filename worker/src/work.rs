@@ -34,7 +34,7 @@ use crate::{
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     source::{InputBatch, Reject, SourceReader, lookup, open, schema_of},
     storage::{SpillFolder, StepFolders, sweep_spill},
-    survey::{sample_keys, survey_source},
+    survey::{published_files, sample_keys, survey_source},
 };
 
 /// Steps whose look-ups and scatter lists are kept. A worker serves few steps at a time; look-ups
@@ -132,7 +132,7 @@ pub fn survey_step(
 ) -> Result<Facts, TaskError> {
     let earlier = earlier_output(job, step, base_dir, run, started_micros)?;
     let mut source = survey_source(job, step, base_dir, run, earlier.as_ref())?;
-    let (lookups, pins) = survey_lookups(step, base_dir)?;
+    let (lookups, pins) = survey_lookups(job, step, base_dir, run)?;
     let analysis = analyse(
         step.sql.as_deref(),
         source.schema.clone(),
@@ -180,7 +180,7 @@ fn earlier_output(
     }
     let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
     let source = survey_source(job, earlier, base_dir, run, before.as_ref())?;
-    let (lookups, _) = survey_lookups(earlier, base_dir)?;
+    let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
     let analysis = analyse(earlier.sql.as_deref(), source.schema, &lookups, &[], started_micros)?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
@@ -189,10 +189,26 @@ fn earlier_output(
 type NamedSchema = (String, SchemaRef);
 
 /// The columns of a step's look-ups, and the pins that every attempt of the step is held to.
-fn survey_lookups(step: &Step, base_dir: &Path) -> Result<(Vec<NamedSchema>, Vec<PinnedLookup>), TaskError> {
+fn survey_lookups(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    run: RunId,
+) -> Result<(Vec<NamedSchema>, Vec<PinnedLookup>), TaskError> {
     let (mut columns, mut pins) = (Vec::new(), Vec::new());
     for (name, lookup) in &step.lookups {
-        let table = lookup::read_table(name, lookup, base_dir)?;
+        let read = match lookup {
+            Lookup::Step(earlier) => published_files(job, earlier, base_dir, run)
+                .and_then(|paths| lookup::read_published(name, lookup, earlier, base_dir, &paths)),
+            Lookup::Csv(_) | Lookup::Parquet(_) => lookup::read_table(name, lookup, base_dir),
+        };
+        let table = read.map_err(|mut error| {
+            // What fails to open does not know what it was for.
+            if !error.message.starts_with("look-up ") {
+                error.message = format!("look-up {name}: {}", error.message);
+            }
+            error
+        })?;
         columns.push((name.clone(), table.schema));
         pins.push(PinnedLookup {
             name: name.clone(),

@@ -1,17 +1,19 @@
 //! One file for each verb.
 
-pub mod cancel;
 pub mod cluster;
+pub mod completion;
 pub mod config;
 pub mod coordinator;
 pub mod describe;
+pub mod end;
 pub mod get;
+pub mod init;
 pub mod list;
 pub mod logs;
+pub mod man;
 pub mod plan;
 pub mod run;
 pub mod schema;
-pub mod stop;
 pub mod submit;
 pub mod tls;
 pub mod token;

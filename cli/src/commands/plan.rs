@@ -1,4 +1,4 @@
-//! `gapless plan`: how a job would be cut, and the proof that the partitions cover the data.
+//! `gapless plan`: how a job would be cut, and the proof that the partitions cover the data; or the steps as a graph.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use crate::{
     app::{App, Flags, flag},
     arguments::JobArguments,
     failure::{Failure, Kind},
+    graph::{GraphFormat, draw},
     job_file::JobFile,
     local, output,
     partition_table::{PlanFormat, render, verdict},
@@ -24,6 +25,17 @@ pub struct Arguments {
     /// Form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t = PlanFormat::Table)]
     output: PlanFormat,
+    /// Draw the steps and what each waits for: text, dot (Graphviz) or mermaid
+    #[arg(
+        long,
+        value_enum,
+        value_name = "FORM",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        conflicts_with = "output"
+    )]
+    graph: Option<GraphFormat>,
 }
 
 pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
@@ -34,6 +46,10 @@ pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::Slots, arguments.slots);
     let slots = app.config(flags)?.slots;
     let steps = local::plan(&job, Path::new(&file.base_dir), slots)?;
-    output::print(&render(&job.name, &steps, arguments.output)?)?;
+    let text = match arguments.graph {
+        Some(format) => draw(&job.name, &steps, format),
+        None => render(&job.name, &steps, arguments.output)?,
+    };
+    output::print(&text)?;
     verdict(&steps).map_err(|fault| Failure::new(Kind::Invalid, format!("{} is refused: {fault}", file.name)))
 }

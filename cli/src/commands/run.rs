@@ -57,7 +57,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let parameters = arguments.job.parameters()?;
     let job = JobFile::read(&arguments.job.file)?;
     // The coordinator would find the same faults; here they cost no store.
-    local::bind(&job, &parameters)?;
+    local::check(&job, &parameters)?;
     let mut config = settings(&arguments, &job, app)?;
     if *config.origin(Setting::LogLevel) == Origin::Default {
         config.log_level = "off".to_string();

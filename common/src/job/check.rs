@@ -33,6 +33,7 @@ pub(super) fn check_steps(faults: &Faults, steps: &[ReadStep]) {
     check_references(faults, steps, &names);
     check_cycles(faults, steps, &names);
     check_methods(faults, steps, &names);
+    check_lookups(faults, steps, &names);
     check_places(faults, steps);
 }
 
@@ -43,10 +44,11 @@ fn check_references(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, 
         let written = step
             .after
             .iter()
-            .filter(|name| step.reads.as_ref().is_none_or(|reads| reads.at != name.at));
+            .filter(|name| step.reads.iter().chain(&step.looks_up).all(|reads| reads.at != name.at));
         let named = written
             .map(|name| ("after", name))
-            .chain(step.reads.iter().map(|name| ("source", name)));
+            .chain(step.reads.iter().map(|name| ("source", name)))
+            .chain(step.looks_up.iter().map(|name| ("lookups", name)));
         for (key, name) in named {
             if own == Some(name.value.as_str()) {
                 let found = format!("step `{}` names itself in `{key}`", name.value);
@@ -217,6 +219,25 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             format!("{what} cannot be partitioned by `{method}`"),
             allowed,
         );
+    }
+}
+
+/// Look-ups in outputs of steps: they must be there to read, with their types.
+fn check_lookups(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usize>) {
+    for name in steps.iter().flat_map(|step| &step.looks_up) {
+        let step = names
+            .get(name.value.as_str())
+            .and_then(|&other| steps[other].step.as_ref());
+        let found = match step.map(|step| &step.sink) {
+            None => continue,
+            Some(Sink::Parquet(sink)) if sink.partition_by.is_empty() => continue,
+            Some(Sink::Parquet(_)) => format!(
+                "step `{}` keeps its `partition_by` columns in folder names, which a look-up does not read back",
+                name.value
+            ),
+            Some(_) => format!("step `{}` has no parquet sink, so a look-up cannot read it", name.value),
+        };
+        faults.add(name.at, found, "a step with a parquet sink without `partition_by`");
     }
 }
 

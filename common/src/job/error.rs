@@ -168,7 +168,7 @@ fn list<'a>(words: impl Iterator<Item = &'a str> + Clone) -> String {
 
 /// The word that was probably meant: at most a third of its letters differ, by the restricted
 /// Damerau-Levenshtein distance (optimal string alignment), case aside.
-pub(super) fn nearest<'a>(word: &str, allowed: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, allowed: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     /// Longer words are no slip of a key, and the distance costs the product of both lengths.
     const LONGEST: usize = 64;
     if word.len() > LONGEST {

@@ -50,6 +50,7 @@ pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
+    /// What it means; `(default …)` in it is what holds where the key is left out.
     pub about: &'static str,
     /// A value for the editor to offer, as JSON.
     pub example: &'static str,
@@ -141,7 +142,7 @@ pub static JOB: Section = section(
         key(
             "parameters",
             Kind::Map(&PARAMETER),
-            "Values given with each run; ${param.NAME} stands for them inside values.",
+            "Values given with each run, at most 100; ${param.NAME} stands for them inside values (default none).",
             r#"{"date": {"type": "date"}}"#,
         ),
         key(
@@ -156,7 +157,7 @@ pub static JOB: Section = section(
         required(
             "steps",
             Kind::List(&STEP),
-            "The steps. Those that do not depend on one another run at the same time.",
+            "The steps, 1 to 1,000. Those that do not depend on one another run at the same time.",
             r#"[{"name": "load", "source": {"parquet": {"path": "in/*.parquet"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
         ),
     ],
@@ -175,13 +176,13 @@ pub static PARAMETER: Section = section(
         key(
             "identifying",
             Kind::Bool,
-            "Whether the value is part of the run's identity: one completed run for each (default true).",
+            "Whether the value is part of the run's identity: one completed run for each (default `true`).",
             "true",
         ),
         key(
             "default",
             Kind::Literal,
-            "The value where none is given; without it one must be given.",
+            "The value where none is given (default none: one must be given).",
             r#""2026-11-20""#,
         ),
     ],
@@ -200,7 +201,7 @@ pub static STEP: Section = section(
         key(
             "after",
             Kind::Names,
-            "Steps that must be complete before this one begins.",
+            "Steps that must be complete before this one begins; `source: {step: …}` adds its step by itself (default none).",
             r#"["load"]"#,
         ),
         required(
@@ -212,31 +213,31 @@ pub static STEP: Section = section(
         key(
             "lookups",
             Kind::Map(&LOOKUP),
-            "Small tables that the SQL joins by name, pinned for the run.",
+            "Small tables that the SQL joins by name, pinned for the run (default none).",
             r#"{"region": {"csv": {"path": "region.csv"}}}"#,
         ),
         key(
             "partition",
             Kind::Section(&PARTITION),
-            "How the records are divided (default: chosen from the source and the SQL).",
+            "How the records are divided (default `auto`).",
             r#"{"key_range": {"column": "id"}, "count": "auto"}"#,
         ),
         key(
             "placement",
             Kind::Section(&PLACEMENT),
-            "Which workers may take the step's tasks (default: all).",
+            "Which workers may take the step's tasks (default all workers).",
             r#"{"labels": {"zone": "a"}}"#,
         ),
         key(
             "check",
             Kind::List(&CHECK),
-            "What must be true of each record, else it is rejected.",
+            "What must be true of each record, else it is rejected (default nothing).",
             r#"[{"name": "positive quantity", "that": "quantity > 0"}]"#,
         ),
         key(
             "transform",
             Kind::Section(&TRANSFORM),
-            "What is made of the records (default: they pass through).",
+            "What is made of the records (default none: they pass through).",
             r#"{"sql": "SELECT * FROM input"}"#,
         ),
         required(
@@ -248,7 +249,7 @@ pub static STEP: Section = section(
         key(
             "on_error",
             Kind::Section(&ON_ERROR),
-            "Retries, rejected records, failed partitions.",
+            "Retries, rejected records, failed partitions (default as below).",
             r#"{"retry": {"attempts": 5}, "reject": {"limit": 1000}, "partition_failed": "stop"}"#,
         ),
     ],
@@ -295,7 +296,7 @@ pub static SOURCE: Section = Section {
 };
 
 pub static LOOKUP: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "parquet"]),
+    choice: Choice::ExactlyOne(&["csv", "parquet", "step"]),
     ..section(
         "lookup",
         "A small table: one of these.",
@@ -311,6 +312,12 @@ pub static LOOKUP: Section = Section {
                 Kind::Section(&PARQUET_SOURCE),
                 "Parquet files.",
                 r#"{"path": "region.parquet"}"#,
+            ),
+            key(
+                "step",
+                Kind::Name,
+                "The published output of another step of this run, which then goes first; one with a parquet sink, which keeps the types.",
+                r#""load""#,
             ),
         ],
     )
@@ -329,13 +336,13 @@ pub static CSV_SOURCE: Section = section(
         key(
             "columns",
             Kind::Columns,
-            "Types by column name; in the order of the file where it has no header. Columns of the header that are not named are text.",
+            "Types by column name; required, and in the order of the file, where it has no header. Columns of the header that are not named are text (default all text).",
             r#"{"id": "int64", "price": "decimal(12,2)"}"#,
         ),
         key(
             "header",
             Kind::Bool,
-            "Whether the first line of each file names the columns (default true).",
+            "Whether the first line of each file names the columns (default `true`).",
             "true",
         ),
         key(
@@ -347,13 +354,13 @@ pub static CSV_SOURCE: Section = section(
         key(
             "quote",
             Kind::Character(&["none"]),
-            "What stands around a field with delimiters in it: one character or `none` (default `\"`).",
+            "What stands around a field with delimiters in it: one character or `none`; doubled inside (default `\"`).",
             r#""\"""#,
         ),
         key(
             "nulls",
             Kind::Texts,
-            "Texts that mean NULL when they stand unquoted (default: the empty text).",
+            "Texts that mean NULL when they stand unquoted (default the empty text).",
             r#"["", "NULL"]"#,
         ),
         key(
@@ -371,19 +378,19 @@ pub static CSV_SOURCE: Section = section(
         key(
             "newline",
             Kind::Word(&["lf", "cr"]),
-            "What ends a line: `lf` is LF or CRLF (default), `cr` is CR alone.",
+            "What ends a line: `lf` is LF or CRLF, `cr` is CR alone (default `lf`).",
             r#""lf""#,
         ),
         key(
             "encoding",
             Kind::Word(ENCODINGS),
-            "How characters are written as bytes (default utf-8). Files in another encoding are read by one partition each.",
+            "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8). Files in another encoding are read by one partition each.",
             r#""windows-1252""#,
         ),
         key(
             "comment",
             Kind::Character(&["none"]),
-            "Lines that begin with it are no records (default none).",
+            "Lines that begin with it are no records, before the header too (default none).",
             r##""#""##,
         ),
         key(
@@ -398,7 +405,7 @@ pub static CSV_SOURCE: Section = section(
         key(
             "compression",
             Kind::Word(&["auto", "none", "gzip", "zstd"]),
-            "How the files are compressed (default auto: by name, .gz and .zst).",
+            "How the files are compressed; `auto` goes by the name: `.gz`, `.zst`, else none (default `auto`).",
             r#""auto""#,
         ),
     ],
@@ -696,7 +703,7 @@ pub static PARTITION: Section = Section {
     words: &["auto", "bytes", "files", "row_groups"],
     ..section(
         "partition",
-        "How the records are divided: a method (default: chosen) and a count.",
+        "How the records are divided: a method and a count.",
         &[
             key("bytes", Kind::Empty, "Record-aligned byte ranges of CSV files.", "{}"),
             key("files", Kind::Empty, "One partition for each file.", "{}"),
@@ -720,7 +727,7 @@ pub static PARTITION: Section = Section {
                     min: 1,
                     max: MAX_PARTITIONS,
                 },
-                "How many partitions (default auto: by size and workers).",
+                "How many partitions; `auto` goes by size and workers (default `auto`).",
                 r#""auto""#,
             ),
         ],
@@ -735,13 +742,13 @@ pub static KEY_RANGE: Section = section(
         key(
             "ranges",
             Kind::List(&RANGE),
-            "Your own ranges; together they must cover every value (see `outside`).",
+            "Your own ranges; together they must cover every value, see `outside` (default none: bounds are quantiles of a sample).",
             r#"[{"from": "A", "through": "L"}, {"from": "M", "null": true}]"#,
         ),
         key(
             "outside",
             Kind::Word(&["refuse", "partition"]),
-            "Values that no written range covers: refuse the job (default), or plan partitions for them.",
+            "Values that no written range covers: refuse the job, or plan partitions for them (default `refuse`).",
             r#""refuse""#,
         ),
     ],
@@ -753,23 +760,28 @@ pub static RANGE: Section = Section {
         "range",
         "From `from`, up to and without `to`, or up to and with `through`.",
         &[
-            key("from", Kind::Text, "The least value (default: no lower end).", r#""A""#),
+            key(
+                "from",
+                Kind::Text,
+                "The least value, included (default no lower end).",
+                r#""A""#,
+            ),
             key(
                 "to",
                 Kind::Text,
-                "The first value beyond (default: no upper end).",
+                "The first value beyond (default no upper end).",
                 r#""M""#,
             ),
             key(
                 "through",
                 Kind::Text,
-                "The last value; of text, also all that begins with it.",
+                "Instead of `to`: the last value, included; of text, also all that begins with it; a date for a timestamp, that whole day (default no upper end).",
                 r#""L""#,
             ),
             key(
                 "null",
                 Kind::Bool,
-                "Whether NULL belongs to this range (default false). Alone: NULL and nothing else.",
+                "Whether NULL belongs to this range (default `false`); alone: NULL and nothing else.",
                 "true",
             ),
         ],
@@ -869,25 +881,25 @@ const OUTPUT_PATH: Key = required(
 const EXISTS: Key = key(
     "exists",
     Kind::Word(&["fail", "replace", "append"]),
-    "What to do where the folder is there already (default fail).",
+    "What to do where the folder is there already (default `fail`).",
     r#""replace""#,
 );
 const FILES: Key = key(
     "files",
     Kind::Integer { min: 1, max: MAX_FILES },
-    "Merge the output into so many files (default: one or more for each partition).",
+    "Merge the output into so many files (default one or more for each partition).",
     "1",
 );
 const PARTITION_BY: Key = key(
     "partition_by",
     Kind::Texts,
-    "Columns that become folders NAME=VALUE.",
+    "Columns that become folders `NAME=VALUE`, as Hive lays them out; NULL is `__HIVE_DEFAULT_PARTITION__` (default none).",
     r#"["day"]"#,
 );
 const PARTITION_COLUMN: Key = key(
     "partition_column",
     Kind::Text,
-    "Name of an extra column that holds the partition number.",
+    "Name of an extra column that holds the partition number (default none).",
     r#""partition_no""#,
 );
 
@@ -900,7 +912,7 @@ pub static CSV_SINK: Section = section(
         key(
             "compression",
             Kind::Word(&["none", "gzip", "zstd"]),
-            "How the files are compressed (default none).",
+            "How the files are compressed (default `none`).",
             r#""none""#,
         ),
         FILES,
@@ -909,7 +921,7 @@ pub static CSV_SINK: Section = section(
         key(
             "header",
             Kind::Bool,
-            "Whether each file begins with the names of the columns (default true).",
+            "Whether each file begins with the names of the columns (default `true`).",
             "true",
         ),
         key(
@@ -921,7 +933,7 @@ pub static CSV_SINK: Section = section(
         key(
             "null",
             Kind::Text,
-            "The text written for NULL (default: the empty text).",
+            "The text written for NULL (default the empty text).",
             r#""""#,
         ),
     ],
@@ -936,7 +948,7 @@ pub static PARQUET_SINK: Section = section(
         key(
             "compression",
             Kind::Word(&["zstd", "snappy", "lz4", "gzip", "none"]),
-            "How the columns are compressed (default zstd).",
+            "How the columns are compressed (default `zstd`).",
             r#""zstd""#,
         ),
         FILES,
@@ -1049,19 +1061,19 @@ pub static ON_ERROR: Section = section(
         key(
             "retry",
             Kind::Section(&RETRY),
-            "For failures that may pass.",
+            "For failures that may pass (default 5 attempts).",
             r#"{"attempts": 5}"#,
         ),
         key(
             "reject",
             Kind::Section(&REJECT),
-            "For records that cannot be read or break a check.",
+            "For records that cannot be read or break a check (default none are allowed).",
             r#"{"limit": 1000}"#,
         ),
         key(
             "partition_failed",
             Kind::Word(&["stop", "continue"]),
-            "When a partition has failed for good: stop the others (default), or let them finish first.",
+            "When a partition has failed for good: stop the others at their next checkpoint, or let them finish first (default `stop`).",
             r#""stop""#,
         ),
     ],
@@ -1076,7 +1088,7 @@ pub static RETRY: Section = section(
             min: 1,
             max: MAX_ATTEMPTS,
         },
-        "Attempts for each task, the first included (default 5); lost workers are not counted.",
+        "Attempts for each task, the first included; lost workers are not counted.",
         "5",
     )],
 );
@@ -1091,7 +1103,7 @@ pub static REJECT: Section = section(
             min: 0,
             max: i64::MAX,
         },
-        "Rejected records over the whole step before it fails and publishes nothing (default 0).",
+        "Rejected records over the whole step before it fails and publishes nothing.",
         "1000",
     )],
 );
@@ -1149,6 +1161,43 @@ pub const COLUMN_TYPES: &[&str] = &[
     "date",
     "timestamp",
 ];
+
+impl Key {
+    /// The default, where it is a value of the language rather than a description.
+    pub fn default_word(&self) -> Option<&'static str> {
+        let words = self.default_words()?;
+        let plain = words.strip_prefix('`').and_then(|rest| rest.strip_suffix('`'));
+        let plain = plain.unwrap_or(words);
+        let is_value = match self.kind {
+            Kind::Bool => matches!(plain, "true" | "false"),
+            Kind::Word(words) | Kind::Character(words) => words.contains(&plain) || plain.len() == 1,
+            Kind::IntegerOr { word, .. } => plain == word || plain.parse::<i64>().is_ok(),
+            Kind::Integer { .. } => plain.parse::<i64>().is_ok(),
+            Kind::Section(section) => section.words.contains(&plain),
+            _ => false,
+        };
+        is_value.then_some(plain)
+    }
+
+    /// What holds where the key is left out: the last parenthesis of the description, `(default …)`.
+    pub fn default_words(&self) -> Option<&'static str> {
+        self.default_place().map(|(_, words, _)| words)
+    }
+
+    /// The description without the default.
+    pub fn meaning(&self) -> String {
+        match self.default_place() {
+            None => self.about.to_string(),
+            Some((before, _, after)) => format!("{before}{after}"),
+        }
+    }
+
+    fn default_place(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        let (before, rest) = self.about.split_once(" (default")?;
+        let (words, after) = rest.strip_prefix([' ', ':'])?.split_once(')')?;
+        Some((before, words.trim_start(), after))
+    }
+}
 
 impl Section {
     pub fn key(&self, name: &str) -> Option<&'static Key> {

@@ -201,6 +201,8 @@ pub struct ParquetSource {
 pub enum Lookup {
     Csv(CsvSource),
     Parquet(ParquetSource),
+    /// The published output of another step of the run.
+    Step(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

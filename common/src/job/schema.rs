@@ -81,6 +81,14 @@ fn property(key: &Key) -> Value {
     // The examples are part of the table and read by a test.
     schema["examples"] =
         serde_json::from_str(key.example).map_or_else(|_| json!([]), |example: Value| json!([example]));
+    if let Some(word) = key.default_word() {
+        schema["default"] = match key.kind {
+            Kind::Bool | Kind::Integer { .. } | Kind::IntegerOr { .. } => {
+                serde_json::from_str(word).unwrap_or_else(|_| json!(word))
+            }
+            _ => json!(word),
+        };
+    }
     schema
 }
 

@@ -25,6 +25,8 @@ pub(super) struct ReadStep {
     pub after: Vec<Text>,
     /// The step that this one reads.
     pub reads: Option<Text>,
+    /// The steps that its look-ups read.
+    pub looks_up: Vec<Text>,
     /// Paths that this step reads, look-ups included.
     pub inputs: Vec<Text>,
     pub output: Option<Text>,
@@ -41,7 +43,8 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let source_fields = fields.section("source");
     let reads = source_fields.as_ref().and_then(|source| source.name("step"));
     let source = source_fields.and_then(|fields| source(&fields, reads.as_ref(), &mut inputs));
-    let lookups = lookups(fields, &mut inputs);
+    let mut looks_up = Vec::new();
+    let lookups = lookups(fields, &mut inputs, &mut looks_up);
     let (sink, output) = sink(fields);
     let mut key_columns = Vec::new();
     let partition = partitioning(fields, &mut key_columns);
@@ -51,11 +54,11 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let on_error = on_error(fields);
     let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
 
-    // A source step goes first, whether `after` says so or not.
-    if let Some(step) = &reads
-        && after.iter().all(|name| name.value != step.value)
-    {
-        after.push(step.clone());
+    // A step that is read goes first, whether `after` says so or not.
+    for step in reads.iter().chain(&looks_up) {
+        if after.iter().all(|name| name.value != step.value) {
+            after.push(step.clone());
+        }
     }
     let step = (|| {
         Some(Step {
@@ -80,6 +83,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
         name,
         after,
         reads,
+        looks_up,
         inputs,
         output,
         key_columns,
@@ -224,7 +228,7 @@ fn sequence_source(fields: &Fields) -> Option<Source> {
     Some(Source::Sequence { from, to })
 }
 
-fn lookups(fields: &Fields, inputs: &mut Vec<Text>) -> BTreeMap<String, Lookup> {
+fn lookups(fields: &Fields, inputs: &mut Vec<Text>, looks_up: &mut Vec<Text>) -> BTreeMap<String, Lookup> {
     let mut lookups = BTreeMap::new();
     if !fields.has("lookups") {
         return lookups;
@@ -241,7 +245,11 @@ fn lookups(fields: &Fields, inputs: &mut Vec<Text>) -> BTreeMap<String, Lookup> 
         let parquet = lookup
             .section("parquet")
             .and_then(|parquet| parquet_source(&parquet, inputs));
-        if let Some(lookup) = csv.map(Lookup::Csv).or(parquet.map(Lookup::Parquet)) {
+        let step = lookup.name("step").map(|step| {
+            looks_up.push(step.clone());
+            Lookup::Step(step.value)
+        });
+        if let Some(lookup) = csv.map(Lookup::Csv).or(parquet.map(Lookup::Parquet)).or(step) {
             lookups.insert(entry.key.clone(), lookup);
         }
     }

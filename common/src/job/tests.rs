@@ -3,4 +3,5 @@
 mod faults;
 mod language;
 mod layouts;
+mod reference;
 mod values;

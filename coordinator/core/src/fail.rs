@@ -45,10 +45,19 @@ pub(crate) fn failed(
         ErrorClass::Data | ErrorClass::Config => false,
     };
     let name = &holding.run.definition(key.step).name;
-    let place = format!(
-        "step {name}, {} partition {}, attempt {}",
-        key.stage, key.partition, fence.number
-    );
+    let place = match key.stage {
+        // One task for the step: it has no partition worth a word.
+        Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort if fence.number == 1 => {
+            format!("step {name}, {}", key.stage)
+        }
+        Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => {
+            format!("step {name}, {}, attempt {}", key.stage, fence.number)
+        }
+        Stage::Scatter | Stage::Execute | Stage::Merge => format!(
+            "step {name}, {} partition {}, attempt {}",
+            key.stage, key.partition, fence.number
+        ),
+    };
     if tries_again {
         if progress.failures > 0 {
             let text = format!("{place} failed and is tried again: {error}");

@@ -53,13 +53,37 @@ pub struct Table {
 /// silently; `Transient` when it is written to meanwhile.
 pub fn read_table(name: &str, lookup: &Lookup, base_dir: &Path) -> Result<Table, TaskError> {
     let paths = expand(base_dir, paths_of(lookup))?;
+    check_count(name, &paths)?;
+    read(name, lookup, base_dir, digests(name, base_dir, &paths)?)
+}
+
+fn check_count(name: &str, paths: &[String]) -> Result<(), TaskError> {
     if paths.len() > MAX_TABLE_FILES {
         return Err(config(format!(
             "look-up {name}: {} files are too many (the limit is {MAX_TABLE_FILES}); join them into fewer",
             paths.len()
         )));
     }
-    read(name, lookup, base_dir, digests(name, base_dir, &paths)?)
+    Ok(())
+}
+
+/// Reads the files that another step of the run has published, for the first time.
+///
+/// Errors: as [`read_table`]; `Config` where the step has published no rows, since files alone tell their columns.
+pub fn read_published(
+    name: &str,
+    lookup: &Lookup,
+    step: &str,
+    base_dir: &Path,
+    paths: &[String],
+) -> Result<Table, TaskError> {
+    if paths.is_empty() {
+        return Err(config(format!(
+            "look-up {name}: step {step} has published no rows, so its columns are not known"
+        )));
+    }
+    check_count(name, paths)?;
+    read(name, lookup, base_dir, digests(name, base_dir, paths)?)
 }
 
 /// Reads a look-up again: the files that the survey pinned, with the content that it read.
@@ -131,6 +155,8 @@ pub fn paths_of(lookup: &Lookup) -> &[String] {
     match lookup {
         Lookup::Csv(source) => &source.paths,
         Lookup::Parquet(source) => &source.paths,
+        // What a run has published to itself does not grow.
+        Lookup::Step(_) => &[],
     }
 }
 
@@ -204,7 +230,7 @@ fn records(
                 facts,
             )
         }
-        Lookup::Parquet(_) => (Stored::Parquet, survey_parquet(base_dir, paths)?),
+        Lookup::Parquet(_) | Lookup::Step(_) => (Stored::Parquet, survey_parquet(base_dir, paths)?),
     };
     let columns = columns_of(&facts.schema);
     let mut reader: Box<dyn SourceReader> = open_files(
@@ -219,9 +245,9 @@ fn records(
     let (mut batches, mut memory) = (Vec::new(), 0);
     while let Some(input) = reader.next_batch()? {
         if let Some(reject) = reader.take_intake().rejects.first() {
-            let line = reject.place.line.map_or(String::new(), |line| format!(" line {line}"));
+            let line = reject.place.line.map_or(String::new(), |line| format!(", line {line}"));
             return Err(data(format!(
-                "look-up table {}{line}: {}",
+                "look-up {name}: {}{line}: {}",
                 reject.place.file, reject.reason
             )));
         }

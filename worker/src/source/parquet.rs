@@ -72,7 +72,9 @@ fn load(file: &File, path: &str) -> Result<ArrowReaderMetadata, TaskError> {
         ParquetError::External(inner) if inner.downcast_ref::<std::io::Error>().is_some() => {
             data(format!("{path}: reading the Parquet footer failed: {inner}"))
         }
-        error => data(format!("{path}: not a readable Parquet file: {error}")),
+        error => data(format!(
+            "{path}: not a readable Parquet file: {error}; it is cut off, still being written, or something else"
+        )),
     };
     let stored = ArrowReaderMetadata::load(file, ArrowReaderOptions::new()).map_err(broken)?;
     let fields: Vec<Arc<Field>> = stored
@@ -108,8 +110,8 @@ pub fn unite(first: &Schema, path: &str, other: &Schema) -> Result<Schema, TaskE
             return Err(differs(format!(
                 "column {} is {} instead of {}",
                 field.name(),
-                same.data_type(),
-                field.data_type()
+                type_name(same.data_type()),
+                type_name(field.data_type())
             )));
         }
         let nullable = field.is_nullable() || same.is_nullable();
@@ -123,6 +125,14 @@ pub fn unite(first: &Schema, path: &str, other: &Schema) -> Result<Schema, TaskE
         return Err(differs(format!("column {} is extra", extra.name())));
     }
     Ok(Schema::new(fields))
+}
+
+/// A type in words: text is read as views, which is nobody's concern.
+fn type_name(ty: &DataType) -> String {
+    match ty {
+        DataType::Utf8View => "string".to_string(),
+        other => other.to_string(),
+    }
 }
 
 /// Reads the row groups of one unit range.

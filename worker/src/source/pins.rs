@@ -29,7 +29,9 @@ pub(crate) fn data(message: impl Into<String>) -> TaskError {
 /// the job's surroundings, anything else may pass.
 pub(crate) fn io_error(path: &str, doing: &str, error: &io::Error) -> TaskError {
     match error.kind() {
-        io::ErrorKind::NotFound => config(format!("{path}: no such file (while {doing} it)")),
+        io::ErrorKind::NotFound => config(format!(
+            "{path}: no such file (while {doing} it); mend the path, or wait for the file"
+        )),
         io::ErrorKind::PermissionDenied => config(format!(
             "{path}: permission denied while {doing} it; the worker's user must be able to read it"
         )),
@@ -122,7 +124,7 @@ fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
     }
     if paths.is_empty() {
         return Err(config(format!(
-            "no file matches {pattern} (looked in {})",
+            "no file matches {pattern} (looked in {}); mend the path, or wait for the file",
             base_dir.display()
         )));
     }

@@ -226,6 +226,26 @@ steps:
 }
 
 #[test]
+fn look_ups_in_steps() {
+    check(
+        "job: j
+steps:
+  - {name: a, source: {sequence: {from: 0, to: 1}}, sink: discard}
+  - {name: b, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: b}}}
+  - {name: c, source: {sequence: {from: 0, to: 1}}, sink: {parquet: {path: c, partition_by: [n]}}}
+  - {name: d, source: {step: b}, lookups: {a: {step: a}, b: {step: b}, c: {step: c}, d: {step: d}, e: {step: ab}}, sink: discard}",
+        &[
+            "job.yaml:6:54: step `a` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:68: step `b` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:82: step `c` keeps its `partition_by` columns in folder names, which a look-up does not read back; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:96: step `d` names itself in `lookups`; allowed: another step",
+            "job.yaml:6:96: step `d` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:110: unknown step `ab` in `lookups`; did you mean `a`? allowed: a, b, c",
+        ],
+    );
+}
+
+#[test]
 fn counts() {
     check_step(
         "    partition: {count: 0}",
@@ -465,7 +485,7 @@ fn the_rest_of_a_step() {
             "job.yaml:7:12: `check` in step is a mapping; allowed: a list, each item a mapping with the keys name, that",
             "job.yaml:8:15: a look-up with the name `input`, which is the step's own source; allowed: another name",
             "job.yaml:8:40: the name `a b` in `lookups`; allowed: letters, digits and `_`, beginning with a letter, at most 64",
-            "job.yaml:8:68: lookup says nothing; allowed: one of csv, parquet",
+            "job.yaml:8:68: lookup says nothing; allowed: one of csv, parquet, step",
             "job.yaml:9:34: `attempts` in retry is `0`; allowed: a whole number from 1 to 100",
             "job.yaml:9:54: `limit` in reject is `-1`; allowed: unlimited, or a whole number from 0",
             "job.yaml:9:77: `partition_failed` in on_error is `quarantine`; allowed: stop, continue",

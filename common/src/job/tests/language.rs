@@ -321,6 +321,22 @@ fn compression_defaults_to_that_of_the_format() {
 }
 
 #[test]
+fn a_step_comes_after_those_that_it_looks_up() {
+    let job = bound(
+        "job: j
+steps:
+  - {name: a, source: {sequence: {from: 0, to: 9}}, sink: {parquet: {path: a}}}
+  - {name: b, source: {step: a}, lookups: {l: {step: c}}, sink: discard}
+  - {name: c, source: {step: a}, sink: {parquet: {path: c}}}
+",
+        &[],
+    );
+    let step = job.step("b").expect("a step");
+    assert_eq!(step.after, ["a", "c"]);
+    assert_eq!(step.lookups["l"], super::super::Lookup::Step("c".into()));
+}
+
+#[test]
 fn fields_keep_their_places() {
     let parsed = parse(EVERY_KEY, "job.yaml").expect("it is sound");
     let cases = [

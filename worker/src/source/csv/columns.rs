@@ -100,9 +100,11 @@ pub(in crate::source) fn expectation(ty: ColumnType) -> String {
         ColumnType::Uint16 => between(0, u16::MAX.into()),
         ColumnType::Uint32 => between(0, u32::MAX.into()),
         ColumnType::Uint64 => between(0, u64::MAX.into()),
-        ColumnType::Float32 | ColumnType::Float64 => "a number".to_string(),
+        ColumnType::Float32 => "a number that a float32 holds".to_string(),
+        ColumnType::Float64 => "a number that a float64 holds".to_string(),
         ColumnType::Decimal { precision, scale } => {
-            format!("a decimal({precision},{scale}) without more digits than it holds")
+            let whole = i16::from(precision) - i16::from(scale);
+            format!("a decimal({precision},{scale}): at most {whole} digits before the point and {scale} behind it")
         }
         ColumnType::String => "text in UTF-8".to_string(),
         ColumnType::Bool => "true or false".to_string(),

@@ -75,8 +75,36 @@ impl Read for FromOffset<'_> {
     }
 }
 
+/// How files begin: of zstd also those with a frame to skip in front, whose first four bits count.
+const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+
+/// Whether a file that is said to be compressed begins as such files do.
+fn check_magic(codec: Codec, path: &str, file: &File) -> Result<(), TaskError> {
+    let mut first = [0; 4];
+    let got =
+        read_full(&mut FromOffset { file, at: 0 }, &mut first).map_err(|error| io_error(path, "reading", &error))?;
+    let (name, is_one) = match codec {
+        Codec::Plain => return Ok(()),
+        Codec::Gzip => ("gzip", first.starts_with(GZIP_MAGIC)),
+        Codec::Zstd => (
+            "zstd",
+            first == ZSTD_MAGIC || (first[0] & 0xf0 == 0x50 && &first[1..] == ZSTD_SKIPPABLE),
+        ),
+    };
+    // Too short to tell: the decoder says that it is cut off.
+    if is_one || got < first.len() {
+        return Ok(());
+    }
+    Err(config(format!(
+        "{path}: this is no {name} file, though its name or `compression` says so; name what it is with `compression`"
+    )))
+}
+
 /// The text of a file, from its first byte.
 fn decoder(format: &Format, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
+    check_magic(format.codec(path)?, path, &file)?;
     let bytes: Box<dyn Read + Send> = match format.codec(path)? {
         Codec::Plain => Box::new(file),
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(

@@ -227,9 +227,12 @@ pub fn columns_of_header(
     }
     for (name, _) in declared {
         if !seen.contains(name.as_str()) {
+            let there = match header.join(", ") {
+                names if names.trim_matches([',', ' ']).is_empty() => "its first line is empty".to_string(),
+                names => format!("it has {names}"),
+            };
             return Err(config(format!(
-                "{path}: the header has no column {name}, which the job declares; it has {}",
-                header.join(", ")
+                "{path}: the header has no column {name}, which the job declares; {there}"
             )));
         }
     }
@@ -376,6 +379,12 @@ pub(super) fn decode_error(path: &str, error: &io::Error) -> TaskError {
     }
     let what = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file ends too early: it is cut off".to_string(),
+        _ if error.to_string().contains("requires too much memory") => {
+            return config(format!(
+                "{path}: the compressed file needs more than 128 MiB to be read; compress it again without a larger \
+                 window (`zstd --long`)"
+            ));
+        }
         _ => format!("the compressed file is damaged: {error}"),
     };
     super::super::pins::data(format!("{path}: {what}; copy or make the file again"))

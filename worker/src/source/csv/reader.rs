@@ -291,7 +291,10 @@ impl CsvReader {
                 true => self.firsts.push(row),
                 false => faults.push((
                     start,
-                    format!("the record has {fields} fields; the columns are {columns}"),
+                    format!(
+                        "the record has {fields} field{}, and there are {columns} columns",
+                        if fields == 1 { "" } else { "s" }
+                    ),
                 )),
             }
         }

@@ -227,7 +227,7 @@ fn bad_records_are_rejected_with_place_and_reason() {
         .collect();
     let expected = [
         (3, "x7,y", "column a: «x7» is not a whole number"),
-        (4, "3", "the record has 1 fields; the columns are 2"),
+        (4, "3", "the record has 1 field, and there are 2 columns"),
         (5, "4,a,b", "the record has 3 fields"),
         (6, "5,\"open", "a quote is still open"),
         (7, "6,\"a\"b", "column b: «\"a\"b» has text behind its closing quote"),

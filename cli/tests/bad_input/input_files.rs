@@ -1,0 +1,349 @@
+//! Input that is missing, no file, empty, cut off, damaged, or larger than it looks.
+
+use std::{
+    fs::{self, File},
+    io::{Seek, SeekFrom, Write},
+    process::{Command, Stdio},
+};
+
+use crate::room::{Room, copy_of};
+
+const COLUMNS: &str = "{id: int64, v: string}";
+
+/// What a process may hold at once of a file without line ends or one that grows when it is unpacked: a record of
+/// 16 MiB a few times over, and the engine at rest.
+const PEAK_MIB: u64 = 400;
+
+fn of(path: &str) -> String {
+    copy_of(COLUMNS).replace("in.csv", path)
+}
+
+#[test]
+fn what_is_not_there_or_no_file_is_told_before_any_record_is_read() {
+    let room = Room::new("no file").job(&of("in.csv"));
+    room.fails("step a, survey: in.csv: no such file (while opening it); mend the path, or wait for the file");
+    let room = Room::new("no match").job(&of("\"data/*.csv\""));
+    room.fails("step a, survey: no file matches data/*.csv (looked in /");
+    let room = Room::new("a folder").file("data/in.csv", "id,v\n").job(&of("data"));
+    room.fails("step a, survey: data is a folder; name the files in it, for example data/*");
+    let room = Room::new("a pipe").job(&of("in.csv"));
+    let made = Command::new("mkfifo").arg(room.path("in.csv")).status();
+    assert!(made.is_ok_and(|status| status.success()), "a pipe is made");
+    room.fails("step a, survey: in.csv is a pipe; a source must be a file that can be read again");
+    let room = Room::new("twice")
+        .file("in.csv", "id,v\n")
+        .job(&of("[in.csv, \"in*.csv\"]"));
+    room.fails("step a, survey: in.csv is named twice by the source's paths; its records would be read twice");
+    let room = Room::new("a link to nothing").job(&of("in.csv"));
+    std::os::unix::fs::symlink("gone.csv", room.path("in.csv")).expect("made");
+    room.fails("step a, survey: in.csv: no such file");
+    let room = Room::new("another store").job(&of("ftp://host/in.csv"));
+    room.is_refused(
+        "`path` in csv source is an address; only local paths are read and written so far: \"ftp://host/in.csv\"",
+    );
+}
+
+#[test]
+fn nothing_in_a_file_is_no_record_and_no_fault() {
+    for (what, input) in [
+        ("an empty file", ""),
+        ("a header", "id,v\n"),
+        ("a header without a line end", "id,v"),
+        ("a byte order mark", "\u{feff}"),
+        ("a header and empty lines", "id,v\n\n\n"),
+    ] {
+        let room = Room::new(what).file("in.csv", input).job(&of("in.csv"));
+        let ended = room.makes(&[]);
+        let row: Vec<&str> = ended
+            .stdout
+            .lines()
+            .nth(1)
+            .unwrap_or_default()
+            .split_whitespace()
+            .collect();
+        assert_eq!(row[..3], ["a", "published", "0"], "{what}: {}", ended.stdout);
+    }
+}
+
+#[test]
+fn a_header_that_does_not_fit_is_told_with_its_names() {
+    for (what, input, says) in [
+        (
+            "a name twice",
+            "id,v,id\n1,2,3\n",
+            "in.csv: the header names column id twice",
+        ),
+        (
+            "a missing name",
+            "id,w\n1,2\n",
+            "in.csv: the header has no column v, which the job declares; it has id, w",
+        ),
+        (
+            "another case",
+            "id,V\n1,2\n",
+            "in.csv: the header has no column v, which the job declares; it has id, V",
+        ),
+        (
+            "an empty first line",
+            "\nid,v\n1,2\n",
+            "in.csv: the header has no column id, which the job declares; its first line is empty",
+        ),
+        (
+            "an open quote",
+            "id,\"v\n1,2\n",
+            "in.csv: a quote in the header line is still open at its end",
+        ),
+    ] {
+        let room = Room::new(what).file("in.csv", input).job(&of("in.csv"));
+        room.fails(&format!("step a, survey: {says}"));
+    }
+    let room = Room::new("files that differ")
+        .file("in-1.csv", "id,v\n1,2\n")
+        .file("in-2.csv", "id,w\n1,2\n")
+        .job(&of("\"in-*.csv\""));
+    room.fails("in-2.csv: its header differs from that of the first file: id,w instead of id,v; all files of a source have the same columns in the same order");
+    let room = Room::new("Latin-1")
+        .file("in.csv", b"id,v\xe4\n1,2\n")
+        .job(&of("in.csv"));
+    room.fails("in.csv: the header line is not valid utf-8; declare the file's `encoding`, or convert it");
+}
+
+/// A file of 1 GiB, of which the disk holds next to nothing.
+fn of_one_gib(room: &Room, path: &str, head: &[u8]) {
+    let mut file = File::create(room.path(path)).expect("made");
+    file.write_all(head).expect("written");
+    file.seek(SeekFrom::Start((1 << 30) - 1)).expect("sought");
+    file.write_all(b"\n").expect("written");
+}
+
+#[test]
+fn a_line_of_one_gib_is_refused_in_bounded_memory() {
+    for (what, head, says) in [
+        (
+            "a record",
+            &b"id,v\n1,2\n"[..],
+            "in.csv: the line at byte 9 has no end within 16777216 bytes; this is no CSV file, or a line end other than LF or CRLF is used",
+        ),
+        (
+            "the header",
+            b"",
+            "in.csv: no line end within the first 1048576 bytes, so there is no header line; is this CSV?",
+        ),
+    ] {
+        let room = Room::new(what).job(&of("in.csv"));
+        of_one_gib(&room, "in.csv", head);
+        let ended = room.fails(says);
+        assert!(ended.peak_mib < PEAK_MIB, "{what}: {} MiB", ended.peak_mib);
+        let tolerant = of("in.csv") + "    on_error: {reject: {limit: unlimited}}\n";
+        fs::write(room.path("job.yaml"), tolerant).expect("written");
+        let ended = room.fails(says);
+        assert!(ended.peak_mib < PEAK_MIB, "{what}, tolerated: {} MiB", ended.peak_mib);
+    }
+}
+
+#[test]
+fn a_file_that_grows_when_it_is_unpacked_takes_bounded_memory() {
+    let zeros = vec![0; 1 << 20];
+    let mut packer = zstd::Encoder::new(Vec::new(), 1).expect("made");
+    packer.write_all(b"id,v\n1,2\n").expect("packed");
+    (0..4096).for_each(|_| packer.write_all(&zeros).expect("packed"));
+    let bomb = packer.finish().expect("packed");
+    assert!(bomb.len() < 1 << 20, "4 GiB in {} bytes", bomb.len());
+    let room = Room::new("4 GiB in a file of kilobytes")
+        .file("in.csv.zst", bomb)
+        .job(&of("in.csv.zst"));
+    let ended = room.fails("in.csv.zst: the line at byte 9 (line 3) has no end within 16777216 bytes");
+    assert!(ended.peak_mib < PEAK_MIB, "{} MiB", ended.peak_mib);
+
+    // A window of 1 GiB is what its reader would have to hold.
+    let mut packer = zstd::Encoder::new(Vec::new(), 1).expect("made");
+    packer.long_distance_matching(true).expect("set");
+    packer.window_log(30).expect("set");
+    packer.write_all(b"id,v\n1,2\n").expect("packed");
+    let room = Room::new("a window of 1 GiB").file("in.csv.zst", packer.finish().expect("packed"));
+    let room = room.job(&of("in.csv.zst"));
+    let ended = room.fails("in.csv.zst: the compressed file needs more than 128 MiB to be read; compress it again without a larger window (`zstd --long`)");
+    assert!(ended.peak_mib < PEAK_MIB, "{} MiB", ended.peak_mib);
+}
+
+#[test]
+fn many_records_out_of_a_small_file_take_bounded_memory() {
+    let lines = "1,aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\n"
+        .repeat(10_000);
+    let mut packer = zstd::Encoder::new(Vec::new(), 1).expect("made");
+    packer.write_all(b"id,v\n").expect("packed");
+    (0..600).for_each(|_| packer.write_all(lines.as_bytes()).expect("packed"));
+    let bomb = packer.finish().expect("packed");
+    assert!(bomb.len() < 1 << 20, "570 MiB in {} bytes", bomb.len());
+    let room = Room::new("570 MiB of records").file("in.csv.zst", bomb);
+    let room = room.job(&of("in.csv.zst").replace("{csv: {path: out/a}}", "discard"));
+    let ended = room.gapless(&["run", "job.yaml"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.contains("6,000,000"), "{}", ended.stdout);
+    assert!(ended.peak_mib < PEAK_MIB, "{} MiB", ended.peak_mib);
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(text.as_bytes()).expect("packed");
+    packer.finish().expect("packed")
+}
+
+#[test]
+fn packed_files_that_are_cut_off_or_none_are_told() {
+    let text: String = (0..200_000).map(|n| format!("{n},{}\n", n * 7919 % 10_007)).collect();
+    let text = format!("id,v\n{text}");
+    let (gz, zst) = (gzip(&text), zstd::encode_all(text.as_bytes(), 1).expect("packed"));
+    for (what, path, bytes, says) in [
+        (
+            "gzip cut off",
+            "in.csv.gz",
+            &gz[..gz.len() - 1000],
+            "in.csv.gz: the compressed file ends too early: it is cut off; copy or make the file again",
+        ),
+        (
+            "gzip cut off at its sum",
+            "in.csv.gz",
+            &gz[..gz.len() - 4],
+            "in.csv.gz: the compressed file ends too early",
+        ),
+        (
+            "zstd cut off",
+            "in.csv.zst",
+            &zst[..zst.len() - 1000],
+            "in.csv.zst: the compressed file ends too early",
+        ),
+        (
+            "no gzip",
+            "in.csv.gz",
+            b"id,v\n1,2\n",
+            "in.csv.gz: this is no gzip file, though its name or `compression` says so; name what it is with `compression`",
+        ),
+        (
+            "no zstd",
+            "in.csv.zst",
+            &gz[..],
+            "in.csv.zst: this is no zstd file, though its name or `compression` says so",
+        ),
+    ] {
+        Room::new(what).file(path, bytes).job(&of(path)).fails(says);
+    }
+    let mut damaged = gz.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle..middle + 64].fill(0xa5);
+    let room = Room::new("gzip damaged")
+        .file("in.csv.gz", damaged)
+        .job(&of("in.csv.gz"));
+    room.fails("in.csv.gz: the compressed file is damaged: ");
+}
+
+/// Makes a Parquet file of generated numbers, with the program itself, and gives its bytes.
+fn parquet(sql: &str) -> Vec<u8> {
+    let job = format!(
+        "job: make\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 20000}}}}\n    transform: {{sql: \"{sql}\"}}\n    sink: {{parquet: {{path: out/a, files: 1}}}}\n"
+    );
+    let room = Room::new("Parquet is made").job(&job);
+    let ended = room.gapless(&["run", "job.yaml"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let made = room.paths().into_iter().find(|path| path.ends_with(".parquet"));
+    fs::read(room.path(&made.expect("a file"))).expect("readable")
+}
+
+#[test]
+fn parquet_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
+    let job = "job: j\nsteps:\n  - name: a\n    source: {parquet: {path: \"in-*.parquet\"}}\n    sink: {csv: {path: out/a}}\n";
+    let good = parquet("SELECT n AS id, n * 3 AS v FROM input");
+    for (what, bytes) in [
+        ("without an end", &good[..good.len() - 100]),
+        ("half", &good[..good.len() / 2]),
+        ("nothing", &[]),
+        ("text", b"id,v\n1,2\n"),
+    ] {
+        let room = Room::new(what).file("in-1.parquet", bytes).job(job);
+        room.fails("step a, survey: in-1.parquet: not a readable Parquet file: ");
+    }
+    let mut damaged = good.clone();
+    damaged[4..40].fill(0xff);
+    let room = Room::new("a damaged page").file("in-1.parquet", damaged).job(job);
+    room.fails("in-1.parquet: row group 0 is damaged: ");
+    for (what, sql, says) in [
+        (
+            "another type",
+            "SELECT CAST(n AS VARCHAR) AS id, n * 3 AS v FROM input",
+            "in-2.parquet: its columns differ from those of the first file: column id is string instead of Int64; all files of a source have the same columns",
+        ),
+        (
+            "a column less",
+            "SELECT n AS id FROM input",
+            "in-2.parquet: its columns differ from those of the first file: column v is missing",
+        ),
+        (
+            "another name",
+            "SELECT n AS id, n AS w FROM input",
+            "in-2.parquet: its columns differ from those of the first file: column ",
+        ),
+    ] {
+        let room = Room::new(what)
+            .file("in-1.parquet", &good)
+            .file("in-2.parquet", parquet(sql))
+            .job(job);
+        room.fails(&format!("step a, survey: {says}"));
+    }
+}
+
+/// Stops a run at its first chunk: the plan stands, and work is left.
+#[test]
+fn input_that_is_changed_or_deleted_after_planning_is_told_and_with_the_old_file_the_run_goes_on() {
+    let text = |rows: std::ops::Range<u32>| -> String { rows.map(|n| format!("{n},x\n")).collect() };
+    // The second file has a record that is refused: so the first run plans both, and fails.
+    let bad = format!("id,v\n{}z,x\n", text(0..100));
+    for (what, change, says) in [
+        (
+            "changed",
+            Some("id,v\n1,y\n"),
+            "in-1.csv: changed after planning (it had ",
+        ),
+        ("deleted", None, "in-1.csv: no such file"),
+    ] {
+        let job = of("\"in-*.csv\"") + "    partition: files\n    on_error: {partition_failed: stop}\n";
+        let room = Room::new(what)
+            .file("in-1.csv", &bad)
+            .file("in-2.csv", "id,v\n1,y\n")
+            .job(&job);
+        room.fails("in-1.csv, line 102: parse: column id: «z» is not a whole number");
+        let kept = room.path("kept");
+        fs::rename(room.path("in-1.csv"), &kept).expect("moved");
+        if let Some(text) = change {
+            fs::write(room.path("in-1.csv"), text).expect("written");
+        }
+        room.fails(says);
+        fs::rename(&kept, room.path("in-1.csv")).expect("moved back");
+        room.fails("in-1.csv, line 102: parse: ");
+    }
+}
+
+#[test]
+fn a_look_up_that_cannot_be_read_whole_fails_the_step() {
+    let job = "job: j\nsteps:\n  - name: a\n    source: {csv: {path: in.csv, columns: {id: int64, v: string}}}\n    lookups: {names: {csv: {path: names.csv, columns: {id: int64, name: string}}}}\n    transform: {sql: \"SELECT input.id, names.name FROM input LEFT JOIN names ON names.id = input.id\"}\n    sink: {csv: {path: out/a}}\n";
+    let room = Room::new("no look-up").file("in.csv", "id,v\n1,a\n").job(job);
+    room.fails("look-up names: names.csv: no such file");
+    let room = Room::new("a bad record of a look-up")
+        .file("in.csv", "id,v\n1,a\n")
+        .file("names.csv", "id,name\n1,one\nx,two\n")
+        .job(job);
+    room.fails("look-up names: names.csv, line 3: column id: «x» is not a whole number");
+}
+
+#[test]
+fn a_pipe_for_a_job_file_is_read_and_bounded() {
+    let room = Room::new("endless stdin");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gapless"))
+        .args(["validate", "-"])
+        .current_dir(room.path("."))
+        .stdin(Stdio::from(File::open("/dev/zero").expect("there")))
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let status = child.wait().expect("ended");
+    assert_eq!(status.code(), Some(3));
+}

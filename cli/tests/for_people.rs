@@ -1,0 +1,146 @@
+//! Completion, man pages, the reference and the graph of steps: what is printed for people and their shells.
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn gapless(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
+    command.args(arguments).env_clear().env("HOME", "/nonexistent");
+    command.current_dir(folder).output().expect("started")
+}
+
+fn printed(folder: &Path, arguments: &[&str]) -> String {
+    let ended = gapless(folder, arguments);
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(ended.stdout).expect("text")
+}
+
+const VERBS: &[&str] = &[
+    "init", "run", "plan", "validate", "submit", "describe", "verify", "schema", "man",
+];
+
+#[test]
+fn shells_complete_all_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = printed(Path::new("."), &["completion", shell]);
+        for verb in VERBS {
+            assert!(script.contains(verb), "{shell}: {verb}");
+        }
+    }
+    // Bash is there on every machine that runs the tests: it reads the script, and completes a verb.
+    let script = printed(Path::new("."), &["completion", "bash"]);
+    let ask = "\nCOMP_WORDS=(gapless val); COMP_CWORD=1; _gapless gapless val gapless; echo \"${COMPREPLY[@]}\"\n";
+    let mut bash = Command::new("bash")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("bash starts");
+    let mut stdin = bash.stdin.take().expect("stdin");
+    stdin.write_all((script + ask).as_bytes()).expect("written");
+    drop(stdin);
+    let ended = bash.wait_with_output().expect("ended");
+    assert_eq!(String::from_utf8_lossy(&ended.stdout).trim(), "validate");
+    assert_eq!(gapless(Path::new("."), &["completion", "tcsh"]).status.code(), Some(2));
+}
+
+#[test]
+fn each_verb_has_a_man_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = printed(folder.path(), &["man"]);
+    assert!(page.contains(".TH gapless 1"), "{page}");
+    assert!(page.contains("Exit codes"), "{page}");
+    printed(folder.path(), &["man", "man/man1"]);
+    for verb in VERBS {
+        let page = folder.path().join(format!("man/man1/gapless-{verb}.1"));
+        let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
+        assert!(page.contains(".SH SYNOPSIS"), "{verb}: {page}");
+    }
+}
+
+#[test]
+fn the_language_is_printed_for_editors_and_for_people() {
+    let schema: serde_json::Value = serde_json::from_str(&printed(Path::new("."), &["schema"])).expect("JSON");
+    assert_eq!(schema["title"], "Gapless job file");
+    let tables = printed(Path::new("."), &["schema", "-o", "markdown"]);
+    assert!(tables.contains("| **`job`** | name |  | The job's name."), "{tables}");
+}
+
+const JOB: &str = "\
+job: shops
+steps:
+  - name: load
+    source: {csv: {path: sales.csv, columns: {id: int64}}}
+    sink: {csv: {path: out/load}}
+  - name: by-shop
+    source: {step: load}
+    transform: {sql: \"SELECT shop, count(*) AS n FROM input GROUP BY shop\"}
+    sink: {csv: {path: out/by-shop, files: 1}}
+  - name: by-day
+    source: {step: load}
+    transform: {sql: \"SELECT day, count(*) AS n FROM input GROUP BY day\"}
+    sink: {csv: {path: out/by-day, files: 1}}
+  - name: count
+    after: [by-shop, by-day]
+    source: {sequence: {from: 0, to: 10}}
+    sink: discard
+";
+
+#[test]
+fn the_steps_are_drawn_with_what_they_read_and_where_they_write() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("job.yaml"), JOB).expect("written");
+    fs::write(folder.join("sales.csv"), "id,shop,day\n1,a,2026-11-20\n").expect("written");
+    let drawn = printed(folder, &["plan", "job.yaml", "--graph"]);
+    let expected = "\
+shops
+      ┌───────────────────────────────────┐
+      │ load                              │
+      │ from  csv sales.csv: 1 file, 27 B │
+      │ in    1 partition by bytes        │
+      │ to    csv out/load                │
+┌─────┴───────────────────────────────────┘
+│     ┌─────────────────────────────────────────┐
+├─────► by-shop                                 │
+│     │ from  step load                         │
+│     │ in    partitions that are planned later │
+│     │ to    csv out/by-shop                   │
+│  ┌──┴─────────────────────────────────────────┘
+│  │  ┌─────────────────────────────────────────┐
+└──┼──► by-day                                  │
+   │  │ from  step load                         │
+   │  │ in    partitions that are planned later │
+   │  │ to    csv out/by-day                    │
+┌──┼──┴─────────────────────────────────────────┘
+│  │  ┌──────────────────────────────────────────────────┐
+└──┴──► count                                            │
+      │ from  the numbers from 0 to below 10             │
+      │ in    1 partition by sequence                    │
+      │ to    discard: rows are counted, none is written │
+      └──────────────────────────────────────────────────┘
+";
+    assert_eq!(
+        drawn.lines().collect::<Vec<_>>(),
+        expected.lines().collect::<Vec<_>>(),
+        "\n{drawn}"
+    );
+    let dot = printed(folder, &["plan", "job.yaml", "--graph=dot"]);
+    assert!(
+        dot.contains("\"load\" -> \"by-shop\";") && dot.contains("\"by-day\" -> \"count\" [style=dashed];"),
+        "{dot}"
+    );
+    let mermaid = printed(folder, &["plan", "job.yaml", "--graph=mermaid"]);
+    assert!(
+        mermaid.contains("s0 --> s1") && mermaid.contains("s2 -.-> s3"),
+        "{mermaid}"
+    );
+    assert_eq!(
+        gapless(folder, &["plan", "job.yaml", "--graph=png"]).status.code(),
+        Some(2)
+    );
+}
