@@ -176,6 +176,60 @@ fn a_total_that_does_not_agree_publishes_nothing() {
     }
 }
 
+/// The check holds whichever way the records go: through the exchange, into no file, filtered away.
+#[test]
+fn totals_are_checked_whatever_becomes_of_the_records() {
+    let ways = [
+        "sink: discard",
+        "partition: {hash: {columns: [id]}, count: 3}, sink: {parquet: {path: out/a}}",
+        "partition: {key_range: {column: id}, count: 3}, sink: discard",
+        "transform: {sql: \"SELECT id FROM input WHERE id < 0\"}, sink: {csv: {path: out/a}}",
+        "transform: {sql: \"SELECT sum(pieces) AS pieces FROM (SELECT unnest(item)['pieces'] AS pieces FROM input)\"}, sink: \
+         {csv: {path: out/a}}",
+    ];
+    for way in ways {
+        for (wrong, code) in [(false, 0), (true, 1)] {
+            let world = World::empty();
+            let layout = orders();
+            let end = format!("FT;{}", RECORDS / 4);
+            let other = format!("FT;{}", RECORDS / 4 - 1);
+            let file = match wrong {
+                true => layout.file.replace(&end, &other),
+                false => layout.file.clone(),
+            };
+            fs::write(world.path("in.txt"), file).expect("written");
+            let layout = layout.layout;
+            world.job(&format!(
+                "{{job: totals, steps: [{{name: a, source: {{records: {{path: in.txt, {layout}}}}}, {way}}}]}}"
+            ));
+            let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+            assert_eq!(output.status.code(), Some(code), "{way}: {}", text(&output.stderr));
+            let said = text(&output.stderr)
+                .contains("`orders` of the trailer, the number of records is declared as 1499, counted were 1500");
+            assert_eq!(said, wrong, "{way}: {}", text(&output.stderr));
+        }
+    }
+}
+
+/// A rule about each line of a record rejects that record alone.
+#[test]
+fn a_rule_about_each_line_rejects_its_record() {
+    let world = World::empty();
+    let layout = orders();
+    let broken = layout.file.replacen("I;sku-1;", "I;sku-x;", 1);
+    assert_ne!(broken, layout.file);
+    fs::write(world.path("in.txt"), broken).expect("written");
+    let layout = layout.layout;
+    world.job(&format!(
+        "{{job: rules, steps: [{{name: a, source: {{records: {{path: in.txt, {layout}}}}}, check: [{{name: known, that: \"NOT \
+         coalesce(array_any_match(item, i -> i['sku'] = 'sku-x'), false)\"}}], transform: {{sql: \"SELECT id FROM input\"}}, sink: \
+         {{csv: {{path: out/a}}}}, on_error: {{reject: {{limit: 1}}}}}}]}}"
+    ));
+    let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(world.rows("out/a").len() as u64, RECORDS / 4 - 1);
+}
+
 #[test]
 fn a_file_without_its_trailer_is_refused_before_any_work() {
     let world = World::empty();

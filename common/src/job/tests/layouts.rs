@@ -139,6 +139,36 @@ fn lines_that_cannot_be_told_apart() {
 }
 
 #[test]
+fn reports_that_cannot_be() {
+    let report = |keys: &str| {
+        let text = format!(
+            "job: j\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 1}}}}\n    sink:\n      report: {{path: o, {keys}}}\n"
+        );
+        parse(&text, "j").map_or_else(|errors| errors.to_string(), |_| String::new())
+    };
+    assert_eq!(report("row: x"), "");
+    assert_eq!(
+        report("header: x"),
+        "j:6:15: missing key `row` in report sink; allowed: text"
+    );
+    assert_eq!(
+        report("row: x, extension: a/b"),
+        "j:6:43: `extension` in report sink is \"a/b\"; allowed: 1 to 16 letters and digits"
+    );
+    assert_eq!(
+        report("row: x, page_rows: 0"),
+        "j:6:43: `page_rows` in report sink is `0`; allowed: a whole number from 1 to 1000000"
+    );
+    let text = "{job: j, steps: [{name: a, source: {sequence: {from: 0, to: 1}}, sink: {report: {path: o, row: x}}}, {name: b, \
+                source: {step: a}, sink: discard}]}";
+    let said = parse(text, "j").map_or_else(|errors| errors.to_string(), |_| String::new());
+    assert!(
+        said.contains("has the sink `report`, a text for people that is not read back"),
+        "{said}"
+    );
+}
+
+#[test]
 fn totals_that_cannot_be() {
     check(
         "fields: [{name: a, width: 4}], trailer: {fields: [{name: n, width: 4, count: records}]}",

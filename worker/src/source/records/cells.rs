@@ -129,6 +129,16 @@ fn trimmed(field: &[u8], own: &LayoutField) -> Option<(usize, usize)> {
     })
 }
 
+/// Where the value of a field stands, without its padding; [`NULL`] where it is blank.
+pub(super) fn value_of(text: Text<'_>, span: Span, own: &LayoutField) -> Span {
+    if span == NULL {
+        return NULL;
+    }
+    let (start, end) = span;
+    trimmed(text.slice(start as usize, end as usize), own)
+        .map_or(NULL, |(from, to)| (start + from as u32, start + to as u32))
+}
+
 /// The exact number in a field; `None` where it holds none.
 pub(super) fn exact(field: &[u8], own: &LayoutField) -> Option<Exact> {
     let value = without_padding(field, own);
@@ -184,12 +194,7 @@ impl<'a> Cells<'a> {
 
     /// Adds a cell with its padding.
     pub fn push(&mut self, span: Span, own: &LayoutField) {
-        let value = match span {
-            NULL => None,
-            (start, end) => trimmed(self.text.slice(start as usize, end as usize), own)
-                .map(|(from, to)| (start + from as u32, start + to as u32)),
-        };
-        self.spans.push(value.unwrap_or(NULL));
+        self.spans.push(value_of(self.text, span, own));
     }
 
     /// The typed column; what does not parse is in `flaws` and has a placeholder.

@@ -23,7 +23,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     body::{Block, Body, Line},
-    cells::{Cells, NULL, Span, append_spans, scale, units},
+    cells::{Cells, NULL, Span, append_spans, scale, units, value_of},
     shape::{Counted, Origin as ColumnOrigin, Shape, item_fields},
 };
 use crate::sink::BodyTotals;
@@ -400,9 +400,7 @@ fn sums(shape: &Shape, block: &Block, rows: &Rows, flaws: &mut Vec<Flaw>) -> Opt
             for row in 0..rows.len() {
                 let (first, count) = rows.slot(row, ty);
                 for line in first..first + count {
-                    let mut cell = Cells::new(&block.buffer, 1);
-                    cell.push(rows.span(line, field), own);
-                    let span = cell.spans[0];
+                    let span = value_of(text, rows.span(line, field), own);
                     if span == NULL {
                         continue;
                     }
