@@ -174,7 +174,7 @@ pub(super) fn units(text: Text<'_>, (start, end): Span, own: &LayoutField) -> Op
 /// The cells of one column in a block.
 pub(super) struct Cells<'a> {
     pub block: &'a Buffer,
-    /// Whether all of the block is UTF-8.
+    /// The same as text.
     pub text: Text<'a>,
     /// For each cell the stretch that holds its value, or [`NULL`].
     pub spans: Vec<Span>,
