@@ -153,11 +153,11 @@ fn reports_that_cannot_be() {
     );
     assert_eq!(
         report("row: x, extension: a/b"),
-        "j:6:43: `extension` in report sink is \"a/b\"; allowed: 1 to 16 letters and digits"
+        "j:6:44: `extension` in report sink is \"a/b\"; allowed: 1 to 16 letters and digits"
     );
     assert_eq!(
         report("row: x, page_rows: 0"),
-        "j:6:43: `page_rows` in report sink is `0`; allowed: a whole number from 1 to 1000000"
+        "j:6:44: `page_rows` in report sink is `0`; allowed: a whole number from 1 to 1000000"
     );
     let text = "{job: j, steps: [{name: a, source: {sequence: {from: 0, to: 1}}, sink: {report: {path: o, row: x}}}, {name: b, \
                 source: {step: a}, sink: discard}]}";
