@@ -8,8 +8,8 @@ use gapless_platform::config::Setting;
 use crate::{
     app::{App, Flags, flag},
     commands::{
-        cluster, completion, config, coordinator, describe, end, get, init, list, logs, man, plan, run, schema, submit,
-        tls, token, validate, verify, watch, worker, workers,
+        cluster, completion, config, coordinator, describe, end, get, init, list, logs, man, plan, redrive, rejects,
+        run, schema, submit, tls, token, validate, verify, watch, worker, workers,
     },
     failure::Failure,
     output::Format,
@@ -61,6 +61,10 @@ pub enum Command {
     Watch(watch::Arguments),
     /// Show what happened to a run: its stages, lost workers, take-overs, failures
     Logs(logs::Arguments),
+    /// Show the records that a run rejected, or keep them in a file
+    Rejects(rejects::Arguments),
+    /// Do a step again over the records that it had rejected, and add to its output
+    Redrive(redrive::Arguments),
     /// Stop a run at the next checkpoint; submitting it again goes on from there
     Stop(end::Arguments),
     /// End a run and remove what it staged
@@ -100,6 +104,8 @@ impl Command {
             Command::Describe(arguments) => describe::run(arguments, app).await,
             Command::Watch(arguments) => watch::run(arguments, app).await,
             Command::Logs(arguments) => logs::run(arguments, app).await,
+            Command::Rejects(arguments) => rejects::run(arguments, app).await,
+            Command::Redrive(arguments) => redrive::run(arguments, app).await,
             Command::Stop(arguments) => end::stop(arguments, app).await,
             Command::Cancel(arguments) => end::cancel(arguments, app).await,
             Command::Verify(arguments) => verify::run(arguments, app).await,

@@ -196,6 +196,11 @@ impl Client {
     }
 
     /// What a message adds to a command so that it reaches the same store; empty for the settings.
+    /// Whether this process has opened the store itself, since nobody else had.
+    pub fn owns_store(&self) -> bool {
+        self.own.is_some()
+    }
+
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -241,7 +246,22 @@ impl Client {
 
     pub async fn get(&mut self, run: &str) -> Result<Run, Failure> {
         let called = self.call(Again::Always, |mut line| {
-            let request = bounded(GetRunRequest { run: run.to_string() });
+            let request = bounded(GetRunRequest {
+                run: run.to_string(),
+                with_job: false,
+            });
+            async move { line.jobs.get_run(request).await }
+        });
+        called.await.map_err(|status| self.failure(&status))
+    }
+
+    /// As [`Client::get`], with the job file.
+    pub async fn get_with_job(&mut self, run: &str) -> Result<Run, Failure> {
+        let called = self.call(Again::Always, |mut line| {
+            let request = bounded(GetRunRequest {
+                run: run.to_string(),
+                with_job: true,
+            });
             async move { line.jobs.get_run(request).await }
         });
         called.await.map_err(|status| self.failure(&status))
@@ -263,7 +283,10 @@ impl Client {
     /// The run now and at every change until it has ended. The stream itself has no deadline.
     pub async fn watch(&mut self, run: &str) -> Result<Streaming<Run>, Failure> {
         let called = self.call(Again::Always, |mut line| {
-            let request = GetRunRequest { run: run.to_string() };
+            let request = GetRunRequest {
+                run: run.to_string(),
+                with_job: false,
+            };
             async move { line.jobs.watch_run(request).await }
         });
         called.await.map_err(|status| self.failure(&status))

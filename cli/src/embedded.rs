@@ -75,6 +75,8 @@ pub struct WorkerSettings {
     pub access: Access,
     /// Folders outside which it touches no data; empty for any.
     pub allow_paths: Vec<PathBuf>,
+    /// Whether it starts the programs of jobs.
+    pub allow_command: bool,
 }
 
 /// A coordinator that serves in this process.
@@ -171,7 +173,7 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         metrics: settings.metrics,
     };
     let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
-    let stages = Arc::new(Stages::within(allowed));
+    let stages = Arc::new(Stages::within(allowed, settings.allow_command));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
     let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;
     match ended {

@@ -1,10 +1,11 @@
 //! Checks and plans that need no cluster: the job language, the survey, the split and the proof, in
 //! this process.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fs, io, path::Path};
 
 use gapless_common::{
     certificate::Certificate,
+    error::TaskError,
     ids::RunId,
     job::{self, BoundParameters, Job, JobError, Lookup, Source, Step},
     plan::Facts,
@@ -14,12 +15,19 @@ use gapless_coordinator::{
     validate::validate,
 };
 use gapless_platform::clock::Clock;
-pub use gapless_worker::verify::{Difference, Unread};
 use gapless_worker::{
     examine::{Remark, examine_job},
+    redrive,
+    rejects::{ParquetRejects, Quarantine},
     reread, verify,
     work::survey_step,
 };
+pub use gapless_worker::{
+    redrive::Records as RedriveRecords,
+    rejects::Quarantined as Rejected,
+    verify::{Difference, Unread},
+};
+use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
@@ -171,4 +179,95 @@ pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
         unread: source.unread(),
         records: source.records,
     })
+}
+
+/// Gives the quarantined records of a step, whose folder and certificate a coordinator has told, until `visit`
+/// wants no more.
+///
+/// Errors: those of `visit`; [`Kind::Failed`] where the folder cannot be read.
+pub fn rejects(
+    folder: &str,
+    certificate: &str,
+    visit: &mut dyn FnMut(Rejected) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let failed = |error: TaskError| Failure::failed(error.message);
+    let quarantine = match certificate {
+        "" => Quarantine::staged(Path::new(folder)),
+        path => Quarantine::published(Path::new(folder), &certificate_at(Path::new(path))?),
+    };
+    let mut stopped = None;
+    quarantine
+        .map_err(failed)?
+        .read(&mut |record| {
+            visit(record).or_else(|failure| {
+                stopped = Some(failure);
+                Ok(false)
+            })
+        })
+        .map_err(failed)?;
+    stopped.map_or(Ok(()), Err)
+}
+
+/// Writes the records of a redrive beside the output.
+///
+/// Errors: [`Kind::Failed`] in words where they cannot be redriven.
+pub fn prepare_redrive(folder: &str, certificate: &str, from: Option<&Path>) -> Result<RedriveRecords, Failure> {
+    let certificate = certificate_at(Path::new(certificate))?;
+    redrive::prepare(&certificate, Path::new(folder), from).map_err(|error| Failure::failed(error.message))
+}
+
+/// Reads a certificate.
+pub fn certificate_at(path: &Path) -> Result<Certificate, Failure> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot read the certificate {name}: {error}; do this where the output is at hand");
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => Kind::NotFound,
+            io::ErrorKind::PermissionDenied => Kind::Denied,
+            _ => Kind::Failed,
+        };
+        Failure::new(kind, message)
+    })?;
+    let certificate: Certificate = serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("{name} is no certificate: {error}; was it changed by hand?")))?;
+    if certificate.version > Certificate::VERSION {
+        let message = format!(
+            "{name} is of version {}, newer than this program knows ({}); use a newer gapless",
+            certificate.version,
+            Certificate::VERSION
+        );
+        return Err(Failure::failed(message));
+    }
+    Ok(certificate)
+}
+
+/// A rejected record with the name of its step.
+pub fn named<'a>(step: &'a str, record: &'a Rejected) -> impl Serialize + 'a {
+    #[derive(Serialize)]
+    struct Named<'a> {
+        step: &'a str,
+        #[serde(flatten)]
+        record: &'a Rejected,
+    }
+    Named { step, record }
+}
+
+/// Quarantined records kept as Parquet.
+pub struct RejectsFile(ParquetRejects);
+
+impl RejectsFile {
+    pub fn create(path: &Path) -> Result<RejectsFile, Failure> {
+        let made = ParquetRejects::create(path);
+        made.map(RejectsFile).map_err(|error| Failure::failed(error.message))
+    }
+
+    pub fn write(&mut self, step: &str, record: Rejected) -> Result<(), Failure> {
+        self.0
+            .write(step, record)
+            .map_err(|error| Failure::failed(error.message))
+    }
+
+    pub fn finish(self) -> Result<u64, Failure> {
+        self.0.finish().map_err(|error| Failure::failed(error.message))
+    }
 }

@@ -414,6 +414,7 @@ mod tests {
             placement: Default::default(),
             checks: vec![],
             sql: None,
+            command: None,
             sink: Sink::Parquet(FileSink {
                 path: "out/a".into(),
                 exists: Exists::Replace,
@@ -426,6 +427,7 @@ mod tests {
                 null: String::new(),
             }),
             on_error: OnError::default(),
+            if_unchanged: Default::default(),
         }
     }
 

@@ -246,6 +246,7 @@ mod tests {
                     parameters: Default::default(),
                     priority: Default::default(),
                     steps: vec![],
+                    redrive: None,
                 },
                 base_dir: "/".into(),
                 unit: Unit::Byte,
@@ -278,6 +279,7 @@ mod tests {
                 ..Default::default()
             },
             records: RecordHash(2),
+            rejects: Vec::new(),
             reconciled: Some(true),
         }
     }

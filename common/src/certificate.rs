@@ -6,6 +6,7 @@ use crate::{
     attempt::{Counters, RecordHash},
     ids::{PartitionNo, RunId, StepNo},
     job::Job,
+    manifest::DataFile,
     plan::{Column, PinnedFile, PinnedLookup, Unit},
     range::UnitRange,
 };
@@ -78,6 +79,10 @@ pub struct Certificate {
     pub counters: Counters,
     /// Sum of the fingerprints of `ranges`.
     pub records: RecordHash,
+    /// The files of quarantined records, named as they were staged: where an output is appended to, `-g` and
+    /// the generation come before the dot. Empty also in certificates of releases that did not list them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejects: Vec<DataFile>,
     /// Whether `read = written + filtered + rejected` had to hold, and did.
     pub reconciled: Option<bool>,
 }

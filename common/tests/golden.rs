@@ -130,6 +130,7 @@ fn certificates_have_the_form_of_their_version() {
                 name: "sales".into(),
                 parameters: Default::default(),
                 steps: Vec::new(),
+                redrive: None,
             },
             base_dir: "/jobs".into(),
             unit: Unit::Byte,
@@ -174,6 +175,7 @@ fn certificates_have_the_form_of_their_version() {
         }],
         counters: COUNTERS,
         records,
+        rejects: Vec::new(),
         reconciled: Some(true),
     };
     check("certificate", &certificate);

@@ -64,6 +64,10 @@ pub fn run(state: &State, id: RunId) -> Option<v1::Run> {
             .collect(),
         events: notable(run),
         priority: u32::from(run.row.priority.0),
+        // Told to those who ask for it.
+        job_text: String::new(),
+        file_name: String::new(),
+        base_dir: String::new(),
     })
 }
 
@@ -216,6 +220,22 @@ fn step_status(
             .map(|facts| facts.warnings.clone())
             .unwrap_or_default(),
         waits_for: waits_for(state, run, number),
+        rejects: rejects_folder(run, number, step),
+    }
+}
+
+/// Where the rejected records of a step lie. What is published has them beside its certificate.
+fn rejects_folder(run: &Run, number: StepNo, step: &Step) -> String {
+    match (&step.row.publication, step.row.phase) {
+        (Some(publication), _) if !publication.certificate.is_empty() => {
+            let folder = publication
+                .certificate
+                .rsplit_once('/')
+                .map_or("", |(folder, _)| folder);
+            format!("{folder}/rejects")
+        }
+        (_, Phase::Aborted) => String::new(),
+        _ => gapless_core::fail::rejects_folder(run, number).unwrap_or_default(),
     }
 }
 

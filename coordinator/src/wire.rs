@@ -187,6 +187,12 @@ pub fn event(session: SessionId, event: v1::WorkerEvent) -> Result<Event, WireEr
             }
         }
         Wire::Drain(_) => Event::Drain { session },
+        Wire::Said(it) => Event::Said {
+            session,
+            task: task(it.task)?,
+            fence: fence(it.fence)?,
+            text: it.text,
+        },
         Wire::Released(it) => Event::Released {
             session,
             task: task(it.task)?,

@@ -72,10 +72,19 @@ pub struct World {
 pub type Sales = BTreeMap<String, (u64, i64)>;
 
 impl World {
+    /// An empty folder.
     pub fn empty() -> World {
         World {
             folder: tempfile::tempdir().expect("a temporary folder"),
         }
+    }
+
+    /// A folder with this input and job.
+    pub fn with(input: &str, content: &str, job: &str) -> World {
+        let world = World::empty();
+        fs::write(world.path(input), content).expect("written");
+        world.job(job);
+        world
     }
 
     /// Writes `rows` sales over two CSV files of `data/`, some of them of a shop with most of the rows, and

@@ -83,6 +83,7 @@ fn main() {
             nulls: vec![String::new()],
             compression: Compression::Auto,
             dialect: Default::default(),
+            places: None,
         }),
         lookups: Default::default(),
         partition: Partitioning {
@@ -92,14 +93,17 @@ fn main() {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        command: None,
         sink: Sink::Discard,
         on_error: OnError::default(),
+        if_unchanged: Default::default(),
     };
     let job = Job {
         name: "decode".into(),
         parameters: Default::default(),
         priority: Default::default(),
         steps: vec![step],
+        redrive: None,
     };
     let (step, base) = (&job.steps[0], Path::new("."));
     let found = survey_source(&job, step, base, RunId(Default::default()), None).expect("survey");

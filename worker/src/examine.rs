@@ -13,6 +13,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gapless_common::job::{ColumnType, CsvSource, Job, Lookup, Partition, Sink, Source, Step};
 
 use crate::{
+    command,
     engine::{self, Cause, Checks, INPUT, PlanFault},
     sink::{check_sink, written_schema},
     source::{
@@ -172,7 +173,10 @@ impl<'a> Examiner<'a> {
         let faults = self.found.faults.len();
         if let Known::Nothing(why) = input {
             self.without_columns(step, why);
-            return input.clone();
+            return match step.command {
+                Some(_) => self.program(step),
+                None => input.clone(),
+            };
         }
         // Those that look-ups read are examined first; the job has no circles.
         for lookup in step.lookups.values() {
@@ -188,6 +192,7 @@ impl<'a> Examiner<'a> {
         self.checks(step, &mut tables.input);
         self.key_columns(step, &mut tables.input);
         let output = match &step.sql {
+            None if step.command.is_some() => self.program(step),
             None => match tables.input.open {
                 true => Known::Some(tables.input.columns.clone()),
                 false => Known::All(tables.input.columns.clone()),
@@ -313,6 +318,22 @@ impl<'a> Examiner<'a> {
         match passes_on {
             true => Known::Some(analysis),
             false => Known::All(analysis),
+        }
+    }
+
+    /// What a program writes is known where the job declares it.
+    fn program(&mut self, step: &Step) -> Known {
+        let declared = step.command.as_ref().map(command::declared).transpose();
+        match declared.map(Option::flatten) {
+            Ok(Some(declared)) => Known::All(declared),
+            Ok(None) => Known::Nothing(format!(
+                "the columns of step {} are known when its program runs",
+                step.name
+            )),
+            Err(error) => {
+                self.fault(step, ("transform.command.columns", 0), None, error.message);
+                Known::Nothing(format!("step {} has faults", step.name))
+            }
         }
     }
 

@@ -3,11 +3,14 @@
 
 pub mod allow;
 pub mod attempt;
+pub mod command;
 pub mod engine;
 pub mod examine;
 pub mod exchange;
 pub mod metrics;
 pub mod publish;
+pub mod redrive;
+pub mod rejects;
 pub mod reread;
 pub mod runner;
 pub mod session;

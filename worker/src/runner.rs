@@ -227,6 +227,11 @@ impl Leader for Line<'_> {
         self.held.stop()
     }
 
+    fn tell(&self, text: String) {
+        // The session is gone only when the worker ends.
+        self.say(What::Said(text)).ok();
+    }
+
     fn committed(&self, stage: Stage) -> Result<Vec<CommittedPartition>, TaskError> {
         self.shared.calls.list_committed(self.held, stage)
     }

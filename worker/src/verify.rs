@@ -398,6 +398,7 @@ mod tests {
                     parameters: Default::default(),
                     priority: Default::default(),
                     steps: vec![],
+                    redrive: None,
                 },
                 base_dir: "/".into(),
                 unit: Unit::Byte,
@@ -418,6 +419,7 @@ mod tests {
                 ..Counters::default()
             },
             records: RecordHash((0..100).sum()),
+            rejects: Vec::new(),
             reconciled: Some(true),
         }
     }

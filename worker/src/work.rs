@@ -15,7 +15,7 @@ use arrow::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, Stage, StepNo},
-    job::{Job, Lookup, Partition, Sink, Source, Step},
+    job::{Check, Job, Lookup, Partition, Sink, Source, Step},
     manifest::{ChunkManifest, DataFile},
     plan::{Facts, PinnedLookup},
 };
@@ -27,12 +27,13 @@ use crate::{
         execute::{Slot, StepIo, execute},
         survey::facts,
     },
-    engine::{Checks, LookupTable, SlotLimits, Verdict, analyse},
+    command,
+    engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
     publish::{published_already, run_abort, run_merge, run_prepare, run_publish},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
-    source::{InputBatch, Reject, SourceReader, lookup, open, schema_of},
+    source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json},
     storage::{SpillFolder, StepFolders, sweep_spill},
     survey::{published_files, sample_keys, survey_source},
 };
@@ -53,6 +54,8 @@ struct Shared {
 #[derive(Default)]
 pub struct Stages {
     allowed: AllowList,
+    /// Whether programs of jobs are started here.
+    commands: bool,
     shared: Mutex<VecDeque<Shared>>,
     /// This worker's place for spilled data; made with the first task, which tells the scratch folder.
     spill: OnceLock<SpillFolder>,
@@ -61,6 +64,7 @@ pub struct Stages {
 impl Work for Stages {
     fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
         self.allowed.check(&assignment)?;
+        self.check_command(&assignment)?;
         let scratch = &assignment.context.scratch;
         let spill = self.spill(scratch)?;
         if matches!(assignment.task.stage, Stage::Publish | Stage::Abort) {
@@ -133,11 +137,12 @@ pub fn survey_step(
     let earlier = earlier_output(job, step, base_dir, run, started_micros)?;
     let mut source = survey_source(job, step, base_dir, run, earlier.as_ref())?;
     let (lookups, pins) = survey_lookups(job, step, base_dir, run)?;
-    let analysis = analyse(
-        step.sql.as_deref(),
+    let analysis = transformed(
+        step,
         source.schema.clone(),
         &lookups,
         &step.checks,
+        base_dir,
         started_micros,
     )?;
     let mut read = analysis.columns.clone();
@@ -163,6 +168,26 @@ pub fn survey_step(
     Ok(facts)
 }
 
+/// What a step makes of its records, and what it reads of them.
+fn transformed(
+    step: &Step,
+    input: SchemaRef,
+    lookups: &[NamedSchema],
+    checks: &[Check],
+    base_dir: &Path,
+    started_micros: i64,
+) -> Result<Analysis, TaskError> {
+    let analysis = analyse(step.sql.as_deref(), input.clone(), lookups, checks, started_micros)?;
+    let Some(command) = &step.command else {
+        return Ok(analysis);
+    };
+    Ok(Analysis {
+        output: command::output_of(command, base_dir.to_path_buf(), &input)?,
+        transform: command::transform_facts(command, &step.partition.method),
+        ..analysis
+    })
+}
+
 /// The columns of the files that an earlier step published, where they cannot be read off the files.
 fn earlier_output(
     job: &Job,
@@ -181,7 +206,7 @@ fn earlier_output(
     let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
     let source = survey_source(job, earlier, base_dir, run, before.as_ref())?;
     let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
-    let analysis = analyse(earlier.sql.as_deref(), source.schema, &lookups, &[], started_micros)?;
+    let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros)?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
 
@@ -281,11 +306,30 @@ fn open_planned(
 }
 
 impl Stages {
-    /// Touches nothing outside these folders.
-    pub fn within(allowed: AllowList) -> Stages {
+    /// Touches nothing outside these folders, and starts programs of jobs only where `commands` says so.
+    pub fn within(allowed: AllowList, commands: bool) -> Stages {
         Stages {
             allowed,
+            commands,
             ..Stages::default()
+        }
+    }
+
+    /// Errors: `Config` where the task would start a program and this worker starts none.
+    fn check_command(&self, assignment: &Assignment) -> Result<(), TaskError> {
+        let step = assignment.context.step();
+        let starts = matches!(assignment.task.stage, Stage::Survey | Stage::Execute);
+        match &step.command {
+            Some(command) if starts && !self.commands => Err(TaskError::new(
+                ErrorClass::Config,
+                format!(
+                    "step {} runs a program ({}), and this worker runs none: start workers with --allow-command \
+                     (allow_command), or use SQL",
+                    step.name,
+                    command.run.first().map_or("", String::as_str)
+                ),
+            )),
+            _ => Ok(()),
         }
     }
 
@@ -309,12 +353,14 @@ impl Stages {
         let context = &assignment.context;
         let mut reader = open_planned(assignment, assignment.units.after(assignment.position))?;
         let checks = Checks::compile(&context.step().checks, &reader.schema(), context.started_micros)?;
+        let keys = context.key_columns();
         let mut check = |input: InputBatch| -> Result<(RecordBatch, Vec<Reject>), TaskError> {
             match checks.judge(&input.batch)? {
                 Verdict::Right => Ok((input.batch, Vec::new())),
                 Verdict::Broken { keep, broken } => {
                     let rejects = broken.into_iter().map(|broken| Reject {
                         place: input.origin.locate(broken.row),
+                        key: key_as_json(&input.batch, broken.row, keys),
                         rule: broken.rule,
                         reason: broken.reason,
                     });

@@ -12,6 +12,8 @@ pub mod list;
 pub mod logs;
 pub mod man;
 pub mod plan;
+pub mod redrive;
+pub mod rejects;
 pub mod run;
 pub mod schema;
 pub mod submit;

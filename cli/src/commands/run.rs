@@ -1,6 +1,7 @@
 //! `gapless run`: a whole job in this process, with a coordinator, workers and a store of its own.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -15,7 +16,7 @@ use gapless_platform::{
 use gapless_proto::{access::Access, v1::RunState};
 use tokio::task::JoinSet;
 
-use super::submit::completed;
+use super::{redrive::redriven, submit::completed};
 use crate::{
     app::{App, Flags, flag, start_log},
     arguments::{JobArguments, OutputArguments, TimeoutArgument},
@@ -58,40 +59,66 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let job = JobFile::read(&arguments.job.file)?;
     // The coordinator would find the same faults; here they cost no store.
     local::check(&job, &parameters)?;
-    let mut config = settings(&arguments, &job, app)?;
-    if *config.origin(Setting::LogLevel) == Origin::Default {
-        config.log_level = "off".to_string();
-    }
-    let telling = start_log(&config, "run")?;
-    let mut house = Household::open(&config, arguments.workers).await?;
+    let config = settings(&arguments, &job, app)?;
     let target = match arguments.state {
         Some(_) => format!(" --state {}", config.state_dir.display()),
         None => String::new(),
     };
     let again = again("run", &arguments.job.file, &arguments.job.parameters, &target);
+    let manner = Manner {
+        format: arguments.output.output,
+        timeout: arguments.timeout.timeout,
+        stream: false,
+        embedded: true,
+    };
+    let whole = Whole {
+        job: &job,
+        parameters: &parameters,
+        workers: arguments.workers,
+        again: &again,
+        redrive: None,
+    };
+    do_here(whole, config, manner, app).await
+}
 
+/// A job that is done in this process.
+pub struct Whole<'a> {
+    pub job: &'a JobFile,
+    pub parameters: &'a BTreeMap<String, String>,
+    pub workers: u32,
+    /// The command that goes on with it.
+    pub again: &'a str,
+    /// Which redrive it is, if it is one.
+    pub redrive: Option<u32>,
+}
+
+/// Does a job with a coordinator and workers of its own.
+pub async fn do_here(whole: Whole<'_>, mut config: Config, manner: Manner, app: &App) -> Result<(), Failure> {
+    if *config.origin(Setting::LogLevel) == Origin::Default {
+        config.log_level = "off".to_string();
+    }
+    // Whoever starts this may start the program as well.
+    if *config.origin(Setting::AllowCommand) == Origin::Default {
+        config.allow_command = true;
+    }
+    let telling = start_log(&config, "run")?;
+    let mut house = Household::open(&config, whole.workers).await?;
     let endpoint = house.coordinator.endpoint();
     let work = async {
         let mut client = Client::connect(vec![endpoint], Access::default()).await?;
         client.speak_of(&config.state_dir);
         let run = loop {
-            match client.submit(&job, &parameters, None).await? {
+            match client.submit(whole.job, whole.parameters, None).await? {
                 Submitted::Accepted { run, resumed } => {
                     let goes_on = if resumed { " goes on" } else { "" };
                     talk(format_args!("run {}{goes_on}", short(&run)));
                     break run;
                 }
                 Submitted::Exists { run } if cleared_away(&mut client, &run).await? => {}
-                Submitted::Exists { run } => break attach(&mut client, run).await?,
+                Submitted::Exists { run } => break attach(&mut client, run, whole.redrive).await?,
             }
         };
-        let manner = Manner {
-            format: arguments.output.output,
-            timeout: arguments.timeout.timeout,
-            stream: false,
-            embedded: true,
-        };
-        follow(&mut client, &run, manner, &again, app).await
+        follow(&mut client, &run, manner, whole.again, app).await
     };
     let done = tokio::select! {
         done = work => done.map(drop),
@@ -130,10 +157,13 @@ async fn cleared_away(client: &mut Client, run: &str) -> Result<bool, Failure> {
 }
 
 /// A run of this identity is there already: one that goes on is followed, a complete one refused.
-async fn attach(client: &mut Client, run: String) -> Result<String, Failure> {
+async fn attach(client: &mut Client, run: String, redrive: Option<u32>) -> Result<String, Failure> {
     let found = client.get(&run).await?;
     if view::has_ended(&found) {
-        let message = completed(&found.job, short(&run), client.target());
+        let message = match redrive {
+            None => completed(&found.job, short(&run), client.target()),
+            Some(number) => redriven(short(&run), number, client.target()),
+        };
         return Err(Failure::new(Kind::Conflict, message));
     }
     talk(format_args!("run {} goes on", short(&run)));
@@ -203,6 +233,7 @@ impl Household {
                 metrics: WorkerMetrics::new(config.slots, Clock::system()),
                 access: Access::default(),
                 allow_paths: config.allow_paths.clone(),
+                allow_command: config.allow_command,
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));
         }

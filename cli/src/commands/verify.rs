@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::Args;
-use gapless_common::certificate::Certificate;
 use serde::Serialize;
 
 use crate::{
@@ -63,7 +62,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     };
     let mut findings = Vec::new();
     for path in &certificates {
-        let certificate = read(path)?;
+        let certificate = local::certificate_at(path)?;
         let found = local::verify(&certificate)?;
         findings.push(Finding {
             step: certificate.step_name,
@@ -122,30 +121,6 @@ async fn published(run: &str, target: &TargetArguments, app: &App) -> Result<Vec
         return Err(Failure::new(Kind::NotFound, message));
     }
     Ok(certificates)
-}
-
-fn read(path: &Path) -> Result<Certificate, Failure> {
-    let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
-        let message = format!("cannot read the certificate {name}: {error}; verify where the output is at hand");
-        let kind = match error.kind() {
-            io::ErrorKind::NotFound => Kind::NotFound,
-            io::ErrorKind::PermissionDenied => Kind::Denied,
-            _ => Kind::Failed,
-        };
-        Failure::new(kind, message)
-    })?;
-    let certificate: Certificate = serde_json::from_str(&text)
-        .map_err(|error| Failure::failed(format!("{name} is no certificate: {error}; was it changed by hand?")))?;
-    if certificate.version > Certificate::VERSION {
-        let message = format!(
-            "{name} is of version {}, newer than this program knows ({}); verify with a newer gapless",
-            certificate.version,
-            Certificate::VERSION
-        );
-        return Err(Failure::failed(message));
-    }
-    Ok(certificate)
 }
 
 fn show(findings: &[Finding], format: Format) -> Result<String, Failure> {

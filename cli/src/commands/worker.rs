@@ -33,6 +33,9 @@ pub struct Arguments {
     /// Touch no data outside this folder; may be given many times [default: any]
     #[arg(long = "allow-path", value_name = "DIR", help_heading = "Security")]
     allow_paths: Vec<String>,
+    /// Start the programs of jobs (`transform.command`) [default: refuse such jobs]
+    #[arg(long, help_heading = "Security")]
+    allow_command: bool,
     #[command(flatten)]
     access: AccessArguments,
     #[command(flatten)]
@@ -48,6 +51,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     arguments.access.note(&mut flags);
     let allowed = (!arguments.allow_paths.is_empty()).then(|| arguments.allow_paths.join(","));
     flag(&mut flags, Setting::AllowPaths, allowed);
+    flag(
+        &mut flags,
+        Setting::AllowCommand,
+        arguments.allow_command.then_some("on"),
+    );
     let config = app.config(flags)?;
     let access = app.access(&config)?;
     let telling = start_log(&config, "worker")?;
@@ -64,6 +72,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         metrics,
         access,
         allow_paths: config.allow_paths,
+        allow_command: config.allow_command,
     };
     let ended = run_worker(settings, shutdown).await;
     drop((signals, monitor));

@@ -28,6 +28,7 @@ use tonic::{
 
 /// One move in the script of `WatchRun`. The script goes on with the next stream.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "a script has a few of them")]
 pub enum Watch {
     Then(Run),
     Break(Code),

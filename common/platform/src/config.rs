@@ -67,6 +67,7 @@ pub enum Setting {
     Tokens,
     AuditLog,
     AllowPaths,
+    AllowCommand,
     Labels,
     LogFormat,
     LogLevel,
@@ -86,7 +87,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 31] = [
+    pub const ALL: [Setting; 32] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -102,6 +103,7 @@ impl Setting {
         Setting::Tokens,
         Setting::AuditLog,
         Setting::AllowPaths,
+        Setting::AllowCommand,
         Setting::Labels,
         Setting::LogFormat,
         Setting::LogLevel,
@@ -138,6 +140,7 @@ impl Setting {
             Setting::Tokens => "tokens",
             Setting::AuditLog => "audit_log",
             Setting::AllowPaths => "allow_paths",
+            Setting::AllowCommand => "allow_command",
             Setting::Labels => "labels",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
@@ -179,6 +182,9 @@ impl Setting {
             Setting::Tokens => "YAML file of the tokens that a coordinator lets in",
             Setting::AuditLog => "file to which a coordinator appends who did what, as JSON lines",
             Setting::AllowPaths => "folders outside which a worker touches no data, joined by commas",
+            Setting::AllowCommand => {
+                "whether a worker starts the programs of jobs (transform.command): on or off; `gapless run` does unless it is set"
+            }
             Setting::Labels => "labels of a worker that steps may ask for, NAME=VALUE joined by commas",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
@@ -221,6 +227,7 @@ impl Setting {
             Setting::TlsCa | Setting::TlsCert | Setting::TlsKey => NONE,
             Setting::TokenFile | Setting::Tokens | Setting::AuditLog => NONE,
             Setting::AllowPaths => "any",
+            Setting::AllowCommand => "off",
             Setting::Labels => NONE,
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
@@ -403,6 +410,8 @@ pub struct Config {
     pub audit_log: Option<PathBuf>,
     /// Folders outside which a worker touches no data; empty for any.
     pub allow_paths: Vec<PathBuf>,
+    /// Whether a worker starts programs of jobs.
+    pub allow_command: bool,
     /// What a worker says of itself, for steps to ask for.
     pub labels: Labels,
     pub log_format: LogFormat,
@@ -473,6 +482,11 @@ impl Config {
             tokens: parse_file(&sources, Setting::Tokens)?,
             audit_log: parse_file(&sources, Setting::AuditLog)?,
             allow_paths: parse(&sources, Setting::AllowPaths, allow_paths)?,
+            allow_command: parse(&sources, Setting::AllowCommand, |text| match text {
+                "on" => Ok(true),
+                "off" => Ok(false),
+                _ => Err("write on or off".to_string()),
+            })?,
             labels: parse(&sources, Setting::Labels, |text| match text {
                 NONE => Ok(Labels::default()),
                 text => Labels::from_str(text).map_err(|error| error.to_string()),

@@ -35,6 +35,27 @@ pub(super) fn check_steps(faults: &Faults, steps: &[ReadStep]) {
     check_methods(faults, steps, &names);
     check_lookups(faults, steps, &names);
     check_places(faults, steps);
+    check_skips(faults, steps);
+}
+
+/// A step that is skipped has published nothing in this run.
+fn check_skips(faults: &Faults, steps: &[ReadStep]) {
+    let read: BTreeSet<&str> = steps
+        .iter()
+        .flat_map(|step| step.reads.iter().chain(&step.looks_up))
+        .map(|name| name.value.as_str())
+        .collect();
+    for step in steps {
+        if let (Some(at), Some(name)) = (step.skips, &step.name)
+            && read.contains(name.value.as_str())
+        {
+            let found = format!(
+                "`if_unchanged: skip` of step `{}`, which another step reads",
+                name.value
+            );
+            faults.add(at, found, "it on steps that no other reads");
+        }
+    }
 }
 
 fn check_references(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usize>) {

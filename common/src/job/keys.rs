@@ -21,6 +21,12 @@ pub const MAX_PARAMETERS: usize = 100;
 pub const MAX_SKIPPED_LINES: i64 = 1000;
 /// Places in a line of a record layout: a line is held in memory as a whole.
 pub const MAX_LINE_WIDTH: i64 = 1_000_000;
+/// Whoever redrives so often does not mend anything.
+pub const MAX_REDRIVES: i64 = 10_000;
+/// A week: a program that takes longer for one partition hangs.
+pub const MAX_COMMAND_SECONDS: i64 = 7 * 24 * 3600;
+/// A TiB: more than the disk of a worker takes for one partition.
+pub const MAX_COMMAND_MIB: i64 = 1 << 20;
 /// The range of [`super::Priority`].
 const MIN_PRIORITY: i64 = super::Priority::LOWEST.0 as i64;
 const MAX_PRIORITY: i64 = super::Priority::HIGHEST.0 as i64;
@@ -158,7 +164,48 @@ pub static JOB: Section = section(
             "steps",
             Kind::List(&STEP),
             "The steps, 1 to 1,000. Those that do not depend on one another run at the same time.",
-            r#"[{"name": "load", "source": {"parquet": {"path": "in/*.parquet"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
+            r#"[{"name": "load", "source": {"csv": {"path": "in/*.csv"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
+        ),
+        key(
+            "redrive",
+            Kind::Section(&REDRIVE),
+            "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+            r#"{"step": "load", "number": 1, "records": "/x/records.csv", "places": "/x/places.ndjson", "columns": {"a": "int64"}}"#,
+        ),
+    ],
+);
+
+pub static REDRIVE: Section = section(
+    "redrive",
+    "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+    &[
+        required("step", Kind::Name, "The step; the job has no other then.", r#""load""#),
+        required(
+            "number",
+            Kind::Integer {
+                min: 1,
+                max: MAX_REDRIVES,
+            },
+            "Which redrive it is; a part of the run's identity, so that each is done once.",
+            "1",
+        ),
+        required(
+            "records",
+            Kind::Text,
+            "The file with the records, in the form of the step's source, without a header.",
+            r#""/x/records.csv""#,
+        ),
+        required(
+            "places",
+            Kind::Text,
+            "The file that tells where each of them stood at first.",
+            r#""/x/places.ndjson""#,
+        ),
+        required(
+            "columns",
+            Kind::Columns,
+            "The columns of the source.",
+            r#"{"a": "int64"}"#,
         ),
     ],
 );
@@ -221,6 +268,12 @@ pub static STEP: Section = section(
             Kind::Section(&PARTITION),
             "How the records are divided (default `auto`).",
             r#"{"key_range": {"column": "id"}, "count": "auto"}"#,
+        ),
+        key(
+            "if_unchanged",
+            Kind::Word(&["run", "skip"]),
+            "Where an earlier run has done this very step over the same files: do it again, or let its output stand (default `run`).",
+            r#""skip""#,
         ),
         key(
             "placement",
@@ -830,15 +883,75 @@ pub static CHECK: Section = section(
     ],
 );
 
-pub static TRANSFORM: Section = section(
-    "transform",
-    "What is made of the records.",
-    &[required(
-        "sql",
-        Kind::Sql,
-        "One SELECT over `input` and the look-ups.",
-        r#""SELECT * FROM input""#,
-    )],
+pub static TRANSFORM: Section = Section {
+    choice: Choice::ExactlyOne(&["sql", "command"]),
+    ..section(
+        "transform",
+        "What is made of the records: one of these.",
+        &[
+            key(
+                "sql",
+                Kind::Sql,
+                "One SELECT over `input` and the look-ups.",
+                r#""SELECT * FROM input""#,
+            ),
+            key(
+                "command",
+                Kind::Section(&COMMAND),
+                "A program that reads the records on its standard input and writes records on its standard output.",
+                r#"{"run": ["python3", "score.py"]}"#,
+            ),
+        ],
+    )
+};
+
+pub static COMMAND: Section = section(
+    "command",
+    "A program that reads the records on its standard input and writes records on its standard output.",
+    &[
+        required(
+            "run",
+            Kind::Texts,
+            "The program and its arguments, without a shell; a name with `/` is relative to the folder of the job file.",
+            r#"["python3", "score.py"]"#,
+        ),
+        key(
+            "format",
+            Kind::Word(&["arrow", "ndjson"]),
+            "How records travel: streams of Arrow IPC, or one JSON object a line (default `arrow`).",
+            r#""ndjson""#,
+        ),
+        key(
+            "mode",
+            Kind::Word(&["rows", "whole"]),
+            "What a run of the program takes: a chunk of records, none depending on another, or a whole partition (default `rows`).",
+            r#""whole""#,
+        ),
+        key(
+            "columns",
+            Kind::Columns,
+            "The columns that the program writes, in order (default: those of its Arrow schema).",
+            r#"{"id": "int64", "score": "float64"}"#,
+        ),
+        key(
+            "timeout_s",
+            Kind::Integer {
+                min: 1,
+                max: MAX_COMMAND_SECONDS,
+            },
+            "Seconds that one run of the program may take (default 3600).",
+            "600",
+        ),
+        key(
+            "output_mib",
+            Kind::Integer {
+                min: 1,
+                max: MAX_COMMAND_MIB,
+            },
+            "MiB that one run of the program may write (default 4096).",
+            "64",
+        ),
+    ],
 );
 
 pub static SINK: Section = Section {
@@ -1093,24 +1206,36 @@ pub static RETRY: Section = section(
     )],
 );
 
-pub static REJECT: Section = section(
-    "reject",
-    "For records that cannot be read or break a check.",
-    &[required(
-        "limit",
-        Kind::IntegerOr {
-            word: "unlimited",
-            min: 0,
-            max: i64::MAX,
-        },
-        "Rejected records over the whole step before it fails and publishes nothing.",
-        "1000",
-    )],
-);
+pub static REJECT: Section = Section {
+    choice: Choice::ExactlyOne(&["limit", "share"]),
+    ..section(
+        "reject",
+        "For records that cannot be read or break a check: one of these.",
+        &[
+            key(
+                "limit",
+                Kind::IntegerOr {
+                    word: "unlimited",
+                    min: 0,
+                    max: i64::MAX,
+                },
+                "Rejected records over the whole step before it fails and publishes nothing.",
+                "1000",
+            ),
+            key(
+                "share",
+                Kind::Text,
+                "Rejected records of all records of the step, as a percentage, before it fails and publishes nothing.",
+                r#""0.1%""#,
+            ),
+        ],
+    )
+};
 
 /// Every section, the job first.
 pub static SECTIONS: &[&Section] = &[
     &JOB,
+    &REDRIVE,
     &PARAMETER,
     &STEP,
     &SOURCE,
@@ -1130,6 +1255,7 @@ pub static SECTIONS: &[&Section] = &[
     &PLACEMENT,
     &CHECK,
     &TRANSFORM,
+    &COMMAND,
     &SINK,
     &CSV_SINK,
     &PARQUET_SINK,

@@ -14,6 +14,7 @@ mod params;
 mod parse;
 mod read;
 mod records;
+mod redrive;
 mod reference;
 mod schema;
 mod step;

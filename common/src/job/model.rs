@@ -17,6 +17,17 @@ pub struct Job {
     #[serde(default)]
     pub priority: Priority,
     pub steps: Vec<Step>,
+    /// What this job is a redrive of. Its one step reads the records already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redrive: Option<Redrive>,
+}
+
+/// A step done again over the records that it had rejected.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redrive {
+    pub step: String,
+    /// From 1: the first takes what the run itself had rejected, each further one what the one before did.
+    pub number: u32,
 }
 
 /// From 1 to 100; the higher goes first.
@@ -74,10 +85,33 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub placement: Labels,
     pub checks: Vec<Check>,
-    /// SQL over `input` and the look-ups; `None` passes records through.
+    /// SQL over `input` and the look-ups; `None` passes records through, unless there is a command.
     pub sql: Option<String>,
+    /// A program that makes something of the records, instead of SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
     pub sink: Sink,
     pub on_error: OnError,
+    /// What to do where an earlier run has done this very step over the same input.
+    #[serde(default, skip_serializing_if = "IfUnchanged::is_run")]
+    pub if_unchanged: IfUnchanged,
+}
+
+/// What becomes of a step whose input is that of a run before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IfUnchanged {
+    /// It is done again.
+    #[default]
+    Run,
+    /// Nothing is read: the output of that run stands.
+    Skip,
+}
+
+impl IfUnchanged {
+    pub fn is_run(&self) -> bool {
+        *self == IfUnchanged::Run
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +145,9 @@ pub struct CsvSource {
     pub compression: Compression,
     #[serde(default, skip_serializing_if = "Dialect::is_plain")]
     pub dialect: Dialect,
+    /// The file that tells where the records stood at first, in a redrive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
 }
 
 /// What only some delimited files have. The default is none of it.
@@ -294,6 +331,43 @@ pub enum Count {
     Fixed(u32),
 }
 
+/// A program that reads records on its standard input and writes records on its standard output.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// The program and its arguments; no shell is between.
+    pub run: Vec<String>,
+    pub format: CommandFormat,
+    pub mode: CommandMode,
+    /// The columns that it writes, in order; empty: those of its Arrow schema.
+    pub columns: Vec<(String, ColumnType)>,
+    /// What one run of the program may take.
+    pub timeout_s: u32,
+    /// What one run of the program may write.
+    pub output_mib: u32,
+}
+
+/// How records travel to and from a program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandFormat {
+    /// Streams of Arrow IPC.
+    #[default]
+    Arrow,
+    /// One JSON object a line.
+    Ndjson,
+}
+
+/// What a run of a program takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CommandMode {
+    /// Some records of a partition: what it makes of one depends on no other.
+    #[default]
+    Rows,
+    /// A whole partition.
+    Whole,
+}
+
 /// SQL that must be true of a record, else it is rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
@@ -366,6 +440,9 @@ pub struct OnError {
     pub attempts: u32,
     /// Rejected records over all partitions of the step before it fails. `None`: no limit.
     pub reject_limit: Option<u64>,
+    /// Rejected records as millionths of all records of the step. `None`: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reject_share: Option<u32>,
     pub partition_failed: PartitionFailed,
 }
 
@@ -374,6 +451,7 @@ impl Default for OnError {
         Self {
             attempts: 5,
             reject_limit: Some(0),
+            reject_share: None,
             partition_failed: PartitionFailed::Stop,
         }
     }

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::key::days_from_civil;
 
 use super::{
-    Job, Parameter, ParameterType, ParsedJob,
+    Job, Parameter, ParameterType, ParsedJob, Redrive,
     error::{Faults, JobErrors, Position, shown},
     parse::read_job,
 };
@@ -43,7 +43,7 @@ impl ParsedJob {
         }
         let job = faults.finish(job)?;
         let bound = BoundParameters {
-            identity: identity(self.name(), self.parameters(), &values),
+            identity: identity(self.name(), self.parameters(), &values, job.redrive.as_ref()),
             version: self.version().to_string(),
             values,
         };
@@ -170,8 +170,14 @@ fn timestamp(text: &str) -> Option<String> {
 }
 
 /// XXH3-128 over name and value of each identifying parameter in the order of their names,
-/// after the job's name; every text goes with its length, so that no two lists run together.
-fn identity(job: &str, parameters: &BTreeMap<String, Parameter>, values: &BTreeMap<String, String>) -> String {
+/// after the job's name, and which redrive it is; every text goes with its length, so that no two lists run
+/// together.
+fn identity(
+    job: &str,
+    parameters: &BTreeMap<String, Parameter>,
+    values: &BTreeMap<String, String>,
+    redrive: Option<&Redrive>,
+) -> String {
     let mut hasher = Xxh3::new();
     let mut put = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
@@ -182,6 +188,11 @@ fn identity(job: &str, parameters: &BTreeMap<String, Parameter>, values: &BTreeM
     for (name, _) in parameters.iter().filter(|(_, parameter)| parameter.identifying) {
         put(name);
         put(values.get(name).map_or("", String::as_str));
+    }
+    if let Some(redrive) = redrive {
+        // No parameter has a name with a sign.
+        put(&format!("+redrive-{}", redrive.number));
+        put(&redrive.step);
     }
     format!("{:032x}", hasher.digest128())
 }

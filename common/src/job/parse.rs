@@ -11,6 +11,7 @@ use super::{
     keys::{JOB, MAX_PARAMETERS, MAX_STEPS},
     params,
     read::Fields,
+    redrive,
     step::step,
     substitute::Context,
     yaml::{self, Node, Value},
@@ -86,12 +87,19 @@ pub(super) fn read_job(
     check_steps(faults, &steps);
     let steps: Option<Vec<_>> = steps.into_iter().map(|read| read.step).collect();
     let name = name?;
-    let job = steps.zip(priority).map(|(steps, priority)| Job {
+    let mut job = steps.zip(priority).map(|(steps, priority)| Job {
         name: name.clone(),
         parameters: parameters.clone(),
         priority,
         steps,
+        redrive: None,
     });
+    if fields.has("redrive") {
+        job = job.zip(redrive::read(&fields)).and_then(|(mut job, written)| {
+            redrive::apply(written, &mut job, &fields)?;
+            Some(job)
+        });
+    }
     Some((name, parameters, job))
 }
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::labels::Labels;
 
 use super::{
-    Check, Compression, Count, CsvSource, Dialect, Exists, FileSink, Lookup, OnError, ParquetSource, Partition,
-    Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
+    Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink, IfUnchanged,
+    Lookup, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Number, Text},
@@ -15,6 +15,10 @@ use super::{
 
 /// A rule's name goes with every record that it rejects.
 const MAX_CHECK_NAME_BYTES: usize = 200;
+
+/// What one run of a program may take and write, where the job does not say.
+const COMMAND_SECONDS: u32 = 3600;
+const COMMAND_MIB: u32 = 4096;
 
 /// A step as far as it could be read, with the places that checks across steps speak of.
 pub(super) struct ReadStep {
@@ -34,6 +38,8 @@ pub(super) struct ReadStep {
     pub key_columns: Vec<Text>,
     /// Where the method of partitioning stands.
     pub method_at: Position,
+    /// Where it says that it may be skipped.
+    pub skips: Option<Position>,
 }
 
 pub(super) fn step(fields: &Fields) -> ReadStep {
@@ -50,8 +56,22 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let partition = partitioning(fields, &mut key_columns);
     let placement = placement(fields);
     let checks = checks(fields);
-    let sql = fields.section("transform").map(|transform| transform.text("sql"));
+    let (sql, command) = transform(fields);
     let on_error = on_error(fields);
+    let if_unchanged = match fields.has("if_unchanged") {
+        true => fields.word("if_unchanged"),
+        false => Some(IfUnchanged::default()),
+    };
+    let skips = (if_unchanged == Some(IfUnchanged::Skip)).then(|| fields.key_at("if_unchanged"));
+    if let Some(at) = skips
+        && (reads.is_some() || !looks_up.is_empty())
+    {
+        fields.cx.faults.add(
+            at,
+            "`if_unchanged: skip` of a step that reads another, whose output is of this run",
+            "it on steps that read files",
+        );
+    }
     let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
 
     // A step that is read goes first, whether `after` says so or not.
@@ -69,12 +89,11 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
             partition: partition?,
             placement: placement?,
             checks,
-            sql: match sql {
-                None => None,
-                Some(sql) => Some(sql?.value),
-            },
+            sql: sql?,
+            command: command?,
             sink: sink?,
             on_error,
+            if_unchanged: if_unchanged?,
         })
     })();
     ReadStep {
@@ -88,6 +107,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
         output,
         key_columns,
         method_at,
+        skips,
     }
 }
 
@@ -160,6 +180,7 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
         nulls: nulls?,
         compression,
         dialect,
+        places: None,
     })
 }
 
@@ -432,6 +453,77 @@ fn checks(fields: &Fields) -> Vec<Check> {
     checks
 }
 
+/// The SQL and the command, at most one of them. `None`: wrong, or open until parameters are bound.
+#[allow(clippy::type_complexity)]
+fn transform(fields: &Fields) -> (Option<Option<String>>, Option<Option<Command>>) {
+    let Some(transform) = fields.section("transform") else {
+        return (Some(None), Some(None));
+    };
+    let sql = match transform.has("sql") {
+        true => transform.text("sql").map(|sql| Some(sql.value)),
+        false => Some(None),
+    };
+    let command = match transform.has("command") {
+        true => transform
+            .section("command")
+            .and_then(|fields| command(&fields))
+            .map(Some),
+        false => Some(None),
+    };
+    if transform.has("command") && fields.has("lookups") {
+        fields.cx.faults.add(
+            fields.key_at("lookups"),
+            "`lookups` beside `transform.command`, which gets records alone",
+            "look-ups in a step with SQL before this one",
+        );
+    }
+    (sql, command)
+}
+
+fn command(fields: &Fields) -> Option<Command> {
+    // All of it is read before anything is given up, so that all faults are told.
+    let run = fields.texts("run");
+    if let Some(program) = run.as_ref().and_then(|run| run.first())
+        && !program.open
+        && program.value.trim().is_empty()
+    {
+        let found = "`run` names no program";
+        fields
+            .cx
+            .faults
+            .add(program.at, found, "the name of a program, then its arguments");
+    }
+    let format = match fields.has("format") {
+        true => fields.word("format"),
+        false => Some(CommandFormat::default()),
+    };
+    let mode = match fields.has("mode") {
+        true => fields.word("mode"),
+        false => Some(CommandMode::default()),
+    };
+    let columns = columns(fields);
+    if format == Some(CommandFormat::Ndjson) && !fields.has("columns") {
+        fields.cx.faults.add(
+            fields.node.at,
+            "a command with `format: ndjson` and without `columns`",
+            "columns: JSON does not tell the types of what the program writes",
+        );
+    }
+    let number = |name, default| match fields.has(name) {
+        true => fields.integer(name),
+        false => Some(default),
+    };
+    let (timeout_s, output_mib) = (number("timeout_s", COMMAND_SECONDS), number("output_mib", COMMAND_MIB));
+    Some(Command {
+        run: values(run?),
+        format: format?,
+        mode: mode?,
+        columns,
+        timeout_s: timeout_s?,
+        output_mib: output_mib?,
+    })
+}
+
 fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     if let Some(word) = fields.section_word("sink") {
         return ((word.value == "discard").then_some(Sink::Discard), None);
@@ -557,6 +649,27 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
     })
 }
 
+/// `0.1%` in millionths.
+fn share(fields: &Fields) -> Option<u32> {
+    let text = fields.text("share")?;
+    if text.open {
+        return None;
+    }
+    let millionths = text.value.trim().strip_suffix('%').and_then(|number| {
+        let (whole, fraction) = number.trim().split_once('.').unwrap_or((number.trim(), ""));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let sound = !whole.is_empty() && digits(whole) && digits(fraction) && fraction.len() <= 4;
+        let number: u32 = format!("{whole}{fraction:0<4}").parse().ok().filter(|_| sound)?;
+        (number <= 1_000_000).then_some(number)
+    });
+    if millionths.is_none() {
+        let found = format!("`share` in reject is `{}`", shown(&text.value));
+        let allowed = "a percentage from 0% to 100% with at most four digits after the point, such as 0.1%";
+        fields.cx.faults.add(text.at, found, allowed);
+    }
+    millionths
+}
+
 fn on_error(fields: &Fields) -> OnError {
     let mut on_error = OnError::default();
     let Some(fields) = fields.section("on_error") else {
@@ -565,11 +678,16 @@ fn on_error(fields: &Fields) -> OnError {
     if let Some(attempts) = fields.section("retry").and_then(|retry| retry.integer("attempts")) {
         on_error.attempts = attempts;
     }
-    if let Some(limit) = fields.section("reject").and_then(|reject| reject.integer_or("limit")) {
-        on_error.reject_limit = match limit {
-            Number::Value(limit) => Some(limit),
-            Number::Word => None,
-        };
+    if let Some(reject) = fields.section("reject") {
+        if let Some(limit) = reject.integer_or("limit") {
+            on_error.reject_limit = match limit {
+                Number::Value(limit) => Some(limit),
+                Number::Word => None,
+            };
+        }
+        if let Some(share) = share(&reject) {
+            (on_error.reject_limit, on_error.reject_share) = (None, Some(share));
+        }
     }
     on_error.partition_failed = fields.word("partition_failed").unwrap_or_default();
     on_error

@@ -74,7 +74,7 @@ pub(crate) fn commit(
     } else {
         draft.put(crate::row::Row::Progress(key, progress));
     }
-    fail::check_reject_limit(draft, key, &holding, commit.counters.rejected);
+    fail::check_reject_limit(draft, key, &holding, &commit);
     Ok(())
 }
 

@@ -82,6 +82,12 @@ pub(crate) fn published(
     draft.release(key, fence, progress);
     publish_step(draft, key.run, key.step, holding.step, publication);
     speed::keep(draft, holding.run, key.step);
+    step_ended(draft, key, &holding);
+    Ok(())
+}
+
+/// A step has an output: the run goes on with those that waited for it, or is complete.
+pub(crate) fn step_ended(draft: &mut Draft, key: TaskKey, holding: &Holding) {
     if holding
         .run
         .steps
@@ -94,13 +100,12 @@ pub(crate) fn published(
             row.state = RunState::Completed;
             row.finished = Some(now);
         });
-        return Ok(());
+        return;
     }
     begin_steps(draft, key.run, Some(key.step));
-    Ok(())
 }
 
-fn publish_step(draft: &mut Draft, run: RunId, number: StepNo, step: &Step, publication: Publication) {
+pub(crate) fn publish_step(draft: &mut Draft, run: RunId, number: StepNo, step: &Step, publication: Publication) {
     let now = draft.now;
     draft.change_step(run, number, step, |row| {
         row.phase = Phase::Published;

@@ -56,6 +56,13 @@ pub enum Event {
         fence: Fence,
         error: TaskError,
     },
+    /// Something for the run's history: what a program of the job said.
+    Said {
+        session: SessionId,
+        task: TaskKey,
+        fence: Fence,
+        text: String,
+    },
     Released {
         session: SessionId,
         task: TaskKey,

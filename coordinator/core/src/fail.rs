@@ -1,10 +1,11 @@
 //! Fail: what becomes of a task that did not succeed, and of its run.
 
 use gapless_common::{
-    attempt::Fence,
+    attempt::{Commit, Counters, Fence},
     error::{ErrorClass, TaskError},
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
     job::PartitionFailed,
+    plan::Unit,
 };
 
 use serde::Deserialize;
@@ -136,8 +137,8 @@ pub(crate) fn stop_attempts(draft: &mut Draft, id: RunId, at_checkpoint: bool, r
 /// its limit.
 pub(crate) fn end_if_hopeless(draft: &mut Draft, id: RunId, number: StepNo) {
     let Some(run) = draft.state.run(id) else { return };
-    if let Some(limit) = exceeded_limit(run, number) {
-        let message = over_limit(run, number, rejected(run, number), limit);
+    if let Some(broken) = exceeded_limit(run, number) {
+        let message = over_limit(run, number, &broken);
         fail_run(draft, id, run, message);
         return;
     }
@@ -193,43 +194,121 @@ pub(crate) fn lose(draft: &mut Draft, key: TaskKey, task: &Task, counts: bool) {
 }
 
 /// Fails the run when its step has rejected more records than its limit, over all partitions.
-pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Holding, more: u64) {
-    let Some(limit) = holding.run.definition(key.step).on_error.reject_limit else {
+pub(crate) fn check_reject_limit(draft: &mut Draft, key: TaskKey, holding: &Holding, commit: &Commit) {
+    let more = commit.counters;
+    let last = commit.last
+        && holding
+            .step
+            .stage(key.stage)
+            .is_some_and(|it| it.done + 1 >= it.total());
+    if more.rejected == 0 && !last {
         return;
+    }
+    let now = Commits {
+        stage: key.stage,
+        counters: more,
+        last,
     };
-    let rejected = rejected(holding.run, key.step) + more;
-    if rejected > limit && more > 0 {
-        let message = over_limit(holding.run, key.step, rejected, limit);
+    if let Some(broken) = broken_limit(holding.run, key.step, Some(now)) {
+        let message = over_limit(holding.run, key.step, &broken);
         draft.note(key.run, key.step, Kind::Failure, message.clone());
         fail_run(draft, key.run, holding.run, message);
     }
 }
 
-/// The limit of a step that is not published and has more rejected records on record than that.
-/// Nothing of it is granted: a restart with the same text changes nothing.
-pub(crate) fn exceeded_limit(run: &Run, number: StepNo) -> Option<u64> {
-    let limit = run.definition(number).on_error.reject_limit?;
+/// A limit that a step cannot keep any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BrokenLimit {
+    Count {
+        rejected: u64,
+        limit: u64,
+    },
+    /// Of all records that there are, read or not.
+    Share {
+        rejected: u64,
+        records: u64,
+        millionths: u32,
+    },
+}
+
+/// What a decision commits that is not in the state yet.
+#[derive(Clone, Copy)]
+struct Commits {
+    stage: Stage,
+    counters: Counters,
+    /// Whether the stage is complete with it.
+    last: bool,
+}
+
+/// The limit that a step has broken which is not published. Nothing of it is granted: a restart with the
+/// same text changes nothing.
+pub(crate) fn exceeded_limit(run: &Run, number: StepNo) -> Option<BrokenLimit> {
     let open = run.step(number)?.row.phase != Phase::Published;
-    (open && rejected(run, number) > limit).then_some(limit)
+    open.then(|| broken_limit(run, number, None)).flatten()
 }
 
-fn rejected(run: &Run, number: StepNo) -> u64 {
-    let stages = run.step(number).into_iter().flat_map(Step::stages);
-    stages.map(|(_, stage)| stage.counters.rejected).sum()
+fn broken_limit(run: &Run, number: StepNo, now: Option<Commits>) -> Option<BrokenLimit> {
+    let on_error = run.definition(number).on_error;
+    let step = run.step(number)?;
+    let stages = step.stages().map(|(_, stage)| stage.counters.rejected);
+    let rejected = stages.sum::<u64>() + now.map_or(0, |now| now.counters.rejected);
+    if let Some(limit) = on_error.reject_limit
+        && rejected > limit
+    {
+        return Some(BrokenLimit::Count { rejected, limit });
+    }
+    let millionths = on_error.reject_share.filter(|_| rejected > 0)?;
+    let records = records_of(step, now)?;
+    let broken = u128::from(rejected) * 1_000_000 > u128::from(records) * u128::from(millionths);
+    broken.then_some(BrokenLimit::Share {
+        rejected,
+        records,
+        millionths,
+    })
 }
 
-fn over_limit(run: &Run, number: StepNo, rejected: u64, limit: u64) -> String {
+/// How many records a step's source has, once that is known: from the files' own counts, or since all of it is
+/// read.
+fn records_of(step: &Step, now: Option<Commits>) -> Option<u64> {
+    let facts = step.facts.as_ref()?;
+    let counted = match facts.unit {
+        Unit::Number => true,
+        _ => !facts.files.is_empty() && facts.files.iter().all(|file| file.rows.is_some()),
+    };
+    if counted {
+        return Some(facts.rows);
+    }
+    let scatters = step.row.plan.as_ref().is_some_and(|plan| plan.scatter > 0);
+    let stage = if scatters { Stage::Scatter } else { Stage::Execute };
+    let reading = step.stage(stage)?;
+    let now = now.filter(|now| now.stage == stage);
+    let complete = reading.done == reading.total() || now.is_some_and(|now| now.last);
+    complete.then(|| reading.counters.read + now.map_or(0, |now| now.counters.read))
+}
+
+fn over_limit(run: &Run, number: StepNo, broken: &BrokenLimit) -> String {
     let name = &run.definition(number).name;
     let place = rejects_folder(run, number).map_or(String::new(), |folder| {
         format!("; the rejected records are in {folder} until the run is cancelled or a changed job takes its place")
     });
-    format!(
-        "step {name}: {rejected} records rejected, the limit is {limit} (on_error.reject.limit); nothing is published{place}"
-    )
+    let what = match broken {
+        BrokenLimit::Count { rejected, limit } => {
+            format!("{rejected} records rejected, the limit is {limit} (on_error.reject.limit)")
+        }
+        BrokenLimit::Share {
+            rejected,
+            records,
+            millionths,
+        } => format!(
+            "{rejected} of {records} records rejected, the limit is {} % of them (on_error.reject.share)",
+            f64::from(*millionths) / 10_000.0
+        ),
+    };
+    format!("step {name}: {what}; nothing is published{place}")
 }
 
-/// Where the rejected records of a step lie, as its prepare task has told.
-fn rejects_folder(run: &Run, number: StepNo) -> Option<String> {
+/// Where the rejected records of a step lie until it is settled, as its prepare task has told.
+pub fn rejects_folder(run: &Run, number: StepNo) -> Option<String> {
     #[derive(Deserialize)]
     struct Preparation {
         #[serde(default)]

@@ -3,11 +3,16 @@
 //! Most of it follows from rows as they change; decisions add notes of what no row shows (a lost worker,
 //! a take-over, a retry). After a recovery the rows still tell the outline.
 
-use std::collections::VecDeque;
+use std::{cmp::Ordering, collections::VecDeque};
 
-use gapless_common::ids::{RunId, Stage, StepNo};
+use gapless_common::{
+    attempt::Fence,
+    ids::{RunId, SessionId, Stage, StepNo, TaskKey},
+};
 
 use crate::{
+    decide::Draft,
+    event::Refusal,
     limits::EVENTS_PER_RUN,
     row::{Change, Phase, Publication, Row, RunRow, RunState, StepRow},
     state::{Run, State, Step},
@@ -41,6 +46,8 @@ pub enum Kind {
     Cancelling,
     Cancelled,
     Completed,
+    /// A program of the job, on its standard error.
+    Said,
     /// Something that no other kind says.
     Note,
     /// Earlier entries are not kept.
@@ -68,6 +75,7 @@ impl Kind {
             Kind::Cancelling => "cancelling",
             Kind::Cancelled => "cancelled",
             Kind::Completed => "completed",
+            Kind::Said => "said",
             Kind::Note => "note",
             Kind::Gap => "gap",
         }
@@ -76,7 +84,13 @@ impl Kind {
     /// Whether it is out of the ordinary: worth a word to whoever watches the run's progress.
     pub fn is_notable(self) -> bool {
         match self {
-            Kind::Resumed | Kind::WorkerLost | Kind::TakeOver | Kind::Retry | Kind::Failure | Kind::Note => true,
+            Kind::Resumed
+            | Kind::WorkerLost
+            | Kind::TakeOver
+            | Kind::Retry
+            | Kind::Failure
+            | Kind::Said
+            | Kind::Note => true,
             Kind::Submitted
             | Kind::Stage
             | Kind::Planned
@@ -127,6 +141,41 @@ impl History {
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> {
         self.entries.iter()
     }
+}
+
+/// Words of programs that a run's history keeps: the rest is in the workers' logs.
+const SAID_PER_RUN: usize = 50;
+/// And bytes of each.
+const SAID_BYTES: usize = 2000;
+
+/// A worker tells what a program of the job said. Only whoever holds the task is listened to, and not for ever.
+pub(crate) fn said(
+    draft: &mut Draft,
+    session: SessionId,
+    key: TaskKey,
+    fence: Fence,
+    text: &str,
+) -> Result<(), Refusal> {
+    let holding = draft.holding(session, key, fence)?;
+    let kept = holding
+        .run
+        .history
+        .iter()
+        .filter(|entry| entry.kind == Kind::Said)
+        .count();
+    let text = &text[..text.floor_char_boundary(SAID_BYTES)];
+    match kept.cmp(&SAID_PER_RUN) {
+        Ordering::Less => {
+            let text = format!("partition {}: {text}", key.partition);
+            draft.note(key.run, key.step, Kind::Said, text);
+        }
+        Ordering::Equal => {
+            let text = "more that programs say stands in the logs of the workers alone".to_string();
+            draft.note(key.run, key.step, Kind::Said, text);
+        }
+        Ordering::Greater => {}
+    }
+    Ok(())
 }
 
 /// What a change of a row means to the run it belongs to, by the state before the change.

@@ -622,6 +622,7 @@ impl State {
             Event::Commit { session, .. }
             | Event::Finished { session, .. }
             | Event::Failed { session, .. }
+            | Event::Said { session, .. }
             | Event::Released { session, .. }
             | Event::Drain { session } => {
                 if let Some(session) = self.sessions.get_mut(session) {

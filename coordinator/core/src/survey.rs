@@ -6,17 +6,21 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
+    job::IfUnchanged,
     plan::{Facts, Partition},
 };
 
 use crate::{
+    consolidate,
     decide::Draft,
     event::{Continuation, Effect, Refusal},
     fail,
+    history::Kind,
     limits::{PARTITIONS_PER_ROW, PLAN_ROWS},
-    row::{Phase, PlanHeader, Row},
+    row::{Phase, PlanHeader, Publication, Row, RunState},
     speed,
     split::{Capacity, split},
+    state::{Run, State},
     validate::validate,
 };
 
@@ -34,7 +38,19 @@ pub(crate) fn surveyed(
     }
     // The task itself stays open: a refused plan is surveyed again after a restart.
     let progress = holding.task.progress_for(holding.run.row.restarts);
-    draft.put(Row::Facts(key.run, key.step, facts));
+    draft.put(Row::Facts(key.run, key.step, facts.clone()));
+    if let Some((earlier, publication)) = unchanged(draft.state, holding.run, key, &facts) {
+        let text = format!(
+            "unchanged since run {earlier}: the same step over the same files; nothing is read, its output in {} stands, \
+             which {} certifies",
+            publication.output, publication.certificate
+        );
+        draft.note(key.run, key.step, Kind::Note, text);
+        draft.release(key, fence, progress);
+        consolidate::publish_step(draft, key.run, key.step, holding.step, publication);
+        consolidate::step_ended(draft, key, &holding);
+        return Ok(());
+    }
     let slots = draft.state.slots().max(1);
     let speed = speed::of(draft.state, holding.run, key.step);
     draft.change_step(key.run, key.step, holding.step, |row| {
@@ -49,6 +65,38 @@ pub(crate) fn surveyed(
         slice: 0,
     }));
     Ok(())
+}
+
+/// The latest completed run of the job that has done this very step over the same input, where the step asks for it.
+///
+/// The definition is compared after its parameters were put in, so a path or a date that differs is a difference.
+fn unchanged(state: &State, run: &Run, key: TaskKey, facts: &Facts) -> Option<(RunId, Publication)> {
+    let definition = run.definition(key.step);
+    // A redrive adds to an output: that its input was there before is its nature.
+    if definition.if_unchanged != IfUnchanged::Skip || run.job.job.redrive.is_some() {
+        return None;
+    }
+    let same = |earlier: &Run| {
+        let job = &earlier.job;
+        if earlier.row.state != RunState::Completed
+            || job.job.name != run.job.job.name
+            || job.base_dir != run.job.base_dir
+            || job.job.redrive.is_some()
+        {
+            return None;
+        }
+        let number = job.job.steps.iter().position(|step| step == definition)?;
+        let step = earlier.step(number as StepNo)?;
+        let known = step.facts.as_ref()?;
+        let same = known.files == facts.files
+            && known.lookups == facts.lookups
+            && known.columns == facts.columns
+            && known.domain == facts.domain;
+        same.then(|| step.row.publication.clone()).flatten()
+    };
+    // Ids rise with time.
+    let mut runs = state.runs.iter().rev();
+    runs.find_map(|(id, earlier)| Some((*id, same(earlier)?)))
 }
 
 /// Writes the next slices of a step's partition tables; with the last one the step goes on.

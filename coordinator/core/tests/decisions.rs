@@ -105,6 +105,7 @@ impl Leader {
             parameters: BTreeMap::new(),
             priority: Default::default(),
             steps,
+            redrive: None,
         };
         let row = JobRow {
             text: String::new(),
@@ -198,8 +199,10 @@ fn step(name: &str, after: &[&str], count: u32) -> Step {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        command: None,
         sink: Sink::Discard,
         on_error: OnError::default(),
+        if_unchanged: Default::default(),
     }
 }
 

@@ -469,6 +469,7 @@ fn job_row() -> JobRow {
             )]
             .into(),
             steps: steps(),
+            redrive: None,
         },
     }
 }
@@ -488,6 +489,7 @@ fn steps() -> Vec<Step> {
         nulls: vec!["NULL".into()],
         compression: Compression::Zstd,
         dialect: Dialect::default(),
+        places: None,
     };
     let parquet = ParquetSource {
         paths: vec!["data/*.parquet".into()],
@@ -548,17 +550,20 @@ fn steps() -> Vec<Step> {
             that: "c0 > 0".into(),
         }],
         sql: Some("SELECT * FROM input".into()),
+        command: None,
         placement: labels(),
         sink: sinks[at % sinks.len()].clone(),
         on_error: OnError {
             attempts: 5,
             reject_limit: Some(10),
+            reject_share: None,
             partition_failed: if at == 0 {
                 PartitionFailed::Continue
             } else {
                 PartitionFailed::Stop
             },
         },
+        if_unchanged: Default::default(),
     };
     methods.into_iter().enumerate().map(step).collect()
 }

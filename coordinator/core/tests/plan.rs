@@ -34,8 +34,10 @@ fn step(method: Wanted, count: Count) -> Step {
         placement: Default::default(),
         checks: vec![],
         sql: Some("SELECT * FROM input".into()),
+        command: None,
         sink: Sink::Discard,
         on_error: OnError::default(),
+        if_unchanged: Default::default(),
     }
 }
 

@@ -222,6 +222,7 @@ impl Script {
             parameters: BTreeMap::new(),
             priority: Default::default(),
             steps: steps.into_iter().map(|(step, _)| step).collect(),
+            redrive: None,
         };
         self.jobs
             .insert(format!("{} {}", words.at(1), words.at(2)), (job, facts));
@@ -467,15 +468,18 @@ fn step(word: &str) -> (Step, u64) {
             .map_or_else(Labels::default, |it| it.parse().expect("labels")),
         checks: vec![],
         sql: None,
+        command: None,
         sink: Sink::Discard,
         on_error: OnError {
             attempts: number("attempts").unwrap_or(3) as u32,
             reject_limit: number("limit"),
+            reject_share: number("share").map(|share| share as u32),
             partition_failed: match words.has("continue") {
                 true => PartitionFailed::Continue,
                 false => PartitionFailed::Stop,
             },
         },
+        if_unchanged: Default::default(),
     };
     (step, units)
 }

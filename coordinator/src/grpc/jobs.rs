@@ -144,8 +144,19 @@ impl Jobs for JobsService {
 
     async fn get_run(&self, request: Request<v1::GetRunRequest>) -> Result<Response<v1::Run>, Status> {
         let control = self.seat.lead()?.control;
-        let id = find(&control, request.into_inner().run).await?;
-        Ok(Response::new(status(&control, id).await?))
+        let request = request.into_inner();
+        let id = find(&control, request.run).await?;
+        let mut run = status(&control, id).await?;
+        if request.with_job
+            && let Some(job) = control
+                .read(move |state| state.run(id).map(|run| run.job.clone()))
+                .await?
+        {
+            run.job_text = job.text.clone();
+            run.file_name = job.file_name.clone();
+            run.base_dir = job.base_dir.clone();
+        }
+        Ok(Response::new(run))
     }
 
     async fn list_runs(&self, request: Request<v1::ListRunsRequest>) -> Result<Response<v1::ListRunsResponse>, Status> {

@@ -124,6 +124,7 @@ async fn try_all(world: &World, access: &Access) -> [Code; 6] {
     let nothing = "no such run";
     let mut jobs = world.jobs(access).await;
     let get = v1::GetRunRequest {
+        with_job: false,
         run: nothing.to_string(),
     };
     let cancel = v1::CancelRunRequest {

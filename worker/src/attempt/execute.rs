@@ -5,7 +5,9 @@
 //! leaves the attempt here.
 
 use std::{
+    ops::Range,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,17 +17,19 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
     manifest::{ChunkManifest, DataFile, FileTotals, Version},
-    plan::{BucketFn, TransformMode},
+    plan::TransformMode,
 };
 
 use super::{
-    Assignment, Leader, Outcome, Stop,
+    Assignment, Leader, Outcome, StepContext, Stop,
     intake::{CheckedReader, Limits, Runs},
+    narrow::{Narrowing, Trial},
 };
 use crate::{
-    engine::{self, Checks, LookupTable, Program, SlotLimits},
+    command::{Environment, External, Records},
+    engine::{self, Checks, LookupTable, Program, RunError, SlotLimits},
     sink::ChunkSink,
-    source::{Reject, SourceReader},
+    source::{Reject, SourceReader, schema_of, shown::key_as_json},
 };
 
 /// Input of one chunk. 50–200 MB cost the same; smaller ones lose less to a crash.
@@ -39,6 +43,54 @@ pub const CHUNK_AGE: Duration = Duration::from_secs(60);
 pub const RUN_ROWS: u64 = 32 << 10;
 /// Rejected records that a chunk holds until it is committed.
 pub const CHUNK_REJECT_BYTES: usize = 32 << 20;
+
+/// Output of a trial of some rows, held until all of them have passed.
+const TRIAL_BYTES: usize = 64 << 20;
+/// What rejects a record on which the SQL fails, in place of the name of a check.
+pub const TRANSFORM_RULE: &str = "transform";
+
+/// What makes the step's rows of its records.
+enum Transform {
+    Sql(Program),
+    Command(External),
+}
+
+impl Transform {
+    /// The columns of the rows; known after the first run at the latest.
+    fn output(&self) -> Option<&SchemaRef> {
+        match self {
+            Transform::Sql(program) => Some(program.output()),
+            Transform::Command(external) => external.output(),
+        }
+    }
+
+    /// Whether each record is one row, filtered or rejected.
+    fn must_add_up(&self) -> bool {
+        match self {
+            Transform::Sql(program) => matches!(program.mode(), TransformMode::RowWise { expands: false }),
+            Transform::Command(_) => false,
+        }
+    }
+
+    /// How it runs over its partition. Rows that a whole program needs together are in one bucket of an
+    /// exchange by some of its keys, so there it may run bucket by bucket. A partition that the user cut
+    /// otherwise is what the SQL is meant for, as a whole.
+    fn runs(&self, context: &StepContext) -> Runs {
+        let keys = match self {
+            Transform::Command(external) if external.takes_whole_partitions() => return Runs::Whole,
+            Transform::Command(_) => return Runs::ByChunk,
+            Transform::Sql(program) => match program.mode() {
+                TransformMode::Whole { keys } => keys,
+                TransformMode::RowWise { .. } => return Runs::ByChunk,
+            },
+        };
+        let by = context.key_columns();
+        match !by.is_empty() && by.iter().all(|column| keys.contains(column)) {
+            true => Runs::ByUnit,
+            false => Runs::Whole,
+        }
+    }
+}
 
 /// What an attempt reads from and writes to. Opening is left to whoever knows formats and folders.
 pub trait StepIo: Send + Sync {
@@ -80,7 +132,7 @@ pub struct Slot {
 struct CompiledStep {
     run: RunId,
     step: StepNo,
-    program: Program,
+    transform: Transform,
     /// With the columns that the rules were compiled for.
     checks: Option<(SchemaRef, Checks)>,
 }
@@ -108,17 +160,25 @@ impl Slot {
         } else {
             Vec::new()
         };
-        let program = Program::compile(
-            &mut self.engine,
-            step.sql.as_deref(),
-            io.input_schema(assignment)?,
-            lookups,
-            context.started_micros,
-        )?;
+        let input = io.input_schema(assignment)?;
+        let transform = match &step.command {
+            Some(command) => {
+                let planned = context.frame.as_ref();
+                let planned = planned.and_then(|frame| schema_of(&frame.facts.output)).map(Arc::new);
+                Transform::Command(External::new(command, context.base_dir.clone(), planned)?)
+            }
+            None => Transform::Sql(Program::compile(
+                &mut self.engine,
+                step.sql.as_deref(),
+                input,
+                lookups,
+                context.started_micros,
+            )?),
+        };
         self.step = Some(CompiledStep {
             run: context.run,
             step: context.step_no,
-            program,
+            transform,
             checks: None,
         });
         Ok(())
@@ -152,7 +212,7 @@ pub fn execute(
     slot.compile(assignment, io)?;
     let Slot { engine, step } = slot;
     let step = step.as_mut().expect("compiled above");
-    let mut reader = io.open_source(assignment)?;
+    let reader = io.open_source(assignment)?;
     let none = Checks::none();
     let limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
     if !io.is_checked(assignment) {
@@ -162,8 +222,8 @@ pub fn execute(
         Some((_, checks)) if !io.is_checked(assignment) => checks,
         _ => &none,
     };
-    let runs = runs(step.program.mode(), assignment);
-    let mut records = CheckedReader::new(reader.as_mut(), checks, leader, limits, runs);
+    let runs = step.transform.runs(&assignment.context);
+    let mut records = CheckedReader::new(reader, checks, leader, limits, runs);
     let mut chunk = Chunk {
         assignment,
         io,
@@ -171,7 +231,19 @@ pub fn execute(
         previous: assignment.position,
     };
     loop {
-        let end = match chunk.run(&mut step.program, engine, &mut records) {
+        let end = match &mut step.transform {
+            Transform::Command(external) => chunk.run_command(external, &mut records),
+            Transform::Sql(program) => match chunk.run(program, engine, &mut records) {
+                Err(RunError::OnValue(_)) if program.is_row_wise() => {
+                    // Files of the chunk so far are gone with its sink: it is read once more, batch by batch.
+                    records.reopen(io.open_source(&chunk.rest())?);
+                    chunk.run_narrowing(program, engine, &mut records)
+                }
+                made => made.map_err(TaskError::from),
+            },
+        };
+        let end = end.and_then(|made| chunk.end(made, &step.transform, &mut records));
+        let end = match end {
             Err(error) if records.is_over_limit() => {
                 return Err(chunk.keep_rejects(error, &records.take_chunk().rejects));
             }
@@ -190,25 +262,6 @@ pub fn execute(
             return Ok(Outcome::Released);
         }
     }
-}
-
-/// How a program runs over its partition. Rows that a whole program needs together are in one bucket
-/// of an exchange by some of its keys, so there it may run bucket by bucket. A partition that the
-/// user cut otherwise is what the SQL is meant for, as a whole.
-fn runs(mode: &TransformMode, assignment: &Assignment) -> Runs {
-    let TransformMode::Whole { keys } = mode else {
-        return Runs::ByChunk;
-    };
-    let frame = assignment.context.frame.as_ref();
-    let by_keys = match frame
-        .and_then(|frame| frame.exchange.as_ref())
-        .map(|exchange| &exchange.function)
-    {
-        Some(BucketFn::Hash { columns }) => !columns.is_empty() && columns.iter().all(|column| keys.contains(column)),
-        Some(BucketFn::KeyRange { column, .. }) => keys.contains(column),
-        None => false,
-    };
-    if by_keys { Runs::ByUnit } else { Runs::Whole }
 }
 
 /// The open chunk of an attempt.
@@ -230,49 +283,163 @@ struct End {
     sink: Option<Box<dyn ChunkSink>>,
 }
 
+/// The rows of an open chunk on their way to its sink.
+struct Pushed<'a> {
+    chunk: &'a Chunk<'a>,
+    sink: Option<Box<dyn ChunkSink>>,
+    written: u64,
+    filtered: u64,
+}
+
+impl Pushed<'_> {
+    fn push(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.written += batch.num_rows() as u64;
+        let sink = match &mut self.sink {
+            Some(sink) => sink,
+            None => self.sink.insert(self.chunk.open_sink(&batch.schema())?),
+        };
+        sink.write(batch)
+    }
+}
+
 impl Chunk<'_> {
+    fn open_sink(&self, schema: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
+        self.io.open_sink(self.assignment, self.seq, schema)
+    }
+
+    fn pushed(&self) -> Pushed<'_> {
+        Pushed {
+            chunk: self,
+            sink: None,
+            written: 0,
+            filtered: 0,
+        }
+    }
+
+    /// The assignment from where this chunk begins.
+    fn rest(&self) -> Assignment {
+        Assignment {
+            position: self.previous,
+            seq: self.seq,
+            ..self.assignment.clone()
+        }
+    }
+
     fn run(
         &self,
         program: &mut Program,
         engine: &mut engine::Slot,
         records: &mut CheckedReader<'_>,
-    ) -> Result<End, TaskError> {
+    ) -> Result<Pushed<'_>, RunError> {
         records.begin_chunk();
-        let mut sink: Option<Box<dyn ChunkSink>> = None;
-        let mut written = 0;
-        let mut filtered = 0;
-        let mut push = |batch: RecordBatch| {
-            if batch.num_rows() == 0 {
-                return Ok(());
-            }
-            written += batch.num_rows() as u64;
-            let sink = match &mut sink {
-                Some(sink) => sink,
-                None => sink.insert(self.io.open_sink(self.assignment, self.seq, &batch.schema())?),
-            };
-            sink.write(&batch)
-        };
+        let mut pushed = self.pushed();
         loop {
-            filtered += program.run(engine, &mut || records.next_batch(), &mut push)?.filtered;
+            let totals = program.run(engine, &mut || records.next_batch(), &mut |batch| pushed.push(&batch))?;
+            pushed.filtered += totals.filtered;
             if records.is_chunk_done() {
                 break;
             }
         }
+        Ok(pushed)
+    }
+
+    /// As [`Self::run`] with a program of the user's.
+    fn run_command(&self, external: &mut External, records: &mut CheckedReader<'_>) -> Result<Pushed<'_>, TaskError> {
+        records.begin_chunk();
+        let mut pushed = self.pushed();
+        let input = self.io.input_schema(self.assignment)?;
+        let environment = environment(self.assignment);
+        loop {
+            external.run(&input, &environment, records, &mut |batch| pushed.push(&batch))?;
+            if records.is_chunk_done() {
+                return Ok(pushed);
+            }
+        }
+    }
+
+    /// As [`Self::run`] for a program that works row by row, each batch on its own; records on which it
+    /// fails are rejected.
+    fn run_narrowing(
+        &self,
+        program: &mut Program,
+        engine: &mut engine::Slot,
+        records: &mut CheckedReader<'_>,
+    ) -> Result<Pushed<'_>, TaskError> {
+        records.begin_chunk();
+        let mut pushed = self.pushed();
+        let mut narrowing = Narrowing::default();
+        while !records.is_chunk_done() {
+            let Some(judged) = records.next_judged()? else {
+                continue;
+            };
+            let mut attempt = |pushed: &mut Pushed<'_>, rows: Range<usize>| {
+                let mut given = Some(judged.batch.slice(rows.start, rows.len()));
+                let (mut made, mut bytes, mut too_much) = (Vec::new(), 0, false);
+                let ran = program.run(engine, &mut || Ok(given.take()), &mut |batch| {
+                    bytes += batch.get_array_memory_size();
+                    made.push(batch);
+                    too_much = bytes > TRIAL_BYTES && rows.len() > 1;
+                    match too_much {
+                        true => Err(TaskError::new(ErrorClass::Resource, "too much output to hold")),
+                        false => Ok(()),
+                    }
+                });
+                match ran {
+                    Ok(totals) => {
+                        pushed.filtered += totals.filtered;
+                        made.iter().try_for_each(|batch| pushed.push(batch))?;
+                        Ok(Trial::Passed)
+                    }
+                    Err(RunError::OnValue(error)) => Ok(Trial::Failed(error.message)),
+                    Err(RunError::Other(error)) if too_much => Ok(Trial::Failed(error.message)),
+                    Err(RunError::Other(error)) => Err(error),
+                }
+            };
+            narrowing.run(
+                judged.batch.num_rows(),
+                &mut pushed,
+                &mut attempt,
+                &mut |_, row, reason| {
+                    records.reject(Reject {
+                        place: judged.locate(row),
+                        key: key_as_json(&judged.batch, row, self.assignment.context.key_columns()),
+                        rule: TRANSFORM_RULE.to_string(),
+                        reason,
+                    })
+                },
+            )?;
+        }
+        tracing::debug!(trials = narrowing.trials, "rows on which the SQL fails were looked for");
+        Ok(pushed)
+    }
+
+    fn end(
+        &self,
+        mut pushed: Pushed<'_>,
+        transform: &Transform,
+        records: &mut CheckedReader<'_>,
+    ) -> Result<End, TaskError> {
         // An output without rows still has a schema: its first chunk makes a file all the same.
-        if sink.is_none() && self.assignment.task.partition == 0 && self.seq == 0 {
-            sink = Some(self.io.open_sink(self.assignment, self.seq, program.output())?);
+        if pushed.sink.is_none()
+            && self.assignment.task.partition == 0
+            && self.seq == 0
+            && let Some(output) = transform.output()
+        {
+            pushed.sink = Some(self.open_sink(output)?);
         }
         let taken = records.take_chunk();
         let counters = Counters {
             read: taken.read,
-            written,
-            filtered,
+            written: pushed.written,
+            filtered: pushed.filtered,
             rejected: taken.rejects.len() as u64,
             bytes_read: taken.bytes,
             bytes_written: 0,
         };
-        let must_add_up = matches!(program.mode(), TransformMode::RowWise { expands: false });
-        if must_add_up && !counters.reconciles() {
+        if transform.must_add_up() && !counters.reconciles() {
             return Err(TaskError::new(
                 ErrorClass::Data,
                 format!(
@@ -293,7 +460,7 @@ impl Chunk<'_> {
             records: taken.records,
             rejects: taken.rejects,
             totals: taken.totals,
-            sink,
+            sink: pushed.sink,
         })
     }
 
@@ -346,6 +513,40 @@ impl Chunk<'_> {
             last: end.last,
         })
     }
+}
+
+impl Records for CheckedReader<'_> {
+    fn next(&mut self) -> Result<Option<RecordBatch>, TaskError> {
+        self.next_batch()
+    }
+
+    fn look(&mut self) -> Result<(), TaskError> {
+        self.report()
+    }
+
+    fn said(&mut self, text: String) {
+        self.tell(text);
+    }
+}
+
+/// What a program is told of the attempt that it works for.
+fn environment(assignment: &Assignment) -> Environment {
+    let Assignment {
+        task,
+        fence,
+        units,
+        context,
+        ..
+    } = assignment;
+    let (job, step) = (&context.job.name, &context.step().name);
+    Environment::from([
+        ("GAPLESS_PROGRAM", format!("{job}/{step}")),
+        ("GAPLESS_RUN", context.run.to_string()),
+        ("GAPLESS_PARTITION", task.partition.to_string()),
+        ("GAPLESS_LOW", units.low.to_string()),
+        ("GAPLESS_HIGH", units.high.to_string()),
+        ("GAPLESS_ATTEMPT", fence.number.to_string()),
+    ])
 }
 
 impl Limits {

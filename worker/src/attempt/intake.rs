@@ -1,9 +1,15 @@
 //! Taking records in: the reader's batches, less those that cannot be parsed or break a rule, until
 //! a chunk is full. The scatter and the execute stage take their records in the same way.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use arrow::{array::RecordBatch, compute::filter_record_batch};
+use arrow::{
+    array::{BooleanArray, RecordBatch},
+    compute::filter_record_batch,
+};
 use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
@@ -13,7 +19,7 @@ use gapless_common::{
 use super::{Leader, Stop};
 use crate::{
     engine::{Checks, Verdict},
-    source::{InputBatch, Place, Reject, SourceReader},
+    source::{InputBatch, Origin, Place, Reject, SourceReader},
 };
 
 /// When a chunk is full, and when there are too many rejects.
@@ -61,9 +67,28 @@ pub fn add_totals(sum: &mut Vec<FileTotals>, more: Vec<FileTotals>) -> Result<()
         .ok_or_else(|| TaskError::new(ErrorClass::Data, "a control total of the source leaves 128 bits"))
 }
 
+/// Records that keep the rules.
+pub struct Judged {
+    pub batch: RecordBatch,
+    origin: Arc<dyn Origin>,
+    /// Which records of the source's batch these are; `None` for all.
+    kept: Option<BooleanArray>,
+}
+
+impl Judged {
+    /// Where a row of the batch comes from.
+    pub fn locate(&self, row: usize) -> Place {
+        let row = match &self.kept {
+            None => row,
+            Some(kept) => kept.values().set_indices().nth(row).unwrap_or(row),
+        };
+        self.origin.locate(row)
+    }
+}
+
 /// Reads records, checks them, and tells when a chunk is full.
 pub struct CheckedReader<'a> {
-    reader: &'a mut dyn SourceReader,
+    reader: Box<dyn SourceReader>,
     checks: &'a Checks,
     leader: &'a dyn Leader,
     limits: Limits,
@@ -82,7 +107,7 @@ pub struct CheckedReader<'a> {
 
 impl<'a> CheckedReader<'a> {
     pub fn new(
-        reader: &'a mut dyn SourceReader,
+        reader: Box<dyn SourceReader>,
         checks: &'a Checks,
         leader: &'a dyn Leader,
         limits: Limits,
@@ -105,9 +130,23 @@ impl<'a> CheckedReader<'a> {
         }
     }
 
+    /// Takes the open chunk in once more, from `reader`, which stands where the chunk began.
+    pub fn reopen(&mut self, reader: Box<dyn SourceReader>) {
+        self.reader = reader;
+        self.rejected -= self.taken.rejects.len() as u64;
+        self.take_chunk();
+        self.run_rows = 0;
+        self.ended = false;
+    }
+
     /// Starts a chunk.
     pub fn begin_chunk(&mut self) {
         self.began = (self.limits.now)();
+    }
+
+    /// Tells something for the run's history.
+    pub fn tell(&self, text: String) {
+        self.leader.tell(text);
     }
 
     /// What the open chunk has taken; a new one begins.
@@ -143,6 +182,11 @@ impl<'a> CheckedReader<'a> {
 
     /// The next records that go on, or `None` when the run, the chunk or the range has ended.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, TaskError> {
+        Ok(self.next_judged()?.map(|judged| judged.batch))
+    }
+
+    /// As [`Self::next_batch`], with the way back to the origin of each row.
+    pub fn next_judged(&mut self) -> Result<Option<Judged>, TaskError> {
         while !self.is_chunk_done() && !self.is_run_done() {
             let read = self.reader.next_batch()?;
             self.take_intake()?;
@@ -151,10 +195,10 @@ impl<'a> CheckedReader<'a> {
                 self.ended = true;
                 break;
             };
-            let batch = self.judge(input)?;
-            if batch.num_rows() > 0 {
-                self.run_rows += batch.num_rows() as u64;
-                return Ok(Some(batch));
+            let judged = self.judge(input)?;
+            if judged.batch.num_rows() > 0 {
+                self.run_rows += judged.batch.num_rows() as u64;
+                return Ok(Some(judged));
             }
         }
         self.run_rows = 0;
@@ -188,7 +232,10 @@ impl<'a> CheckedReader<'a> {
         intake.rejects.into_iter().try_for_each(|reject| self.reject(reject))
     }
 
-    fn report(&mut self) -> Result<(), TaskError> {
+    /// Tells the leader how far it is, and learns whether to stop.
+    ///
+    /// Errors: `Cancelled` when the attempt is to give up at once.
+    pub fn report(&mut self) -> Result<(), TaskError> {
         self.stop = self.leader.progress(self.reader.position(), self.taken.read);
         if self.stop == Stop::Now {
             return Err(TaskError::new(
@@ -199,24 +246,38 @@ impl<'a> CheckedReader<'a> {
         Ok(())
     }
 
-    fn judge(&mut self, input: InputBatch) -> Result<RecordBatch, TaskError> {
+    fn judge(&mut self, input: InputBatch) -> Result<Judged, TaskError> {
         match self.checks.judge(&input.batch)? {
-            Verdict::Right => Ok(input.batch),
+            Verdict::Right => Ok(Judged {
+                batch: input.batch,
+                origin: input.origin,
+                kept: None,
+            }),
             Verdict::Broken { keep, broken } => {
                 for broken in broken {
                     self.reject(Reject {
                         place: input.origin.locate(broken.row),
+                        // A step that is cut by a key checks its records in the scatter stage.
+                        key: None,
                         rule: broken.rule,
                         reason: broken.reason,
                     })?;
                 }
-                filter_record_batch(&input.batch, &keep)
-                    .map_err(|error| TaskError::new(ErrorClass::Data, format!("rejecting records failed: {error}")))
+                let batch = filter_record_batch(&input.batch, &keep)
+                    .map_err(|error| TaskError::new(ErrorClass::Data, format!("rejecting records failed: {error}")))?;
+                Ok(Judged {
+                    batch,
+                    origin: input.origin,
+                    kept: Some(keep),
+                })
             }
         }
     }
 
-    fn reject(&mut self, reject: Reject) -> Result<(), TaskError> {
+    /// Counts a record as rejected that was given out.
+    ///
+    /// Errors: `Data` when there are more than the limit.
+    pub fn reject(&mut self, reject: Reject) -> Result<(), TaskError> {
         self.rejected += 1;
         let over = self.limits.rejects.filter(|limit| self.rejected > *limit);
         let error = over.map(|limit| {
@@ -262,7 +323,7 @@ fn show(place: &Place) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, sync::Arc, sync::OnceLock};
+    use std::{cell::Cell, sync::OnceLock};
 
     use arrow::{
         array::Int64Array,
@@ -271,10 +332,7 @@ mod tests {
     use gapless_common::{attempt::Commit, ids::Stage};
 
     use super::*;
-    use crate::{
-        attempt::CommittedPartition,
-        source::{Intake, Origin},
-    };
+    use crate::{attempt::CommittedPartition, source::Intake};
 
     thread_local! {
         static SECONDS: Cell<u64> = const { Cell::new(0) };
@@ -355,7 +413,7 @@ mod tests {
     fn a_chunk_grows_no_older_than_its_limit_where_it_may_stop() {
         // (batches between places to stop, batches of the chunks): six make a minute.
         for (resumable, expected) in [(1, vec![6, 6, 6, 2]), (4, vec![8, 8, 4]), (100, vec![20])] {
-            let mut reader = Slow { at: 0, resumable };
+            let reader = Slow { at: 0, resumable };
             let checks = Checks::none();
             let limits = Limits {
                 bytes: u64::MAX,
@@ -365,7 +423,7 @@ mod tests {
                 rejects: None,
                 now,
             };
-            let mut records = CheckedReader::new(&mut reader, &checks, &Quiet, limits, Runs::ByChunk);
+            let mut records = CheckedReader::new(Box::new(reader), &checks, &Quiet, limits, Runs::ByChunk);
             let mut chunks = Vec::new();
             while !records.is_ended() {
                 records.begin_chunk();

@@ -2,6 +2,7 @@
 
 pub mod execute;
 pub mod intake;
+mod narrow;
 pub mod survey;
 
 use std::{path::PathBuf, sync::Arc};
@@ -11,7 +12,7 @@ use gapless_common::{
     error::TaskError,
     ids::{PartitionNo, RunId, Stage, TaskKey},
     job::{Job, Step},
-    plan::StepFrame,
+    plan::{BucketFn, StepFrame},
     range::UnitRange,
 };
 
@@ -38,6 +39,16 @@ pub struct StepContext {
 impl StepContext {
     pub fn step(&self) -> &Step {
         &self.job.steps[self.step_no as usize]
+    }
+
+    /// The columns by which the step is cut; none where it is cut along its source.
+    pub fn key_columns(&self) -> &[String] {
+        let exchange = self.frame.as_ref().and_then(|frame| frame.exchange.as_ref());
+        match exchange.map(|exchange| &exchange.function) {
+            Some(BucketFn::Hash { columns }) => columns,
+            Some(BucketFn::KeyRange { column, .. }) => std::slice::from_ref(column),
+            None => &[],
+        }
     }
 }
 
@@ -98,6 +109,11 @@ pub trait Leader: Send + Sync {
     /// Tells how far the attempt has read (for progress and the stall deadline) and learns whether
     /// to stop. Cheap: call it for each batch.
     fn progress(&self, position: u64, rows_since_commit: u64) -> Stop;
+
+    /// Tells something for the run's history. It may be lost.
+    fn tell(&self, text: String) {
+        tracing::info!("{text}");
+    }
 
     /// The committed partitions of a sealed stage of this step, in order.
     fn committed(&self, stage: Stage) -> Result<Vec<CommittedPartition>, TaskError>;

@@ -24,7 +24,7 @@ mod tests;
 pub use analyse::{Analysis, analyse, check_syntax, examine, takes_all_columns};
 pub use checks::{Broken, Checks, Verdict};
 pub use errors::{Cause, PlanFault, near, offer};
-pub use program::{LookupTable, Program, RunTotals};
+pub use program::{LookupTable, Program, RunError, RunTotals};
 pub use session::{Slot, SlotLimits};
 
 /// The name of a step's records in its SQL.

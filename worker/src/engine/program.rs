@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Poll};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
-    common::{JoinType, utils::memory::get_record_batch_memory_size},
+    common::{DataFusionError, JoinType, utils::memory::get_record_batch_memory_size},
     datasource::MemTable,
     execution::{TaskContext, memory_pool::MemoryConsumer},
     physical_plan::{
@@ -22,7 +22,10 @@ use datafusion::{
     },
 };
 use futures::StreamExt;
-use gapless_common::{error::TaskError, plan::TransformMode};
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    plan::TransformMode,
+};
 
 use super::{
     INPUT, Slot,
@@ -72,6 +75,38 @@ pub struct RunTotals {
     /// Rows that a filter or an unmatched look-up dropped, counted there. In a whole program: those
     /// dropped before rows are brought together.
     pub filtered: u64,
+}
+
+/// Why a run failed.
+#[derive(Debug)]
+pub enum RunError {
+    /// The SQL cannot be evaluated on a value of the rows that it was given.
+    OnValue(TaskError),
+    /// Anything else: reading, writing, memory.
+    Other(TaskError),
+}
+
+impl From<TaskError> for RunError {
+    fn from(error: TaskError) -> RunError {
+        RunError::Other(error)
+    }
+}
+
+impl From<RunError> for TaskError {
+    fn from(error: RunError) -> TaskError {
+        match error {
+            RunError::OnValue(error) | RunError::Other(error) => error,
+        }
+    }
+}
+
+/// An error of the running plan.
+fn running(error: &DataFusionError) -> RunError {
+    let error = errors::running(error);
+    match error.class {
+        ErrorClass::Data => RunError::OnValue(error),
+        _ => RunError::Other(error),
+    }
 }
 
 impl Program {
@@ -159,14 +194,14 @@ impl Program {
     /// at least the columns that the SQL reads, by name. Blocks the calling thread, which must not
     /// be one of an async runtime; `pull` and `push` are called on it.
     ///
-    /// Errors: those of `pull` and `push` as they are; `Data` where the SQL fails on a value,
-    /// `Resource` where the slot's memory or spill folder is full.
+    /// Errors: those of `pull` and `push` as they are; [`RunError::OnValue`] where the SQL fails on a value,
+    /// `Resource` where the slot's memory or spill folder is full. The program can be run again.
     pub fn run(
         &mut self,
         slot: &mut Slot,
         pull: &mut dyn FnMut() -> Result<Option<RecordBatch>, TaskError>,
         push: &mut dyn FnMut(RecordBatch) -> Result<(), TaskError>,
-    ) -> Result<RunTotals, TaskError> {
+    ) -> Result<RunTotals, RunError> {
         let Some(compiled) = &mut self.compiled else {
             let mut taken = 0;
             while let Some(batch) = pull()? {
@@ -212,7 +247,7 @@ impl Compiled {
         slot: &mut Slot,
         pull: &mut dyn FnMut() -> Result<Option<RecordBatch>, TaskError>,
         push: &mut dyn FnMut(RecordBatch) -> Result<(), TaskError>,
-    ) -> Result<(u64, u64), TaskError> {
+    ) -> Result<(u64, u64), RunError> {
         self.feed.reset();
         let resources = slot.resources()?;
         // Held until the run is over.
@@ -233,14 +268,12 @@ impl Compiled {
         let feed = &self.feed;
         let (plan, context) = (&self.plan, &self.context);
         resources.runtime.block_on(async {
-            let mut stream = plan
-                .execute(0, context.clone())
-                .map_err(|error| errors::running(&error))?;
+            let mut stream = plan.execute(0, context.clone()).map_err(|error| running(&error))?;
             std::future::poll_fn(|task| {
                 loop {
                     match stream.poll_next_unpin(task) {
                         Poll::Ready(Some(Ok(batch))) => push(batch)?,
-                        Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(errors::running(&error))),
+                        Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(running(&error))),
                         Poll::Ready(None) => return Poll::Ready(Ok(())),
                         Poll::Pending if feed.is_hungry(task.waker()) => {
                             let batch = pull()?;

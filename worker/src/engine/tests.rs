@@ -475,12 +475,12 @@ fn errors_of_source_and_sink_come_back_as_they_were() {
         let error = program
             .run(&mut slot, &mut || Err(fenced.clone()), &mut |_| Ok(()))
             .expect_err("the source fails");
-        assert_eq!(error, fenced);
+        assert_eq!(TaskError::from(error), fenced);
         let mut once = Some(rows(0, 4));
         let error = program
             .run(&mut slot, &mut || Ok(once.take()), &mut |_| Err(fenced.clone()))
             .expect_err("the sink fails");
-        assert_eq!(error, fenced);
+        assert_eq!(TaskError::from(error), fenced);
     }
 }
 

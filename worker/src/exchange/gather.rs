@@ -9,9 +9,8 @@ use std::{
 };
 
 use arrow::{
-    array::{Array, RecordBatch},
+    array::RecordBatch,
     datatypes::{Schema, SchemaRef},
-    util::display::{ArrayFormatter, FormatOptions},
 };
 use gapless_common::{
     error::{ErrorClass, TaskError},
@@ -23,7 +22,7 @@ use super::{
     layout::{ColumnLayout, Scattered, Segment, SegmentKey, columns_hash, segment_hash},
     restore::Restorer,
 };
-use crate::source::{InputBatch, Intake, Origin, Place, SourceReader};
+use crate::source::{InputBatch, Intake, Origin, Place, SourceReader, shown::row_as_text};
 
 /// A batch is handed on from so many rows, be it in the middle of a bucket.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -315,27 +314,11 @@ struct ExchangedRows {
 
 impl Origin for ExchangedRows {
     fn locate(&self, row: usize) -> Place {
-        let options = FormatOptions::new().with_null("null");
-        let mut record = serde_json::Map::new();
-        for (field, column) in self.batch.schema_ref().fields().iter().zip(self.batch.columns()) {
-            let shown = ArrayFormatter::try_new(column.as_ref(), &options).map(|format| format.value(row).to_string());
-            let value = match shown {
-                Ok(text) if column.is_valid(row) => serde_json::Value::String(text),
-                _ => serde_json::Value::Null,
-            };
-            record.insert(field.name().clone(), value);
-        }
-        let mut raw = serde_json::Value::Object(record).to_string();
-        let end = (0..=raw.len().min(Place::MAX_RAW))
-            .rev()
-            .find(|&at| raw.is_char_boundary(at))
-            .unwrap_or(0);
-        raw.truncate(end);
         Place {
             file: format!("exchange buckets {}", self.range),
             line: None,
             row: None,
-            raw,
+            raw: row_as_text(&self.batch, row),
         }
     }
 }

@@ -167,6 +167,7 @@ impl Stage1 {
                 parameters: BTreeMap::new(),
                 priority: Default::default(),
                 steps: vec![],
+                redrive: None,
             }),
             step_no: 0,
             run: RunId(uuid::Uuid::nil()),
@@ -827,6 +828,7 @@ fn chunks_chain_through_the_range_and_carry_their_rejects() {
     let units = UnitRange::new(0, 25);
     let reject = |rule: &str| Reject {
         place: Nowhere.locate(3),
+        key: None,
         rule: rule.into(),
         reason: "so".into(),
     };

@@ -134,7 +134,7 @@ impl Exposure<'_> {
 }
 
 /// Where the quarantined records of a chunk are found in the output.
-fn rejects_name(chunk: ChunkName) -> String {
+pub(super) fn rejects_name(chunk: ChunkName) -> String {
     format!("{CONTROL_SUBFOLDER}/rejects/{chunk}.ndjson")
 }
 

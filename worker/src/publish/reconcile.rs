@@ -12,7 +12,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use super::{Committed, Sealed};
+use super::{Committed, Sealed, expose::rejects_name};
 use crate::{
     attempt::{CommittedPartition, StepContext, intake::add_totals},
     source::open::{Stored, stored},
@@ -80,16 +80,24 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
         // An empty file only lends its schema to an output without rows.
         files.retain(|file| file.rows > 0);
     }
-    let rejects = scatter
+    let rejects: Vec<(ChunkName, DataFile)> = scatter
         .iter()
         .chain(&execute)
         .filter_map(|(name, m)| Some((*name, m.rejects.clone()?)))
+        .collect();
+    let mut certificate = certificate(context, frame, committed, exchange);
+    certificate.rejects = rejects
+        .iter()
+        .map(|(chunk, file)| DataFile {
+            path: rejects_name(*chunk),
+            ..file.clone()
+        })
         .collect();
     Ok(Accounts {
         files,
         rows: written,
         rejects,
-        certificate: certificate(context, frame, committed, exchange),
+        certificate,
     })
 }
 
@@ -479,6 +487,7 @@ fn certificate(
         exchange,
         counters,
         records: source_totals(frame, committed).1,
+        rejects: Vec::new(),
         reconciled: must_reconcile(frame).then_some(true),
     }
 }

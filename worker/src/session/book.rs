@@ -39,6 +39,8 @@ pub enum What {
     Finished(Vec<u8>),
     Failed(TaskError),
     Released,
+    /// Something for the run's history; the attempt goes on.
+    Said(String),
 }
 
 #[derive(Debug)]
@@ -300,6 +302,11 @@ impl Book {
                 self.end(&held, Event::Failed(failed), now);
             }
             What::Released => self.end(&held, released(&held), now),
+            What::Said(text) => self.tell(Event::Said(v1::Said {
+                task: Some(held.wire_task()),
+                fence: Some(held.wire_fence()),
+                text,
+            })),
         }
     }
 

@@ -29,8 +29,8 @@ pub(crate) use parquet::parquet_error;
 pub(crate) use plain::Staging;
 pub(crate) use report::{ReportFile, ReportStyle};
 
-/// Writes the rows of one chunk into files of its own. Dropping it unfinished leaves files that no
-/// manifest names, which the publisher sweeps.
+/// Writes the rows of one chunk into files of its own. Dropping it unfinished removes them: the chunk may
+/// be made once more.
 pub trait ChunkSink: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError>;
 

@@ -6,8 +6,10 @@ pub mod lookup;
 pub mod open;
 pub mod parquet;
 pub mod pins;
+pub mod places;
 pub mod records;
 pub mod sequence;
+pub mod shown;
 pub mod types;
 
 #[cfg(test)]
@@ -57,6 +59,9 @@ impl Place {
 pub struct Reject {
     #[serde(flatten)]
     pub place: Place,
+    /// The values by which the step is cut, where it is cut by a key and the record has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<serde_json::Map<String, serde_json::Value>>,
     /// `parse` for records that cannot be parsed, else the name of the check.
     pub rule: String,
     /// What is wrong, in words: column, value, expectation.

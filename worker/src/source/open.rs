@@ -15,6 +15,7 @@ use super::{
     csv::{CsvReader, Format, Layout, column_type},
     parquet::{ParquetReader, footer},
     pins::config,
+    places::Redriven,
     records::{RecordsReader, Shape},
     sequence::SequenceReader,
     types::schema_of,
@@ -100,7 +101,7 @@ pub fn open(
     if let Stored::Sequence { from } = stored {
         return Ok(Box::new(SequenceReader::new(from, units)));
     }
-    open_files(
+    let reader = open_files(
         &stored,
         base_dir,
         facts.unit,
@@ -108,7 +109,15 @@ pub fn open(
         &facts.columns,
         units,
         projection,
-    )
+    )?;
+    let places = match &step.source {
+        Source::Csv(csv) => csv.places.as_ref(),
+        _ => None,
+    };
+    match places {
+        Some(places) => Ok(Box::new(Redriven::open(reader, &base_dir.join(places))?)),
+        None => Ok(reader),
+    }
 }
 
 pub(crate) fn open_files(

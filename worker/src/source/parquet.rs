@@ -12,7 +12,6 @@ use arrow::{
     array::{Array, ArrayRef, RecordBatch, RecordBatchOptions},
     compute::cast,
     datatypes::{DataType, Field, Schema, SchemaRef},
-    util::display::{ArrayFormatter, FormatOptions},
 };
 use bytes::{Buf, Bytes};
 use gapless_common::{error::TaskError, plan::PinnedFile, range::UnitRange};
@@ -36,6 +35,7 @@ use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
     csv::projected,
     pins::{config, data, io_error, open_pinned, pin},
+    shown::row_as_text,
 };
 
 /// Rows of a batch: enough to spread the cost of a batch, few enough to stay in the cache.
@@ -481,43 +481,13 @@ struct ParquetOrigin {
 
 impl Origin for ParquetOrigin {
     fn locate(&self, row: usize) -> Place {
-        let mut raw = row_as_json(&self.batch, row);
-        if raw.len() > Place::MAX_RAW {
-            raw.truncate(raw.floor_char_boundary(Place::MAX_RAW));
-        }
+        let raw = row_as_text(&self.batch, row);
         Place {
             file: self.path.to_string(),
             line: None,
             row: Some(self.row + row as u64),
             raw,
         }
-    }
-}
-
-/// One row as a JSON object: numbers and booleans as they are, everything else as text.
-pub fn row_as_json(batch: &RecordBatch, row: usize) -> String {
-    let mut object = serde_json::Map::new();
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        object.insert(field.name().clone(), cell_as_json(column, row));
-    }
-    serde_json::Value::Object(object).to_string()
-}
-
-fn cell_as_json(column: &dyn Array, row: usize) -> serde_json::Value {
-    use serde_json::Value;
-    if column.is_null(row) {
-        return Value::Null;
-    }
-    let options = FormatOptions::default();
-    let text = match ArrayFormatter::try_new(column, &options) {
-        Ok(formatter) => formatter.value(row).to_string(),
-        Err(error) => return Value::String(format!("({error})")),
-    };
-    let plain = column.data_type().is_integer() || matches!(column.data_type(), DataType::Float32 | DataType::Float64);
-    match column.data_type() {
-        DataType::Boolean => Value::Bool(text == "true"),
-        _ if plain => text.parse().map_or(Value::String(text), Value::Number),
-        _ => Value::String(text),
     }
 }
 

@@ -38,6 +38,7 @@ fn csv(paths: &[&str], columns: &[(&str, ColumnType)]) -> CsvSource {
         nulls: vec![String::new()],
         compression: Compression::Auto,
         dialect: Default::default(),
+        places: None,
     }
 }
 
@@ -54,8 +55,10 @@ fn step(name: &str, source: Source, sink: Sink) -> Step {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        command: None,
         sink,
         on_error: OnError::default(),
+        if_unchanged: Default::default(),
     }
 }
 
@@ -65,6 +68,7 @@ fn job(steps: Vec<Step>) -> Job {
         parameters: Default::default(),
         priority: Default::default(),
         steps,
+        redrive: None,
     }
 }
 

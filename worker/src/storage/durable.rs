@@ -20,9 +20,11 @@ use super::{
 /// After so many bytes the disk is told to begin, so that little is left when the file is sealed.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
-/// A new file that is written front to back. Nothing of it counts before [`SealedFile::wait`].
+/// A new file that is written front to back. Nothing of it counts before [`SealedFile::wait`]; dropped
+/// before that, it is removed, so that the same attempt can make it anew.
 pub struct DurableFile {
     path: PathBuf,
+    uncounted: Uncounted,
     file: Arc<Tracked>,
     hash: Box<Xxh3>,
     bytes: u64,
@@ -49,6 +51,7 @@ impl DurableFile {
                 _ => io_error("create", &path, &error),
             })?;
         Ok(Self {
+            uncounted: Uncounted(Some(path.clone())),
             path,
             file: Tracked::new(file),
             hash: Box::default(),
@@ -70,6 +73,7 @@ impl DurableFile {
     pub fn seal(self) -> SealedFile {
         SealedFile {
             path: self.path,
+            uncounted: self.uncounted,
             bytes: self.bytes,
             checksum: self.hash.digest(),
             pending: flusher::finish(self.file),
@@ -98,6 +102,7 @@ impl Write for DurableFile {
 /// A complete file on its way to the disk.
 pub struct SealedFile {
     pub path: PathBuf,
+    uncounted: Uncounted,
     pub bytes: u64,
     /// XXH3-64 of the content.
     pub checksum: u64,
@@ -106,11 +111,23 @@ pub struct SealedFile {
 
 impl SealedFile {
     /// Returns when the content is durable.
-    pub fn wait(self) -> Result<(u64, u64), TaskError> {
+    pub fn wait(mut self) -> Result<(u64, u64), TaskError> {
         self.pending
             .wait()
             .map_err(|error| io_error("make durable", &self.path, &error))?;
+        self.uncounted.0 = None;
         Ok((self.bytes, self.checksum))
+    }
+}
+
+/// A file that nothing counts on yet. What stays all the same, the sweep of the step removes.
+struct Uncounted(Option<PathBuf>);
+
+impl Drop for Uncounted {
+    fn drop(&mut self) {
+        if let Some(path) = self.0.take() {
+            fs::remove_file(path).ok();
+        }
     }
 }
 

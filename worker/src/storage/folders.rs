@@ -158,6 +158,11 @@ impl StepFolders {
         self.published().join(format!("{generation:06}.json"))
     }
 
+    /// What a redrive of this step reads: records that it had rejected, and where they stood.
+    pub fn redrive(&self) -> PathBuf {
+        self.control.join("redrive").join(format!("{}-{}", self.run, self.step))
+    }
+
     /// What one publisher lays out before it exposes it.
     pub fn publication(&self, attempt: AttemptId) -> PathBuf {
         self.staged.join(format!("publish-{attempt}"))

@@ -24,22 +24,28 @@ fn check_step(lines: &str, expected: &[&str]) {
 fn nothing_or_something_else_in_the_file() {
     check(
         "",
-        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
+        &[
+            "job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
+        ],
     );
     check(
         "# only a comment",
-        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
+        &[
+            "job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
+        ],
     );
     check(
         "hello world",
         &[
-            "job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, priority, steps",
+            "job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
         ],
     );
     check(
         "- a
 - b",
-        &["job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, priority, steps"],
+        &[
+            "job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
+        ],
     );
     check("{{{", &["job.yaml:1:3: this is not YAML: unclosed bracket '{'"]);
     check(
@@ -91,8 +97,8 @@ steps:
 steps:
   - {nam: a, source: {cvs: {path: x}}, sink: {parqet: {path: y}}}",
         &[
-            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
-            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
+            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, records, step, sequence",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, report, discard",
         ],
@@ -111,7 +117,7 @@ steps:
         "parameters: {}",
         &[
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
         ],
     );
     check(
@@ -129,7 +135,7 @@ steps:
         "job: j
 steps: []",
         &[
-            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
         ],
     );
     check(
@@ -140,7 +146,7 @@ steps:
   : z",
         &[
             "job.yaml:3:3: a key is a list; allowed: text as a key",
-            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
             "job.yaml:4:5: a key is a mapping; allowed: text as a key",
         ],
     );
@@ -152,11 +158,11 @@ fn anchors_aliases_and_tags() {
         "a: &a [x, x]
 b: &b [*a, *a]",
         &[
-            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps",
+            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps, redrive",
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
             "job.yaml:1:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
-            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps",
+            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps, redrive",
             "job.yaml:2:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:8: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:12: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",
@@ -474,6 +480,98 @@ steps:
 }
 
 #[test]
+fn redrives() {
+    let redrive =
+        |step: &str| format!("redrive: {{step: {step}, number: 1, records: /r, places: /p, columns: {{a: int64}}}}\n");
+    check_step(
+        &redrive("b"),
+        &["job.yaml:6:17: `redrive` names the step `b`, which the job does not have; did you mean `a`? allowed: a"],
+    );
+    check_step(
+        &redrive("a"),
+        &[
+            "job.yaml:6:10: `redrive` of step `a`, whose source is not CSV; allowed: a step that reads text; mend other sources and run the job again",
+        ],
+    );
+    check_step(
+        "redrive: {step: a, number: 0}\n",
+        &[
+            "job.yaml:6:10: missing key `records` in redrive; allowed: text",
+            "job.yaml:6:10: missing key `places` in redrive; allowed: text",
+            "job.yaml:6:10: missing key `columns` in redrive; allowed: a mapping from column names to types",
+            "job.yaml:6:28: `number` in redrive is `0`; allowed: a whole number from 1 to 10000",
+        ],
+    );
+}
+
+#[test]
+fn shares_and_skips() {
+    for share in ["1", "0.12345%", "101%", "-1%", "%", "1.2.3%", "a%"] {
+        check_step(
+            &format!("    on_error: {{reject: {{share: \"{share}\"}}}}\n"),
+            &[&format!(
+                "job.yaml:6:32: `share` in reject is `{share}`; allowed: a percentage from 0% to 100% with at most four digits after the point, such as 0.1%"
+            )],
+        );
+    }
+    check_step(
+        "    on_error: {reject: {share: 1%, limit: 5}}\n",
+        &["job.yaml:6:36: `limit` beside `share` in reject; allowed: one of limit, share"],
+    );
+    check_step(
+        "    if_unchanged: skip\n  - {name: b, source: {step: a}, sink: discard, if_unchanged: skip}\n",
+        &[
+            "job.yaml:6:5: `if_unchanged: skip` of step `a`, which another step reads; allowed: it on steps that no other reads",
+            "job.yaml:7:30: step `a` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files",
+            "job.yaml:7:49: `if_unchanged: skip` of a step that reads another, whose output is of this run; allowed: it on steps that read files",
+        ],
+    );
+}
+
+#[test]
+fn commands() {
+    check_step(
+        "    transform: {sql: SELECT 1, command: {run: cat}}\n",
+        &["job.yaml:6:32: `command` beside `sql` in transform; allowed: one of sql, command"],
+    );
+    check_step(
+        "    transform: {}\n",
+        &["job.yaml:6:16: transform says nothing; allowed: one of sql, command"],
+    );
+    check_step(
+        "    transform: {command: {format: json, mode: all, timeout_s: 0, output_mib: x, columns: {a: int}, shell: true}}\n",
+        &[
+            "job.yaml:6:26: missing key `run` in command; allowed: text, or a list of texts",
+            "job.yaml:6:35: `format` in command is `json`; did you mean `ndjson`? allowed: arrow, ndjson",
+            "job.yaml:6:47: `mode` in command is `all`; allowed: rows, whole",
+            "job.yaml:6:63: `timeout_s` in command is `0`; allowed: a whole number from 1 to 604800",
+            "job.yaml:6:78: `output_mib` in command is `x`; allowed: a whole number from 1 to 1048576",
+            "job.yaml:6:94: unknown type `int` of column `a`; did you mean `int8`? allowed: int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, decimal(p,s), string, bool, date, timestamp",
+            "job.yaml:6:100: unknown key `shell` in command; allowed: run, format, mode, columns, timeout_s, output_mib",
+        ],
+    );
+    check_step(
+        "    transform: {command: {run: [], format: ndjson}}\n    lookups: {l: {csv: {path: l.csv}}}\n",
+        &[
+            "job.yaml:6:26: a command with `format: ndjson` and without `columns`; allowed: columns: JSON does not tell the types of what the program writes",
+            "job.yaml:6:32: `run` in command is an empty list; allowed: text, or a list of texts",
+            "job.yaml:7:5: `lookups` beside `transform.command`, which gets records alone; allowed: look-ups in a step with SQL before this one",
+        ],
+    );
+    check_step(
+        "    transform: {command: {run: \"\"}}\n",
+        &["job.yaml:6:32: `run` names no program; allowed: the name of a program, then its arguments"],
+    );
+    check_step(
+        "    transform: {command: {run: cat, format: ndjson}}\n    lookups: {l: {csv: {path: l.csv}}}\n",
+        &[
+            "job.yaml:6:26: a command with `format: ndjson` and without `columns`; allowed: columns: JSON does not tell the types of what the program writes",
+            "job.yaml:7:5: `lookups` beside `transform.command`, which gets records alone; allowed: look-ups in a step with SQL before this one",
+        ],
+    );
+}
+
+#[test]
 fn the_rest_of_a_step() {
     check_step(
         r#"    transform: SELECT 1
@@ -481,7 +579,7 @@ fn the_rest_of_a_step() {
     lookups: {input: {csv: {path: y}}, "a b": {csv: {path: z}}, c: {}}
     on_error: {retry: {attempts: 0}, reject: {limit: -1}, partition_failed: quarantine}"#,
         &[
-            "job.yaml:6:16: `transform` in step is `SELECT 1`; allowed: a mapping with the keys sql",
+            "job.yaml:6:16: `transform` in step is `SELECT 1`; allowed: a mapping with the keys sql, command",
             "job.yaml:7:12: `check` in step is a mapping; allowed: a list, each item a mapping with the keys name, that",
             "job.yaml:8:15: a look-up with the name `input`, which is the step's own source; allowed: another name",
             "job.yaml:8:40: the name `a b` in `lookups`; allowed: letters, digits and `_`, beginning with a letter, at most 64",

@@ -91,7 +91,7 @@ steps:
     source: {step: one}
     partition: {bytes: {}, count: 7}
     sink: {parquet: {path: out/two}}
-  - {name: three, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
+  - {name: three, if_unchanged: skip, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
   - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
@@ -127,7 +127,17 @@ steps:
     source: {step: two}
     sink: {report: {path: out/nine, page_rows: 50, begin: "b", header: "{{ page }}", row: "{{ a }}", footer: f, end: e, totals: [a], page_break: "--", extension: md}}
   - {name: eight, source: {records: {path: in/eight.txt, fields: [{name: id, width: 4}]}}, sink: {records: {path: out/eight, fields: [{name: id, width: 4}]}}}
+  - name: ten
+    source: {sequence: {from: 0, to: 2}}
+    on_error: {reject: {share: 0.25%}}
+    transform:
+      command: {run: [python3, score.py], format: ndjson, mode: whole, columns: {a: int64}, timeout_s: 5, output_mib: 7}
+    sink: discard
 "#;
+
+/// What `gapless redrive` adds to a job file: alone with the words that no one else writes.
+pub const REDRIVEN: &str =
+    "redrive: {step: b, number: 2, records: /r.csv, places: /p.ndjson, columns: {a: int64, \"b c\": string}}\n";
 
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
     let given: BTreeMap<_, _> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -239,6 +249,17 @@ fn every_key_reaches_the_model() {
             "on_error": {"attempts": 2, "reject_limit": null, "partition_failed": "continue"},
         }),
     );
+    check_step(
+        &job,
+        "ten",
+        json!({"sql": null, "command": {
+            "run": ["python3", "score.py"], "format": "ndjson", "mode": "whole", "columns": [["a", "int64"]],
+            "timeout_s": 5, "output_mib": 7,
+        }, "on_error": {
+            "attempts": 5, "reject_limit": null, "reject_share": 2500, "partition_failed": "stop",
+        }}),
+    );
+    check_step(&job, "three", json!({"if_unchanged": "skip"}));
     let partition = |name: &str| job.step(name).expect("a step").partition.clone();
     let auto = |method| Partitioning {
         method,
@@ -270,9 +291,8 @@ fn every_key_reaches_the_model() {
 #[test]
 fn schema_and_parser_know_the_same_keys() {
     let schema = json_schema();
-    let words: BTreeSet<&str> = EVERY_KEY
-        .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .collect();
+    let text = format!("{EVERY_KEY}{REDRIVEN}");
+    let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     for section in SECTIONS {
         let properties = &schema["definitions"][section.name.replace(' ', "_")]["properties"];
         let shown: BTreeSet<&str> = properties
@@ -334,6 +354,53 @@ steps:
     let step = job.step("b").expect("a step");
     assert_eq!(step.after, ["a", "c"]);
     assert_eq!(step.lookups["l"], super::super::Lookup::Step("c".into()));
+}
+
+#[test]
+fn a_command_needs_no_more_than_a_program() {
+    let text = "job: j\nsteps:\n  - name: a\n    source: {sequence: {from: 0, to: 9}}\n    sink: discard\n    transform: {command: {run: cat}}\n";
+    check_step(
+        &bound(text, &[]),
+        "a",
+        json!({"command": {
+            "run": ["cat"], "format": "arrow", "mode": "rows", "columns": [], "timeout_s": 3600, "output_mib": 4096,
+        }}),
+    );
+}
+
+#[test]
+fn a_redrive_is_one_step_over_its_records_and_another_run() {
+    let job = "job: j\nsteps:\n  - {name: a, source: {csv: {path: x}}, sink: discard}\n  - {name: b, after: a, source: {csv: {path: \"in/*.csv.gz\", delimiter: \";\"}}, sink: {csv: {path: y, exists: replace}}}\n";
+    let identity = |text: &str| {
+        let bound = parse(text, "job.yaml").and_then(|parsed| parsed.bind(&BTreeMap::new()));
+        bound.expect("it is sound").1.identity
+    };
+    let redriven = format!("{job}{REDRIVEN}");
+    let made = bound(&redriven, &[]);
+    assert_eq!(made.steps.len(), 1);
+    check_step(
+        &made,
+        "b",
+        json!({
+            "after": [],
+            "source": {"csv": {
+                "paths": ["/r.csv"], "columns": [["a", "int64"], ["b c", "string"]], "header": false,
+                "delimiter": b';', "quote": b'"', "nulls": [""], "compression": "none", "places": "/p.ndjson",
+            }},
+        }),
+    );
+    let redrive = made.redrive.expect("it says so");
+    assert_eq!((redrive.step.as_str(), redrive.number), ("b", 2));
+    let others = [
+        job.to_string(),
+        redriven.replace("number: 2", "number: 1"),
+        redriven.replace("{step: b", "{step: a"),
+    ];
+    for other in &others {
+        assert_ne!(identity(&redriven), identity(other), "{other}");
+    }
+    // Other records for the same redrive are another version of the same run.
+    assert_eq!(identity(&redriven), identity(&redriven.replace("/r.csv", "/s.csv")));
 }
 
 #[test]

@@ -66,6 +66,7 @@ pub fn spec(rng: &mut Rng, number: usize, version: usize) -> Spec {
         parameters: BTreeMap::new(),
         priority: Default::default(),
         steps: definitions,
+        redrive: None,
     };
     let row = JobRow {
         text: String::new(),
@@ -133,12 +134,15 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         placement: placement.parse().expect("labels"),
         checks: vec![],
         sql: None,
+        command: None,
         sink: Sink::Parquet(sink(rng)),
         on_error: OnError {
             attempts: 3,
             reject_limit: limit,
+            reject_share: None,
             partition_failed,
         },
+        if_unchanged: Default::default(),
     };
     let facts = Arc::new(facts(rng, units, group));
     let spec = StepSpec {

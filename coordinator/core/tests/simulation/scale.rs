@@ -695,13 +695,16 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         },
         checks: vec![],
         sql: None,
+        command: None,
         placement: Labels::default(),
         sink: Sink::Discard,
         on_error: OnError {
             attempts: 3,
             reject_limit: None,
+            reject_share: None,
             partition_failed: PartitionFailed::Stop,
         },
+        if_unchanged: Default::default(),
     };
     Arc::new(JobRow {
         text: String::new(),
@@ -713,6 +716,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
             parameters: BTreeMap::new(),
             priority: Priority::default(),
             steps: vec![step],
+            redrive: None,
         },
     })
 }

@@ -13,7 +13,7 @@ use gapless_common::{
     attempt::Fence,
     ids::{AttemptId, Stage, TaskKey, Term},
     job::{Check, Count, Job, OnError, Partition, Partitioning, Sink, Source, Step},
-    plan::{ExchangePlan, Facts, Method, StepFrame, TransformFacts, Unit},
+    plan::{BucketFn, ExchangePlan, Facts, Method, StepFrame, TransformFacts, Unit},
     range::UnitRange,
 };
 use uuid::Uuid;
@@ -142,6 +142,7 @@ impl SourceReader for Numbers {
             if self.case.unparsable.contains(&n) {
                 self.intake.rejects.push(Reject {
                     place: place(n),
+                    key: None,
                     rule: "parse".to_string(),
                     reason: "not a number".to_string(),
                 });
@@ -300,11 +301,13 @@ fn assignment(case: &Case) -> Assignment {
             .into_iter()
             .collect(),
         sql: case.sql.map(str::to_string),
+        command: None,
         sink: Sink::Discard,
         on_error: OnError {
             reject_limit: case.reject_limit,
             ..OnError::default()
         },
+        if_unchanged: Default::default(),
     };
     Assignment {
         task: TaskKey {
@@ -329,6 +332,7 @@ fn assignment(case: &Case) -> Assignment {
                 parameters: BTreeMap::new(),
                 priority: Default::default(),
                 steps: vec![step],
+                redrive: None,
             }),
             step_no: 0,
             run,
@@ -662,6 +666,100 @@ fn too_many_rejects_fail_the_attempt_with_the_place_of_the_last() {
         ..case
     });
     assert_eq!(seen.result, Ok(Outcome::Committed));
+}
+
+#[test]
+fn a_record_on_which_the_sql_fails_is_rejected_alone() {
+    let fails_at = |bad: &str| -> &'static str {
+        Box::leak(
+            format!("SELECT n, 100 / (CASE WHEN n IN ({bad}) THEN 0 ELSE 1 END) AS q FROM input").into_boxed_str(),
+        )
+    };
+    for (bad, may_stop, batch) in [
+        (vec![3u64], true, 4),
+        (vec![0, 1, 2, 19], true, 4),
+        (vec![7], false, 20),
+        ((0..20).collect(), true, 20),
+    ] {
+        let list: Vec<String> = bad.iter().map(u64::to_string).collect();
+        let case = Case {
+            sql: Some(fails_at(&list.join(", "))),
+            batch,
+            may_stop,
+            batch_bytes: CHUNK_INPUT_BYTES / 2,
+            ..Case::default()
+        };
+        let seen = attempt(case.clone());
+        assert_eq!(seen.result, Ok(Outcome::Committed), "{bad:?}");
+        assert_proper(&seen, &case, 20);
+        let expected: Vec<i64> = (0..20).filter(|n| !bad.contains(n)).map(|n| n as i64).collect();
+        assert_eq!(written(&seen), expected);
+        let places: Vec<Place> = seen.rejects.iter().map(|reject| reject.place.clone()).collect();
+        assert_eq!(places, bad.iter().map(|n| place(*n)).collect::<Vec<_>>());
+        for reject in &seen.rejects {
+            assert_eq!(reject.rule, TRANSFORM_RULE);
+            assert!(reject.reason.contains("ivide by zero"), "{}", reject.reason);
+        }
+    }
+}
+
+#[test]
+fn rejects_of_parsing_checks_and_sql_are_counted_together_and_each_once() {
+    let case = Case {
+        sql: Some("SELECT n, 1 / (n - 11) AS q FROM input WHERE n <> 5"),
+        check: Some("n <> 7"),
+        unparsable: &[3, 13],
+        reject_limit: Some(4),
+        batch_bytes: CHUNK_INPUT_BYTES / 2,
+        ..Case::default()
+    };
+    let seen = attempt(case.clone());
+    assert_eq!(seen.result, Ok(Outcome::Committed));
+    assert_proper(&seen, &case, 20);
+    let mut found: Vec<_> = seen
+        .rejects
+        .iter()
+        .map(|it| (it.place.line, it.rule.as_str()))
+        .collect();
+    found.sort_unstable();
+    let expected = [(4, "parse"), (8, "rule"), (12, TRANSFORM_RULE), (14, "parse")];
+    assert_eq!(found, expected.map(|(line, rule)| (Some(line), rule)));
+    let mut sum = Counters::default();
+    seen.commits.iter().for_each(|commit| sum += commit.counters);
+    assert_eq!([sum.read, sum.written, sum.filtered, sum.rejected], [20, 15, 1, 4]);
+
+    let seen = attempt(Case {
+        reject_limit: Some(3),
+        ..case
+    });
+    let error = seen.result.expect_err("four are too many");
+    assert!(error.message.contains("numbers, line 14: parse"), "{error}");
+    assert_eq!(seen.commits.len(), 1, "of the first chunk");
+}
+
+#[test]
+fn without_a_reject_limit_to_spare_the_record_on_which_the_sql_fails_is_named() {
+    let seen = attempt(Case {
+        sql: Some("SELECT 1 / (n - 11) AS q FROM input"),
+        reject_limit: Some(0),
+        ..Case::default()
+    });
+    let error = seen.result.expect_err("fails");
+    assert_eq!(error.class, ErrorClass::Data);
+    assert!(error.message.contains("numbers, line 12: transform"), "{error}");
+    assert!(error.message.contains("ivide by zero"), "{error}");
+    assert!(seen.commits.is_empty());
+}
+
+#[test]
+fn whole_sql_that_fails_on_a_value_fails_the_attempt() {
+    let seen = attempt(Case {
+        sql: Some("SELECT sum(1 / (n - 11)) AS q FROM input"),
+        ..Case::default()
+    });
+    let error = seen.result.expect_err("fails");
+    assert_eq!(error.class, ErrorClass::Data);
+    assert!(seen.commits.is_empty() && seen.rejects.is_empty());
 }
 
 #[test]

@@ -68,8 +68,10 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        command: None,
         on_error: OnError::default(),
         sink: sink.clone(),
+        if_unchanged: Default::default(),
     };
     let column = |name: &str| Column {
         name: name.into(),
@@ -101,6 +103,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
             parameters: BTreeMap::new(),
             priority: Default::default(),
             steps: vec![step],
+            redrive: None,
         }),
         step_no: 0,
         run: RunId(Uuid::from_u128(run)),
@@ -198,6 +201,7 @@ impl Run {
                     row: None,
                     raw: format!("{n},\"x"),
                 },
+                key: None,
                 rule: "parse".into(),
                 reason: "an odd quote".into(),
             })

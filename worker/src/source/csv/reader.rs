@@ -215,6 +215,7 @@ impl CsvReader {
         for (start, reason) in faults {
             self.intake.rejects.push(Reject {
                 place: origin.place(start as usize),
+                key: None,
                 rule: PARSE.to_string(),
                 reason,
             });

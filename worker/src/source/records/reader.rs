@@ -222,6 +222,7 @@ impl RecordsReader {
         for (record, reason) in faults {
             self.intake.rejects.push(Reject {
                 place: origin.place(stretch(block.lines_of(record as usize))),
+                key: None,
                 rule: PARSE.to_string(),
                 reason,
             });

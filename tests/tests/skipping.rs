@@ -1,0 +1,93 @@
+//! `if_unchanged: skip`: what an earlier run has done over the same files is not done again.
+
+use std::{fs, time::SystemTime};
+
+use gapless_tests::World;
+use serde_json::Value;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn world(sql: &str) -> World {
+    let world = World::with("in.csv", "id,shop\n1,a\n2,b\n", "");
+    fs::write(world.path("shops.csv"), "shop,city\na,Oslo\nb,Lima\n").expect("written");
+    job(&world, sql);
+    world
+}
+
+fn job(world: &World, sql: &str) {
+    world.job(&format!(
+        r#"job: nightly
+parameters: {{night: {{type: int64}}}}
+steps:
+  - name: load
+    source: {{csv: {{path: in.csv}}}}
+    lookups: {{shops: {{csv: {{path: shops.csv}}}}}}
+    transform: {{sql: "{sql}"}}
+    sink: {{csv: {{path: out/load, exists: replace}}}}
+    if_unchanged: skip
+"#
+    ));
+}
+
+const SQL: &str = "SELECT id, city FROM input JOIN shops ON input.shop = shops.shop";
+
+/// Runs one night; gives the run, and the run since which nothing has changed, if that was said.
+fn night(world: &World, night: u32) -> (String, Option<String>) {
+    let parameter = format!("night={night}");
+    let output = world.gapless(&["run", "job.yaml", "-p", &parameter, "-o", "json"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let run: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let said = text(&output.stderr);
+    let since = said
+        .split_once("unchanged since run ")
+        .and_then(|(_, rest)| rest.split_once(':'));
+    let run = run["run"].as_str().expect("an id").to_string();
+    (run, since.map(|(since, _)| since.to_string()))
+}
+
+fn certificates(world: &World) -> Vec<String> {
+    let listed = fs::read_dir(world.path("out/load/_gapless")).expect("an output");
+    let names = listed.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with("certificate")).collect()
+}
+
+#[test]
+fn the_same_input_is_read_once() {
+    let world = world(SQL);
+    let (first, since) = night(&world, 1);
+    assert_eq!(since, None);
+    let before = certificates(&world);
+    let (second, since) = night(&world, 2);
+    assert_eq!(since.as_ref(), Some(&first), "it is told in words");
+    assert_ne!(first, second, "it is a run of its own");
+    assert_eq!(certificates(&world), before, "and that has written nothing");
+    // The certificate it refers to is that of the first.
+    let output = world.gapless(&["verify", &second, "--state", ".gapless"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // A third one finds the second.
+    assert_eq!(night(&world, 3).1, Some(second));
+    // The identity of a run comes before: the same night is a conflict as ever.
+    let output = world.gapless(&["run", "job.yaml", "-p", "night=3"]);
+    assert_eq!(output.status.code(), Some(7));
+}
+
+#[test]
+fn anything_that_differs_is_done_again() {
+    let world = world(SQL);
+    night(&world, 1);
+    // The same bytes at another time are another file.
+    let file = fs::File::options()
+        .append(true)
+        .open(world.path("in.csv"))
+        .expect("there");
+    file.set_modified(SystemTime::UNIX_EPOCH).expect("touched");
+    assert_eq!(night(&world, 2).1, None, "another time");
+    assert!(night(&world, 3).1.is_some(), "which is known now");
+    fs::write(world.path("shops.csv"), "shop,city\na,Rome\nb,Lima\n").expect("written");
+    assert_eq!(night(&world, 4).1, None, "another look-up");
+    assert!(world.rows("out/load").iter().any(|row| row.contains("Rome")));
+    job(&world, &SQL.replace("SELECT id", "SELECT id AS no"));
+    assert_eq!(night(&world, 5).1, None, "another step");
+}

@@ -1,0 +1,239 @@
+//! The process of a program: started in a group of its own, killed with it, and its end put into words.
+
+use std::{
+    io,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use gapless_common::error::{ErrorClass, TaskError};
+use rustix::process::{
+    Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_parent_process_death_signal, waitid,
+};
+
+use super::{Environment, said};
+
+/// What threads beside a program that is gone may take to notice. A process that left the group may hold a
+/// pipe open for longer; the thread ends with it.
+const THREADS_END: Duration = Duration::from_secs(2);
+/// Variables of the worker that a program does not get: settings, and the token among them.
+const OWN_VARIABLES: &str = "GAPLESS_";
+
+/// A running program and its threads. Dropped, the whole group is killed.
+pub(super) struct Process {
+    child: Child,
+    name: String,
+    stdin: Option<ChildStdin>,
+    stdout: Option<ChildStdout>,
+    said: Arc<Mutex<said::Said>>,
+    threads: Vec<JoinHandle<()>>,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts `run` in `folder`, whose name it takes where it holds a `/`.
+    ///
+    /// Errors: `Config` where there is no such program, or it may not be executed; `Resource` else.
+    pub fn start(run: &[String], folder: &Path, environment: &Environment) -> Result<Process, TaskError> {
+        let (program, arguments) = run
+            .split_first()
+            .ok_or_else(|| TaskError::new(ErrorClass::Config, "`transform.command.run` names no program"))?;
+        let mut command = match program.contains('/') {
+            true => Command::new(folder.join(program)),
+            false => Command::new(program),
+        };
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with(OWN_VARIABLES) {
+                command.env_remove(name);
+            }
+        }
+        command.envs(environment);
+        let parent = rustix::process::getpid();
+        // SAFETY: between fork and exec only two system calls are made, and nothing is allocated.
+        unsafe {
+            command.pre_exec(move || {
+                set_parent_process_death_signal(Some(Signal::KILL))?;
+                // Had the worker died before, nobody would send the signal any more.
+                match rustix::process::getppid() == Some(parent) {
+                    true => Ok(()),
+                    false => Err(io::Error::from_raw_os_error(rustix::io::Errno::SRCH.raw_os_error())),
+                }
+            });
+        }
+        let mut child = command.spawn().map_err(|error| cannot_start(program, folder, &error))?;
+        let said = Arc::default();
+        let mut process = Process {
+            name: program.clone(),
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            said: Arc::clone(&said),
+            threads: Vec::new(),
+            status: None,
+            child,
+        };
+        if let Some(stderr) = process.child.stderr.take() {
+            process.beside("stderr", move || said::listen(stderr, &said))?;
+        }
+        Ok(process)
+    }
+
+    pub fn stdin(&mut self) -> ChildStdin {
+        self.stdin.take().expect("piped, and taken once")
+    }
+
+    pub fn stdout(&mut self) -> ChildStdout {
+        self.stdout.take().expect("piped, and taken once")
+    }
+
+    /// Runs `work` on a thread that logs as the attempt does and ends with the program.
+    pub fn beside(&mut self, what: &str, work: impl FnOnce() + Send + 'static) -> Result<(), TaskError> {
+        let span = tracing::Span::current();
+        let thread = thread::Builder::new()
+            .name(format!("gapless-{what}"))
+            .spawn(move || span.in_scope(work))
+            .map_err(|error| TaskError::new(ErrorClass::Resource, format!("no thread for a program: {error}")))?;
+        self.threads.push(thread);
+        Ok(())
+    }
+
+    /// How the program ended, once it has. What it has left running is killed.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        // Reaped only after its group was killed: before, the group's number is its own.
+        if self.end_group_with_program() {
+            self.status = self.child.try_wait().ok().flatten();
+        }
+        self.status
+    }
+
+    /// Kills what a program that has ended left behind, which may hold the pipes open. Answers whether it has
+    /// ended just now: it is to be reaped.
+    pub fn end_group_with_program(&self) -> bool {
+        if self.status.is_some() {
+            return false;
+        }
+        let Some(pid) = self.pid() else { return false };
+        let gone = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let ended = matches!(waitid(WaitId::Pid(pid), gone), Ok(Some(_)));
+        if ended {
+            kill_process_group(pid, Signal::KILL).ok();
+        }
+        ended
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// What an end means.
+    ///
+    /// Errors: by the exit code, in the classes of `sysexits.h`; `Transient` after a signal.
+    pub fn judge(&mut self, status: ExitStatus) -> Result<(), TaskError> {
+        let Some(code) = status.code() else {
+            let signal = status.signal().unwrap_or_default();
+            return Err(self.error(ErrorClass::Transient, &format!("was killed by signal {signal}")));
+        };
+        let (class, meaning) = match code {
+            0 => return Ok(()),
+            64 | 66 | 67 | 68 | 72 | 77 | 78 => (ErrorClass::Config, "configuration"),
+            126 | 127 => (ErrorClass::Config, "something that it was to execute is not there"),
+            69 | 74 | 75 | 76 => (ErrorClass::Transient, "may pass"),
+            71 | 73 => (ErrorClass::Resource, "resources"),
+            // 65 and 70, and what an uncaught exception ends with.
+            _ => (ErrorClass::Data, "data"),
+        };
+        Err(self.error(class, &format!("ended with exit code {code} ({meaning})")))
+    }
+
+    /// What it has written is not what it should be.
+    pub fn wrong(&mut self, what: &str) -> TaskError {
+        self.error(ErrorClass::Data, what)
+    }
+
+    /// An error of this program, with what it said last.
+    pub fn error(&mut self, class: ErrorClass, what: &str) -> TaskError {
+        self.kill();
+        let last = match self.last() {
+            last if last.is_empty() => String::new(),
+            last => format!("; the last that it said: {last}"),
+        };
+        TaskError::new(class, format!("the program {} {what}{last}", self.name))
+    }
+
+    /// What it said last, once it has ended; `None` where it said nothing.
+    pub fn last_words(&mut self) -> Option<String> {
+        let last = self.last();
+        (!last.is_empty()).then(|| format!("the program {} said: {last}", self.name))
+    }
+
+    fn last(&mut self) -> String {
+        // So that its last words are in.
+        self.join();
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).last()
+    }
+
+    fn kill(&mut self) {
+        if self.status.is_some() {
+            return;
+        }
+        if let Some(pid) = self.pid() {
+            kill_process_group(pid, Signal::KILL).ok();
+        }
+        self.status = self.child.wait().ok();
+    }
+
+    fn join(&mut self) {
+        let end = Instant::now() + THREADS_END;
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < end {
+                thread::sleep(Duration::from_millis(1));
+            }
+            match thread.is_finished() {
+                true => drop(thread.join()),
+                false => tracing::warn!(
+                    program = self.name,
+                    "a process that the program left holds its pipes open"
+                ),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        (self.stdin, self.stdout) = (None, None);
+        self.kill();
+    }
+}
+
+fn cannot_start(program: &str, folder: &Path, error: &io::Error) -> TaskError {
+    let class = match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ErrorClass::Config,
+        // Not a program.
+        _ if error.raw_os_error() == Some(rustix::io::Errno::NOEXEC.raw_os_error()) => ErrorClass::Config,
+        _ => ErrorClass::Resource,
+    };
+    let remedy = match class {
+        ErrorClass::Config => {
+            "; it must be on the PATH of the worker, or a path with `/` from the folder of the job file, and executable"
+        }
+        _ => "",
+    };
+    TaskError::new(
+        class,
+        format!(
+            "the program {program} cannot be started in {}: {error}{remedy}",
+            folder.display()
+        ),
+    )
+}

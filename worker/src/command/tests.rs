@@ -1,0 +1,396 @@
+//! Programs of every kind of behaviour, run for real: `cat` is one that passes records on in either format.
+
+use arrow::{
+    array::{ArrayRef, AsArray, Int64Array, StringArray, StringViewArray},
+    datatypes::{DataType, Int64Type},
+};
+use gapless_common::job::{ColumnType, CommandFormat};
+
+use super::*;
+
+/// Batches to give, and an answer to being asked.
+struct Given {
+    batches: std::vec::IntoIter<RecordBatch>,
+    looks: u32,
+    stop_after: u32,
+}
+
+impl Records for Given {
+    fn next(&mut self) -> Result<Option<RecordBatch>, TaskError> {
+        Ok(self.batches.next())
+    }
+
+    fn look(&mut self) -> Result<(), TaskError> {
+        self.looks += 1;
+        match self.looks >= self.stop_after {
+            true => Err(TaskError::new(ErrorClass::Cancelled, "told to stop")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("n", DataType::Int64, true),
+        Field::new("name", DataType::Utf8View, true),
+    ]))
+}
+
+fn batches(count: usize, rows: usize) -> Vec<RecordBatch> {
+    (0..count)
+        .map(|at| {
+            let from = (at * rows) as i64;
+            let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows as i64));
+            let names: ArrayRef = Arc::new(StringViewArray::from_iter(
+                (0..rows).map(|row| (row % 3 > 0).then(|| format!("a \"name\" — {row}"))),
+            ));
+            RecordBatch::try_new(schema(), vec![numbers, names]).expect("two columns")
+        })
+        .collect()
+}
+
+fn command(run: &[&str], format: CommandFormat) -> Command {
+    Command {
+        run: run.iter().map(|part| part.to_string()).collect(),
+        format,
+        mode: CommandMode::Rows,
+        columns: vec![
+            ("n".to_string(), ColumnType::Int64),
+            ("name".to_string(), ColumnType::String),
+        ],
+        timeout_s: 60,
+        output_mib: 64,
+    }
+}
+
+fn shell(script: &str) -> Command {
+    command(&["sh", "-c", script], CommandFormat::Ndjson)
+}
+
+fn run_over(command: &Command, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, TaskError> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut external = External::new(command, folder.path().to_path_buf(), None)?;
+    let mut made = Vec::new();
+    let mut records = Given {
+        batches: batches.into_iter(),
+        looks: 0,
+        stop_after: u32::MAX,
+    };
+    let environment = Environment::from([("GAPLESS_PARTITION", "7".to_string())]);
+    external.run(&schema(), &environment, &mut records, &mut |batch| {
+        made.push(batch);
+        Ok(())
+    })?;
+    Ok(made)
+}
+
+fn run(command: &Command) -> Result<Vec<RecordBatch>, TaskError> {
+    run_over(command, batches(3, 1000))
+}
+
+fn numbers(batches: &[RecordBatch]) -> Vec<i64> {
+    let column = |batch: &RecordBatch| batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+    batches.iter().flat_map(column).collect()
+}
+
+#[track_caller]
+fn fails(command: &Command, class: ErrorClass, words: &[&str]) {
+    let error = run(command).expect_err("fails");
+    assert_eq!(error.class, class, "{error}");
+    for words in words {
+        assert!(error.message.contains(words), "{error}\nlacks {words}");
+    }
+}
+
+#[test]
+fn records_come_back_as_they_went() {
+    for format in [CommandFormat::Arrow, CommandFormat::Ndjson] {
+        // More than both pipes and all queues hold.
+        for (count, rows) in [(1, 1), (3, 1000), (40, 8000)] {
+            let given = batches(count, rows);
+            let made = run_over(&command(&["cat"], format), given.clone()).expect("passes");
+            let concat = |batches: &[RecordBatch]| arrow::compute::concat_batches(&schema(), batches).expect("fits");
+            assert_eq!(concat(&made), concat(&given), "{format:?}, {count} times {rows}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_reads_everything_before_it_writes_holds_up_nothing() {
+    let tac = command(&["tac"], CommandFormat::Ndjson);
+    let mut made = numbers(&run_over(&tac, batches(40, 8000)).expect("passes"));
+    made.reverse();
+    assert_eq!(made, (0..320_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn without_declared_columns_they_are_those_of_the_stream() {
+    let undeclared = Command {
+        columns: Vec::new(),
+        ..command(&["cat"], CommandFormat::Arrow)
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = output_of(&undeclared, folder.path().to_path_buf(), &schema()).expect("told");
+    assert_eq!(shown(&output), "n Int64, name Utf8");
+    let made = run(&undeclared).expect("passes");
+    assert_eq!(made[0].column(1).as_string::<i32>().value(1), "a \"name\" — 1");
+
+    // A plan that was made of other columns is not filled with these.
+    let planned = Arc::new(Schema::new(vec![Field::new("m", DataType::Int64, true)]));
+    let mut external = External::new(&undeclared, folder.path().to_path_buf(), Some(planned)).expect("made");
+    let mut records = Given {
+        batches: batches(1, 1).into_iter(),
+        looks: 0,
+        stop_after: u32::MAX,
+    };
+    let error = external
+        .run(&schema(), &Environment::new(), &mut records, &mut |_| Ok(()))
+        .expect_err("other columns");
+    assert!(
+        error.message.contains("(n Int64, name Utf8) instead of (m Int64)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn text_may_come_in_any_of_its_forms_and_other_types_must_be_those_declared() {
+    let stream = |columns: Vec<(&str, ArrayRef)>| {
+        let batch = RecordBatch::try_from_iter(columns).expect("a batch");
+        let mut bytes = Vec::new();
+        let mut writer = arrow::ipc::writer::StreamWriter::try_new(&mut bytes, &batch.schema()).expect("a writer");
+        writer.write(&batch).expect("written");
+        writer.finish().expect("finished");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), bytes).expect("written");
+        file
+    };
+    let answer = |file: &tempfile::NamedTempFile| {
+        let script = format!("cat > /dev/null; cat {}", file.path().display());
+        run(&command(&["sh", "-c", &script], CommandFormat::Arrow))
+    };
+    let n: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["x"]));
+    let made = answer(&stream(vec![("n", n.clone()), ("name", text.clone())])).expect("fits");
+    assert_eq!(made[0].schema(), schema());
+    for columns in [
+        vec![("n", text.clone()), ("name", text.clone())],
+        vec![("name", text.clone()), ("n", n.clone())],
+        vec![("n", n.clone())],
+    ] {
+        let error = answer(&stream(columns)).expect_err("does not fit");
+        assert_eq!(error.class, ErrorClass::Data);
+        assert!(error.message.contains("instead of (n Int64, name Utf8View)"), "{error}");
+    }
+}
+
+#[test]
+fn it_knows_what_it_works_for_and_none_of_the_workers_secrets() {
+    // SAFETY: no other test reads or writes this variable.
+    unsafe { std::env::set_var("GAPLESS_TOKEN", "secret") };
+    let script = r#"cat > /dev/null; echo "{\"n\": $GAPLESS_PARTITION, \"name\": \"[$GAPLESS_TOKEN]\"}""#;
+    let made = run(&shell(script)).expect("passes");
+    assert_eq!(numbers(&made), [7]);
+    assert_eq!(made[0].column(1).as_string_view().value(0), "[]");
+}
+
+#[test]
+fn an_end_is_judged_by_its_exit_code() {
+    for (code, class) in [
+        (1, ErrorClass::Data),
+        (2, ErrorClass::Data),
+        (65, ErrorClass::Data),
+        (69, ErrorClass::Transient),
+        (71, ErrorClass::Resource),
+        (75, ErrorClass::Transient),
+        (78, ErrorClass::Config),
+        (127, ErrorClass::Config),
+    ] {
+        let script = format!("cat > /dev/null; echo some words >&2; exit {code}");
+        fails(&shell(&script), class, &[&format!("exit code {code}"), "some words"]);
+        // It need not read anything for that.
+        fails(&shell(&format!("exit {code}")), class, &[&format!("exit code {code}")]);
+    }
+    fails(&shell("kill -9 $$"), ErrorClass::Transient, &["signal 9"]);
+    // Half a record, and then it dies: its end is what went wrong.
+    fails(&shell("printf '{\"n\": 1, '; exit 3"), ErrorClass::Data, &["line 1"]);
+    let stream = command(&["sh", "-c", "head -c 200; echo no >&2; exit 75"], CommandFormat::Arrow);
+    fails(&stream, ErrorClass::Transient, &["exit code 75", "no"]);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_told_with_what_it_takes() {
+    for run in [["no-such-program"], ["./no-such-program"], ["/etc/passwd"], ["/"]] {
+        let words = [run[0], "cannot be started", "PATH of the worker"];
+        fails(&command(&run, CommandFormat::Arrow), ErrorClass::Config, &words);
+    }
+}
+
+#[test]
+fn a_program_that_hangs_is_killed_with_all_that_it_started() {
+    for script in [
+        "sleep 1000",
+        // Reads, and never ends.
+        "cat > /dev/null; sleep 1000",
+        // Closes its output, and stays.
+        "exec 1>&-; sleep 1000",
+        // Ignores what it can.
+        "trap '' TERM INT HUP; sleep 1000 & wait",
+    ] {
+        let hangs = Command {
+            timeout_s: 1,
+            ..shell(script)
+        };
+        let began = Instant::now();
+        fails(&hangs, ErrorClass::Transient, &["longer than 1 s", "timeout_s"]);
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "{script}: {:?}",
+            began.elapsed()
+        );
+    }
+}
+
+#[test]
+fn what_a_program_leaves_running_does_not_hold_up_its_end() {
+    let began = Instant::now();
+    let made = run(&shell("sleep 1000 & cat")).expect("passes");
+    assert_eq!(numbers(&made).len(), 3000);
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_program_is_killed_when_the_attempt_is_to_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let command = shell("echo $$ > pid; exec sleep 1000");
+    let mut external = External::new(&command, folder.path().to_path_buf(), None).expect("made");
+    let mut records = Given {
+        batches: batches(3, 10).into_iter(),
+        looks: 0,
+        stop_after: 3,
+    };
+    let error = external
+        .run(&schema(), &Environment::new(), &mut records, &mut |_| Ok(()))
+        .expect_err("told to stop");
+    assert_eq!(error.class, ErrorClass::Cancelled);
+    let pid = std::fs::read_to_string(folder.path().join("pid")).expect("it had begun");
+    assert!(!std::path::Path::new(&format!("/proc/{}", pid.trim())).exists());
+}
+
+#[test]
+fn rubbish_is_shown_where_it_stands() {
+    let json = |script: &str, words: &[&str]| fails(&shell(script), ErrorClass::Data, words);
+    json("echo hello", &["line 1", "«hello»"]);
+    json("cat; echo 5", &["line 3001", "«5»"]);
+    json("cat; echo '[]'", &["line 3001"]);
+    json("cat; echo '{\"n\": 1} {\"n\": 2}'", &["line 3001", "not one object"]);
+    json("cat; echo '{\"n\": \"x\"}'", &["line 3001", "«{\"n\": \"x\"}»"]);
+    json("cat; echo '{\"m\": 1}'", &["line 3001", "m"]);
+    json("cat; printf '{\"n\": 1'", &["line 3001"]);
+    json("cat; printf '\\377\\n'", &["line 3001"]);
+    json(
+        "cat > /dev/null; head -c 20000000 /dev/zero",
+        &["a line of more than 16 MiB", "line 1"],
+    );
+    let arrow = |script: &str, words: &[&str]| {
+        fails(
+            &command(&["sh", "-c", script], CommandFormat::Arrow),
+            ErrorClass::Data,
+            words,
+        );
+    };
+    arrow("cat > /dev/null", &["no Arrow stream, but nothing"]);
+    arrow(
+        "echo hello world",
+        &["no Arrow IPC stream", "hello wo", "format: ndjson"],
+    );
+    arrow("cat; echo bye", &["bytes more after the end"]);
+    arrow(
+        "cat | head -c -8; echo 'a word in between'",
+        &["between the batches", "a word i"],
+    );
+    arrow("cat | head -c -100", &["breaks off"]);
+    // Well begun, with lengths that nobody has.
+    arrow(
+        "printf '\\377\\377\\377\\377\\377\\377\\377\\177'",
+        &["no Arrow IPC stream"],
+    );
+    arrow(
+        "printf '\\377\\377\\377\\377\\020\\000\\000\\000xxxxxxxxxxxxxxxx'",
+        &["no Arrow IPC"],
+    );
+}
+
+#[test]
+fn a_program_that_writes_without_end_is_stopped_at_its_limit() {
+    let endless = |script: &str| Command {
+        output_mib: 3,
+        ..shell(script)
+    };
+    fails(
+        &endless("yes '{\"n\": 1}'"),
+        ErrorClass::Data,
+        &["more than 3 MiB", "output_mib"],
+    );
+    // And one that has not read a thing.
+    fails(
+        &endless("yes '{\"n\": 1}' & wait"),
+        ErrorClass::Data,
+        &["more than 3 MiB"],
+    );
+}
+
+#[test]
+fn a_program_must_read_all_of_its_records() {
+    let words = ["before it had read all"];
+    fails(&shell("head -n 1"), ErrorClass::Data, &words);
+    let error = run_over(&shell("true"), batches(40, 8000)).expect_err("nothing was read");
+    assert!(error.message.contains(words[0]), "{error}");
+}
+
+#[test]
+fn errors_of_source_and_sink_come_back_as_they_were() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut external = External::new(
+        &command(&["cat"], CommandFormat::Arrow),
+        folder.path().to_path_buf(),
+        None,
+    )
+    .expect("made");
+    let full = TaskError::new(ErrorClass::Resource, "the disk is full");
+    let mut records = Given {
+        batches: batches(3, 10).into_iter(),
+        looks: 0,
+        stop_after: u32::MAX,
+    };
+    let error = external
+        .run(&schema(), &Environment::new(), &mut records, &mut |_| Err(full.clone()))
+        .expect_err("full");
+    assert_eq!(error, full);
+}
+
+#[test]
+fn no_records_start_no_program_unless_it_takes_partitions_whole() {
+    let marks = |mode: CommandMode| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let command = Command {
+            mode,
+            ..shell("touch began; echo '{\"n\": 1}'")
+        };
+        let mut external = External::new(&command, folder.path().to_path_buf(), None).expect("made");
+        let mut records = Given {
+            batches: Vec::new().into_iter(),
+            looks: 0,
+            stop_after: u32::MAX,
+        };
+        let mut rows = 0;
+        external
+            .run(&schema(), &Environment::new(), &mut records, &mut |batch| {
+                rows += batch.num_rows();
+                Ok(())
+            })
+            .expect("passes");
+        (folder.path().join("began").exists(), rows)
+    };
+    assert_eq!(marks(CommandMode::Rows), (false, 0));
+    assert_eq!(marks(CommandMode::Whole), (true, 1));
+}

@@ -1,0 +1,263 @@
+//! Preparing a redrive: the records that a published step had rejected, as a file that the step can read again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use gapless_common::{
+    certificate::Certificate,
+    error::{ErrorClass, TaskError},
+    job::{ColumnType, Sink, Source},
+};
+use serde::Deserialize;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::{
+    rejects::Quarantine,
+    source::{Place, places::FormerPlace},
+    storage::{Created, StepFolders, create_once, io_error},
+};
+
+/// Records of one redrive: their places are held in memory by each reader. More are mended at their source.
+pub const MAX_RECORDS: usize = 500_000;
+/// Their text.
+pub const MAX_BYTES: usize = 1 << 30;
+/// A line of a corrected file.
+const MAX_LINE: u64 = 16 << 20;
+
+/// What a redrive reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    pub records: PathBuf,
+    pub places: PathBuf,
+    /// The columns of the source, in the order of its files.
+    pub columns: Vec<(String, ColumnType)>,
+    pub count: usize,
+}
+
+fn config(message: String) -> TaskError {
+    TaskError::new(ErrorClass::Config, message)
+}
+
+/// Writes the records of a step's quarantine beside its output. With `from` their text is taken from there: what
+/// `gapless rejects -o json` told, corrected (a name ending in `.ndjson` or `.json`); a corrected copy of the source
+/// file; or a folder with such copies under the names that the files have.
+///
+/// Errors: `Config` where there are none, too many, or some that have no text to be read again.
+pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) -> Result<Records, TaskError> {
+    let step = &certificate.step_name;
+    let job = &certificate.reading.job;
+    let csv = match job.step(step).map(|step| &step.source) {
+        Some(Source::Csv(csv)) => csv,
+        _ => {
+            return Err(config(format!(
+                "step {step} reads no CSV: records of other sources are not kept as text that could be read again; mend \
+                 the source and run the job again"
+            )));
+        }
+    };
+    if job.step(step).is_some_and(|step| matches!(step.sink, Sink::Discard)) {
+        return Err(config(format!(
+            "step {step} keeps no output that a redrive could add to (sink: discard)"
+        )));
+    }
+    let mut places: Vec<Place> = Vec::new();
+    let mut bytes = 0;
+    Quarantine::published(folder, certificate)?.read(&mut |record| {
+        let place = record.reject.place;
+        bytes += place.raw.len();
+        if place.line.is_none() {
+            return Err(config(format!(
+                "a record of {} that broke the rule «{}» has left its file and line behind in the exchange, so it \
+                 cannot be redriven; write the rule as a check, which is asked before",
+                place.file, record.reject.rule
+            )));
+        }
+        if from.is_none() && place.raw.len() >= Place::MAX_RAW {
+            return Err(config(format!(
+                "{}, line {}: the quarantine has the first {} bytes of this record alone; give the whole of it in a \
+                 corrected copy of the file (--from)",
+                place.file,
+                place.line.unwrap_or_default(),
+                Place::MAX_RAW
+            )));
+        }
+        if places.len() == MAX_RECORDS || bytes > MAX_BYTES {
+            return Err(config(format!(
+                "step {step} has more rejected records than a redrive takes ({MAX_RECORDS}, {} MiB); mend the source \
+                 and run the job again",
+                MAX_BYTES >> 20
+            )));
+        }
+        places.push(place);
+        Ok(true)
+    })?;
+    if places.is_empty() {
+        return Err(config(format!("step {step} has rejected no records")));
+    }
+    places.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+    if let Some(from) = from {
+        correct(&mut places, from)?;
+    }
+    let declared: BTreeMap<&str, ColumnType> = csv.columns.iter().map(|(name, ty)| (name.as_str(), *ty)).collect();
+    let columns = certificate.reading.columns.iter();
+    let columns = columns.map(|column| {
+        let ty = declared.get(column.name.as_str()).copied();
+        (column.name.clone(), ty.unwrap_or(ColumnType::String))
+    });
+    let columns = columns.collect();
+    write(certificate, &places, columns)
+}
+
+/// Puts corrected texts in place of those of the quarantine.
+fn correct(places: &mut [Place], from: &Path) -> Result<(), TaskError> {
+    let extension = from.extension().and_then(|extension| extension.to_str());
+    if matches!(extension, Some("ndjson" | "jsonl" | "json")) {
+        return correct_by_records(places, from);
+    }
+    let files: BTreeSet<String> = places.iter().map(|place| place.file.clone()).collect();
+    if files.len() > 1 && !from.is_dir() {
+        return Err(config(format!(
+            "{} is one file, and the rejected records are of {}: give a folder with corrected copies of them, under \
+             the same names",
+            from.display(),
+            files.len()
+        )));
+    }
+    for file in files {
+        let corrected = match from.is_dir() {
+            true => from.join(Path::new(&file).file_name().unwrap_or_default()),
+            false => from.to_path_buf(),
+        };
+        correct_by_lines(places, &file, &corrected)?;
+    }
+    Ok(())
+}
+
+fn correct_by_lines(places: &mut [Place], file: &str, corrected: &Path) -> Result<(), TaskError> {
+    let mut wanted: BTreeMap<u64, &mut Place> = places
+        .iter_mut()
+        .filter(|place| place.file == file)
+        .filter_map(|place| Some((place.line?, place)))
+        .collect();
+    let opened = File::open(corrected).map_err(|error| io_error("open", corrected, &error))?;
+    let mut lines = BufReader::new(opened);
+    let mut line = Vec::new();
+    for number in 1u64.. {
+        if wanted.is_empty() {
+            break;
+        }
+        line.clear();
+        let read = std::io::Read::take(&mut lines, MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|error| io_error("read", corrected, &error))?;
+        if read == 0 {
+            let missing = wanted.keys().next().copied().unwrap_or_default();
+            return Err(config(format!(
+                "{} ends before line {missing}, which {file} has; a corrected copy keeps the lines where they are",
+                corrected.display()
+            )));
+        }
+        if let Some(place) = wanted.remove(&number) {
+            place.raw = text(&line, corrected, number)?;
+        }
+    }
+    Ok(())
+}
+
+fn text(line: &[u8], path: &Path, number: u64) -> Result<String, TaskError> {
+    let text = std::str::from_utf8(line)
+        .map_err(|_| config(format!("{}, line {number}: no text in UTF-8", path.display())))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_string())
+}
+
+/// A record as `gapless rejects -o json` tells it; the other keys are not looked at.
+#[derive(Deserialize)]
+struct Corrected {
+    file: String,
+    line: u64,
+    raw: String,
+}
+
+fn correct_by_records(places: &mut [Place], from: &Path) -> Result<(), TaskError> {
+    let opened = File::open(from).map_err(|error| io_error("open", from, &error))?;
+    let mut corrected = BTreeMap::new();
+    for (number, line) in BufReader::new(opened).lines().enumerate() {
+        let line = line.map_err(|error| io_error("read", from, &error))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record: Corrected = serde_json::from_str(&line).map_err(|error| {
+            config(format!(
+                "{}, line {}: not a record as `gapless rejects -o json` tells it: {error}",
+                from.display(),
+                number + 1
+            ))
+        })?;
+        corrected.insert((record.file, record.line), record.raw);
+    }
+    for place in places {
+        let key = (place.file.clone(), place.line.unwrap_or_default());
+        let Some(raw) = corrected.remove(&key) else {
+            let message = format!("{} lacks the record of {}, line {}", from.display(), key.0, key.1);
+            return Err(config(message));
+        };
+        place.raw = raw;
+    }
+    match corrected.keys().next() {
+        Some((file, line)) => Err(config(format!(
+            "{} has a record of {file}, line {line}, which was not rejected, or is redriven already",
+            from.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Whoever prepares the same records writes the same files: their names tell what is in them.
+fn write(
+    certificate: &Certificate,
+    places: &[Place],
+    columns: Vec<(String, ColumnType)>,
+) -> Result<Records, TaskError> {
+    let (mut records, mut index) = (String::new(), String::new());
+    let mut at = 1;
+    for place in places {
+        let former = FormerPlace {
+            at,
+            file: place.file.clone(),
+            line: place.line,
+        };
+        records += &place.raw;
+        records.push('\n');
+        index += &serde_json::to_string(&former)
+            .map_err(|error| config(format!("the place of a record has no JSON: {error}")))?;
+        index.push('\n');
+        at += 1 + place.raw.matches('\n').count() as u64;
+    }
+    let step = certificate.reading.job.step(&certificate.step_name);
+    let step = step.ok_or_else(|| config(format!("the certificate has no step {}", certificate.step_name)))?;
+    let base_dir = Path::new(&certificate.reading.base_dir);
+    let (run, number) = (certificate.run, certificate.step);
+    let folders = StepFolders::new(&step.sink, base_dir, base_dir, run, number)?;
+    let folder = folders.redrive();
+    fs::create_dir_all(&folder).map_err(|error| io_error("create the folder", &folder, &error))?;
+    let name = format!("{:016x}", xxh3_64(format!("{records}{index}").as_bytes()));
+    let unique = format!("{}", std::process::id());
+    let keep = |name: String, content: &str| {
+        let path = folder.join(name);
+        match create_once(&path, &unique, content.as_bytes())? {
+            Created::Created => Ok(path),
+            Created::Exists(found) if found == content.as_bytes() => Ok(path),
+            Created::Exists(_) => Err(config(format!("{} holds something else; move it away", path.display()))),
+        }
+    };
+    Ok(Records {
+        records: keep(format!("{name}.csv"), &records)?,
+        places: keep(format!("{name}.ndjson"), &index)?,
+        columns,
+        count: places.len(),
+    })
+}
