@@ -71,6 +71,10 @@ impl Store for Gated {
         1 << 20
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn unknown_policy(&self) -> Policy {
         let delay = Duration::from_millis(1);
         Policy {

@@ -144,6 +144,10 @@ impl Store for EmbeddedStore {
         BYTES_PER_BATCH
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn unknown_policy(&self) -> Policy {
         UNKNOWN
     }

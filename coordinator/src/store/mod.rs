@@ -103,6 +103,10 @@ pub trait Store: Send + Sync {
     /// Bytes of keys and values that go well into one batch. More are taken, at a price.
     fn bytes_per_batch(&self) -> usize;
 
+    /// Whether writing is waiting for others, so that a thread of its own is worth its while. Where a batch takes
+    /// less than that, the loop writes itself.
+    fn is_remote(&self) -> bool;
+
     /// How an unknown outcome is asked for again.
     fn unknown_policy(&self) -> Policy;
 

@@ -213,6 +213,10 @@ impl Store for EtcdStore {
         BATCH_BYTES
     }
 
+    fn is_remote(&self) -> bool {
+        true
+    }
+
     fn unknown_policy(&self) -> Policy {
         UNKNOWN
     }
