@@ -389,10 +389,14 @@ impl Waiting {
 }
 
 #[cfg(test)]
+mod overlap;
+#[cfg(test)]
 pub mod store_waits;
 
 #[cfg(test)]
 mod tests {
+    use gapless_common::ids::RunId;
+
     use super::*;
 
     #[test]

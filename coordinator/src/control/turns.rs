@@ -166,7 +166,7 @@ impl Loop {
             stopping |= matches!(message, Message::Stop);
             turn.messages += 1;
             self.take(message, turn)?;
-            next = match self.older.is_none() && self.has_room(turn) {
+            next = match !stopping && self.older.is_none() && self.has_room(turn) {
                 true => queue.try_recv().ok(),
                 false => None,
             };

@@ -30,6 +30,10 @@ const _: () = assert!(GROUPS + 1 + ROWS_PER_GROUP <= ETCD_OPERATIONS);
 /// rest is for keys, each of which takes about a hundred bytes.
 pub const BATCH_BYTES: usize = 1 << 20;
 
+/// Leases whose keys the leader keeps in mind, at some hundred bytes each: two for each of the most workers there
+/// may be, and what is granted ahead. With more, each lease is an operation of its own.
+pub const MAX_KNOWN: usize = 100_000;
+
 /// A value above this is written in parts before the batch that refers to it. Most rows take a few
 /// hundred bytes, a slice of a plan 40 KB; job texts and facts of many files are larger.
 pub const INLINE_BYTES: usize = 128 << 10;

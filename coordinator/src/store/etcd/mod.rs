@@ -16,6 +16,7 @@
 //! | `members` | calls, time-outs, one member at a time |
 //! | `leadership` | taking the lead, keeping it, waiting for it |
 //! | `batch` | a batch as a transaction, and how its outcome is settled |
+//! | `neighbours` | which keys one range does for |
 //! | `values`, `listing` | rows as values, page by page |
 //! | `orphans` | parts that no row refers to are removed |
 //! | `upkeep` | compaction, and how full etcd is |
@@ -26,6 +27,7 @@ mod leadership;
 mod limits;
 mod listing;
 mod members;
+mod neighbours;
 mod orphans;
 mod upkeep;
 mod values;
@@ -40,6 +42,7 @@ use tracing::warn;
 use self::{
     limits::{ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN},
     members::{CallError, Members},
+    neighbours::Leases,
 };
 use super::{Batch, Store, StoreError, Write};
 
@@ -146,6 +149,8 @@ pub struct EtcdStore {
     keeper: JoinSet<()>,
     /// The highest revision at which something of this term was written.
     reached: u64,
+    /// Those of the present term.
+    leases: Leases,
 }
 
 impl EtcdStore {
@@ -156,6 +161,7 @@ impl EtcdStore {
             lease: None,
             keeper: JoinSet::new(),
             reached: 0,
+            leases: Leases::default(),
         }
     }
 
@@ -179,6 +185,8 @@ impl Store for EtcdStore {
         let taken = etcd.runtime.block_on(etcd.take_lead())?;
         self.lease = Some(taken.lease);
         self.reached = taken.term.0;
+        // Nobody else can write from now on.
+        self.leases = etcd.runtime.block_on(etcd.read_leases());
         self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
@@ -189,6 +197,7 @@ impl Store for EtcdStore {
 
     fn end_term(&mut self) {
         self.keeper.abort_all();
+        self.leases.forget();
         let Some(lease) = self.lease.take() else { return };
         self.standing.send_replace(Standing::Lost);
         let revoked = self.etcd.members.once(CALL_TIMEOUT, |member| async move {
@@ -255,6 +264,15 @@ impl Store for EtcdStore {
             }
         }
         let etcd = self.etcd.clone();
-        etcd.runtime.block_on(etcd.write(batch, &mut self.reached))
+        let written = etcd.runtime.block_on(etcd.write(batch, &self.leases, &mut self.reached));
+        match &written {
+            Ok(()) => self.leases.note(&batch.writes),
+            // By an earlier try.
+            Err(StoreError::OutOfSequence { offered, stored }) if offered == stored => self.leases.note(&batch.writes),
+            // It may be written or not: it is sent again.
+            Err(StoreError::Unknown { .. } | StoreError::Full { .. }) => {}
+            Err(_) => self.leases.forget(),
+        }
+        written
     }
 }
