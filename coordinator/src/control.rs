@@ -187,7 +187,7 @@ impl Control {
         let (changed, changes) = watch::channel(Changes::default());
         let (waits, waiting) = watch::channel(None);
         let mark = Arc::default();
-        let most = Most::of(&*store);
+        let most = Most::as_a_rule(&*store);
         let writer = Writer {
             store,
             term: store_term,

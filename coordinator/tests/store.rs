@@ -269,7 +269,9 @@ fn leases_come_and_go_in_any_order_and_no_others_with_them(place: &dyn Place) {
     }
     assert_eq!(rows(&*store), expected);
     // One that exists is in nobody's way but of itself, and of whoever would create it.
-    let taken = (0..next).find(|partition| expected.contains_key(&lease(*partition))).unwrap();
+    let taken = (0..next)
+        .find(|partition| expected.contains_key(&lease(*partition)))
+        .unwrap();
     let around = [next + 1, taken, next + 2].map(|partition| create(&lease(partition), "again"));
     let refused = store.write(&batch(term, seq + 1, around.to_vec()));
     assert!(
@@ -277,9 +279,23 @@ fn leases_come_and_go_in_any_order_and_no_others_with_them(place: &dyn Place) {
         "{refused:?}"
     );
     assert_eq!(rows(&*store), expected);
+    // As many at a time as a store takes where they are neighbours, and no more where they are not.
+    let (first, many) = (10_000, store.creates_as_a_rule() as u32);
+    let together: Vec<Write> = (first..first + many).map(|at| create(&lease(at), "1")).collect();
+    assert!(store.takes(&together));
+    store.write(&batch(term, seq + 1, together)).unwrap();
+    let between = |at: u32| create(&lease((first + at) * 10), "1");
+    let apart: Vec<Write> = (0..many).map(between).collect();
+    let taken = store.takes(&apart);
+    match store.write(&batch(term, seq + 2, apart)) {
+        Ok(()) => assert!(taken),
+        Err(StoreError::TooLarge { most, .. }) => assert!(!taken && most == store.creates_per_batch()),
+        Err(error) => panic!("{error}"),
+    }
     // A next term goes on with what there is.
     let next_term = store.begin_term().unwrap();
-    let all: Vec<Write> = (0..next).map(|partition| delete(&lease(partition))).collect();
+    let left = rows(&*store).into_keys().filter(|key| key.starts_with("lease/"));
+    let all: Vec<Write> = left.map(|key| delete(&key)).collect();
     for (at, some) in all.chunks(store.rows_per_batch()).enumerate() {
         store.write(&batch(next_term, at as u64 + 1, some.to_vec())).unwrap();
     }

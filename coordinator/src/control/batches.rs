@@ -11,7 +11,16 @@ pub struct Most {
 }
 
 impl Most {
-    pub fn of(store: &dyn Store) -> Most {
+    /// What the store takes if the keys are as they are as a rule.
+    pub fn as_a_rule(store: &dyn Store) -> Most {
+        Most {
+            creates: store.creates_as_a_rule(),
+            ..Most::always(store)
+        }
+    }
+
+    /// What the store takes, whatever the keys.
+    pub fn always(store: &dyn Store) -> Most {
         Most {
             rows: store.rows_per_batch(),
             creates: store.creates_per_batch(),
@@ -40,36 +49,67 @@ impl Most {
     }
 }
 
-/// Cuts what was decided into batches: decisions stay whole, and their order stays. One that is larger
-/// than a batch by itself is left to the store to take or to refuse.
-pub fn batches(writes: Vec<Write>, ends: &[usize], most: Most) -> Vec<Vec<Write>> {
-    let mut batches: Vec<Vec<Write>> = Vec::new();
-    let mut left = None;
-    let mut writes = writes.into_iter();
-    let mut begin = 0;
-    for &end in ends {
-        let decision: Vec<Write> = writes.by_ref().take(end - begin).collect();
-        begin = end;
-        if decision.is_empty() {
-            continue;
-        }
-        match (batches.last_mut(), left.and_then(|left: Most| left.beside(&decision))) {
-            (Some(last), Some(rest)) => {
-                last.extend(decision);
-                left = Some(rest);
-            }
-            _ => {
-                left = most.beside(&decision);
-                batches.push(decision);
-            }
-        }
+/// Rows that were decided, in the order of their decisions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decided {
+    pub writes: Vec<Write>,
+    /// How many of the writes create a row.
+    pub creates: usize,
+    /// Where the writes of each decision end.
+    pub ends: Vec<usize>,
+}
+
+impl Decided {
+    pub fn push(&mut self, write: Write) {
+        self.creates += usize::from(matches!(write, Write::Create(..)));
+        self.writes.push(write);
     }
-    batches
+
+    /// Ends a decision.
+    pub fn end(&mut self) {
+        self.ends.push(self.writes.len());
+    }
+
+    /// Cuts it into batches: decisions stay whole, and their order stays. One that is larger than a batch by
+    /// itself is left to the store to take or to refuse.
+    pub fn batches(self, most: Most) -> Vec<Decided> {
+        let mut batches: Vec<Decided> = Vec::new();
+        let mut left = None;
+        let mut writes = self.writes.into_iter();
+        let mut begin = 0;
+        for end in self.ends {
+            let decision: Vec<Write> = writes.by_ref().take(end - begin).collect();
+            begin = end;
+            if decision.is_empty() {
+                continue;
+            }
+            left = left.and_then(|left: Most| left.beside(&decision));
+            if left.is_none() {
+                left = most.beside(&decision);
+                batches.push(Decided::default());
+            }
+            if let Some(batch) = batches.last_mut() {
+                decision.into_iter().for_each(|write| batch.push(write));
+                batch.end();
+            }
+        }
+        batches
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cut(writes: Vec<Write>, ends: Vec<usize>, most: Most) -> Vec<Vec<Write>> {
+        let decided = Decided {
+            creates: 0,
+            writes,
+            ends,
+        };
+        let batches = decided.batches(most).into_iter();
+        batches.map(|batch| batch.writes).collect()
+    }
 
     #[test]
     fn decisions_stay_whole_and_in_order() {
@@ -89,7 +129,7 @@ mod tests {
                 creates: 0,
                 bytes: 10_000,
             };
-            let cut = batches(writes.clone(), &ends, most);
+            let cut = cut(writes.clone(), ends, most);
             assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), expected, "{sizes:?}");
             assert_eq!(cut.concat(), writes);
         };
@@ -112,7 +152,7 @@ mod tests {
         };
         let check = |decisions: &[&[Write]], expected: &[usize]| {
             let ends: Vec<usize> = (0..decisions.len()).map(|at| decisions[..=at].concat().len()).collect();
-            let cut = batches(decisions.concat(), &ends, most);
+            let cut = cut(decisions.concat(), ends, most);
             assert_eq!(cut.iter().map(Vec::len).collect::<Vec<_>>(), expected);
             assert_eq!(cut.concat(), decisions.concat());
         };

@@ -14,7 +14,7 @@ use gapless_core::{Answer, Event, Refusal};
 use gapless_proto::v1;
 use tokio::sync::mpsc;
 
-use super::{Connected, Reply, Welcome, turns::Loop, writer::Decided};
+use super::{Connected, Reply, Welcome, batches::Decided, turns::Loop};
 use crate::wire;
 
 /// Tells a reader what was seen.
@@ -99,12 +99,7 @@ impl Loop {
     }
 }
 
-pub fn commit_reply(
-    task: TaskKey,
-    fence: Fence,
-    seq: u32,
-    refusal: Option<String>,
-) -> v1::CommitReply {
+pub fn commit_reply(task: TaskKey, fence: Fence, seq: u32, refusal: Option<String>) -> v1::CommitReply {
     v1::CommitReply {
         task: Some(wire::task_out(task)),
         fence: Some(wire::fence_out(fence)),

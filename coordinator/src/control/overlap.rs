@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{Connected, Control, ControlConfig, End, Hello, Unanswered};
 use crate::{
     metrics::Metrics,
-    store::{Batch, Store, StoreError},
+    store::{Batch, Store, StoreError, Write},
     takeover::taken_over,
 };
 
@@ -67,6 +67,10 @@ impl Store for Mutex<Stepped> {
 
     fn creates_per_batch(&self) -> usize {
         1000
+    }
+
+    fn takes(&self, _: &[Write]) -> bool {
+        true
     }
 
     fn bytes_per_batch(&self) -> usize {
@@ -239,7 +243,11 @@ async fn an_answer_leaves_when_its_own_turn_is_durable_and_not_before() {
     place.settle(Ok(()));
     let first = first.await.expect("its batch is durable");
     let next = place.next_batch();
-    assert_eq!((next.seq, next.writes.len()), (3, 2), "what came meanwhile is one batch");
+    assert_eq!(
+        (next.seq, next.writes.len()),
+        (3, 2),
+        "what came meanwhile is one batch"
+    );
     // A further turn is decided: it is none of theirs.
     let mut fourth = place.connect(4).await;
     place.until_taken().await;
@@ -289,10 +297,7 @@ async fn what_a_worker_is_told_waits_for_its_turn_too() {
     }];
     place.control.tell(heard).await.expect("it leads");
     place.until_taken().await;
-    assert!(
-        worker.outbox.try_recv().is_err(),
-        "a heartbeat saw what is not durable"
-    );
+    assert!(worker.outbox.try_recv().is_err(), "a heartbeat saw what is not durable");
     assert_eq!(*changes.borrow(), before, "watchers would look at it");
     place.settle(Ok(()));
     worker.outbox.recv().await.expect("the answer to its heartbeat");

@@ -19,7 +19,7 @@ use super::{Connected, Control, ControlConfig, Hello, Unanswered};
 use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
-    store::{Batch, Store, StoreError},
+    store::{Batch, Store, StoreError, Write},
     takeover::taken_over,
 };
 
@@ -65,6 +65,10 @@ impl Store for Gated {
 
     fn creates_per_batch(&self) -> usize {
         self.rows_per_batch()
+    }
+
+    fn takes(&self, _: &[Write]) -> bool {
+        true
     }
 
     fn bytes_per_batch(&self) -> usize {

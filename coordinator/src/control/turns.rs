@@ -96,9 +96,9 @@ impl Loop {
                     stopping |= self.gather(message, &mut queue, &mut turn)?;
                 }
                 Woken::Written(result) => {
+                    let written = self.under_way.take();
                     result?;
                     // The store has something to do again before anything else is done here.
-                    let written = self.under_way.take();
                     let at_once = self.hand_over(&mut turn)?;
                     written.into_iter().chain(at_once).for_each(|turn| self.send(turn));
                 }
@@ -197,11 +197,9 @@ impl Loop {
 
     /// Waits until nothing is being written, and lets out what was.
     fn settle(&mut self) -> Result<(), StoreError> {
-        if self.pipeline.is_writing() {
+        if let Some(under_way) = self.under_way.take() {
             self.runtime.block_on(self.pipeline.written())?;
-        }
-        if let Some(written) = self.under_way.take() {
-            self.send(written);
+            self.send(under_way);
         }
         Ok(())
     }
@@ -230,7 +228,9 @@ impl Loop {
             "raising the schema of the store"
         );
         let put = |row: &Row| Write::Put(row.key().to_string(), row.encode());
-        self.pipeline.writer()?.write_batch(vec![put(&Row::Cluster(cluster.clone()))])?;
+        self.pipeline
+            .writer()?
+            .write_batch(vec![put(&Row::Cluster(cluster.clone()))])?;
         for rows in outdated.chunks(self.most.creates) {
             let rows = rows.iter().filter(|row| !matches!(row, Row::Cluster(_)));
             self.pipeline.writer()?.write_batch(rows.map(put).collect())?;
@@ -457,8 +457,7 @@ impl Loop {
             if let Change::Put(Row::Run(_, row)) = &change {
                 out.ended |= row.finished.is_some();
             }
-            out.decided.creates += usize::from(matches!(change, Change::Create(_)));
-            out.decided.writes.push(match &change {
+            out.decided.push(match &change {
                 Change::Put(row) => Write::Put(row.key().to_string(), row.encode()),
                 Change::Create(row) => Write::Create(row.key().to_string(), row.encode()),
                 Change::Delete(key) => Write::Delete(key.to_string()),
@@ -471,7 +470,7 @@ impl Loop {
                 self.remember(run, entry);
             }
         }
-        out.decided.ends.push(out.decided.writes.len());
+        out.decided.end();
     }
 
     fn remember(&mut self, run: RunId, entry: Entry) {

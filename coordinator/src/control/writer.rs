@@ -23,22 +23,12 @@ use tracing::{info, warn};
 
 use super::{
     Waiting,
-    batches::{Most, batches},
+    batches::{Decided, Most},
 };
 use crate::{
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
 };
-
-/// The rows of a turn.
-#[derive(Default)]
-pub struct Decided {
-    pub writes: Vec<Write>,
-    /// How many of the writes create a row.
-    pub creates: usize,
-    /// Where the writes of each decision end.
-    pub ends: Vec<usize>,
-}
 
 /// A store under a term, and how far it has been written.
 pub struct Writer {
@@ -61,8 +51,14 @@ pub struct Writer {
 impl Writer {
     /// Makes a turn durable.
     fn write(&mut self, decided: Decided) -> Result<(), StoreError> {
-        for writes in batches(decided.writes, &decided.ends, Most::of(&*self.store)) {
-            self.write_batch(writes)?;
+        for batch in decided.batches(Most::as_a_rule(&*self.store)) {
+            if batch.creates <= self.store.creates_per_batch() || self.store.takes(&batch.writes) {
+                self.write_batch(batch.writes)?;
+                continue;
+            }
+            for batch in batch.batches(Most::always(&*self.store)) {
+                self.write_batch(batch.writes)?;
+            }
         }
         Ok(())
     }

@@ -157,7 +157,10 @@ impl Etcd {
                 true => (absent, keys_only),
                 false => {
                     let end = after(&self.keys.row(run.last));
-                    (absent.with_range(end.as_slice()), keys_only.with_range(end).with_limit(1))
+                    (
+                        absent.with_range(end.as_slice()),
+                        keys_only.with_range(end).with_limit(1),
+                    )
                 }
             };
             compares.push(absent);

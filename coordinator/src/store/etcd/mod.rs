@@ -32,7 +32,7 @@ mod orphans;
 mod upkeep;
 mod values;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use gapless_common::ids::Term;
 use gapless_platform::{retry::Policy, shutdown::Shutdown};
@@ -40,7 +40,9 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tracing::warn;
 
 use self::{
-    limits::{ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN},
+    limits::{
+        ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, LEASES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN,
+    },
     members::{CallError, Members},
     neighbours::Leases,
 };
@@ -172,6 +174,27 @@ impl EtcdStore {
         collected.map_err(|error| self.etcd.read_failed(error))
     }
 
+    /// Why so much cannot be written at a time, if it cannot.
+    fn too_large(&self, writes: &[Write]) -> Option<StoreError> {
+        let mut created: Vec<&str> = Vec::new();
+        for write in writes {
+            if let Write::Create(key, _) = write {
+                created.push(key);
+            }
+        }
+        let created = match created.len() {
+            few @ ..=CREATES_PER_BATCH => few,
+            // What one compare does for counts once.
+            _ => self.leases.runs(created, &BTreeSet::new()).len(),
+        };
+        let of = [
+            (writes.len(), "rows", ROWS_PER_BATCH),
+            (created, "created rows", CREATES_PER_BATCH),
+        ];
+        let too_many = of.into_iter().find(|(count, _, most)| count > most);
+        too_many.map(|(count, what, most)| StoreError::TooLarge { count, what, most })
+    }
+
     /// How this coordinator stands, as far as it knows.
     pub fn standing(&self) -> watch::Receiver<Standing> {
         self.standing.subscribe()
@@ -218,6 +241,14 @@ impl Store for EtcdStore {
         CREATES_PER_BATCH
     }
 
+    fn creates_as_a_rule(&self) -> usize {
+        LEASES_PER_BATCH
+    }
+
+    fn takes(&self, writes: &[Write]) -> bool {
+        self.too_large(writes).is_none()
+    }
+
     fn bytes_per_batch(&self) -> usize {
         BATCH_BYTES
     }
@@ -254,17 +285,13 @@ impl Store for EtcdStore {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let creates = batch.writes.iter().filter(|write| matches!(write, Write::Create(..)));
-        for (count, what, most) in [
-            (batch.writes.len(), "rows", ROWS_PER_BATCH),
-            (creates.count(), "created rows", CREATES_PER_BATCH),
-        ] {
-            if count > most {
-                return Err(StoreError::TooLarge { count, what, most });
-            }
+        if let Some(error) = self.too_large(&batch.writes) {
+            return Err(error);
         }
         let etcd = self.etcd.clone();
-        let written = etcd.runtime.block_on(etcd.write(batch, &self.leases, &mut self.reached));
+        let written = etcd
+            .runtime
+            .block_on(etcd.write(batch, &self.leases, &mut self.reached));
         match &written {
             Ok(()) => self.leases.note(&batch.writes),
             // By an earlier try.

@@ -6,10 +6,7 @@
 //! writes, so the keys of leases are those that were read when the term began and what it has written since.
 //! Where they are not known, each key stands for itself.
 
-use std::{
-    collections::BTreeSet,
-    ops::Bound::Excluded,
-};
+use std::{collections::BTreeSet, ops::Bound::Excluded};
 
 use super::limits::MAX_KNOWN;
 use crate::store::Write;
@@ -78,10 +75,9 @@ impl Leases {
 
     /// Puts keys of leases that a batch creates or deletes together where they are neighbours. Between those of
     /// a run there is no key before the batch but theirs, and none that it puts (`put`, also sorted).
-    ///
-    /// `keys` are distinct.
     pub fn runs<'a>(&self, mut keys: Vec<&'a str>, put: &BTreeSet<&str>) -> Vec<Run<'a>> {
         keys.sort_unstable();
+        keys.dedup();
         let mut runs: Vec<Run<'a>> = Vec::new();
         for key in keys {
             let present = usize::from(self.0.as_ref().is_some_and(|known| known.contains(key)));
@@ -147,7 +143,10 @@ mod tests {
             "13 comes in the same batch"
         );
         // By their bytes 110 lies between 11 and 12.
-        assert_eq!(runs(&leases(&[11, 110, 12]), &[11, 12], &[]), [(11, 11, 1), (12, 12, 1)]);
+        assert_eq!(
+            runs(&leases(&[11, 110, 12]), &[11, 12], &[]),
+            [(11, 11, 1), (12, 12, 1)]
+        );
         assert_eq!(runs(&leases(&[11, 110, 12]), &[12, 110, 11], &[]), [(11, 12, 3)]);
         // None of these is there.
         assert_eq!(runs(&there, &[16, 17, 18], &[]), [(16, 18, 0)]);
