@@ -296,9 +296,10 @@ impl Store for EtcdStore {
             Ok(()) => self.leases.note(&batch.writes),
             // By an earlier try.
             Err(StoreError::OutOfSequence { offered, stored }) if offered == stored => self.leases.note(&batch.writes),
-            // It may be written or not: it is sent again.
-            Err(StoreError::Unknown { .. } | StoreError::Full { .. }) => {}
-            Err(_) => self.leases.forget(),
+            // More may have gone than was known.
+            Err(StoreError::Refused { .. }) => self.leases.forget(),
+            // It was not written; or it may have been, and is sent again.
+            Err(_) => {}
         }
         written
     }
