@@ -123,6 +123,8 @@ impl Place {
         });
         // Its thread ends with the last way to it.
         let (control, _) = started.await.expect("no panic").expect("it leads");
+        // The cluster's row is written while the gate is open.
+        control.read(|_| ()).await.expect("it answers");
         Place { control, gate, clock }
     }
 
