@@ -218,6 +218,47 @@ fn a_term_is_kept_for_longer_than_its_lease() {
     place.wait_until_free();
 }
 
+#[test]
+fn a_lease_that_somebody_else_wrote_is_not_created_and_its_going_is_told() {
+    let place = OnEtcd::new(1);
+    let (mut store, term) = begun(&place);
+    let lease = |partition: u32| format!("lease/run/0/execute/{partition}");
+    let theirs = |partition: u32| {
+        let key = format!("/gapless/{}/row/{}", support::CLUSTER, lease(partition));
+        place
+            .runtime
+            .block_on(place.client().put(key, "=theirs", None))
+            .expect("put");
+    };
+    let batch = |term, seq, partitions: std::ops::Range<u32>, write: fn(String) -> Write| Batch {
+        term,
+        seq,
+        writes: partitions.map(|partition| write(lease(partition))).collect(),
+    };
+    let create: fn(String) -> Write = |key| Write::Create(key, b"ours".to_vec());
+    theirs(150);
+    // One compare is for all of them, and it is the key in the way that is named.
+    let refused = store.write(&batch(term, 1, 100..190, create));
+    assert!(
+        matches!(&refused, Err(StoreError::Exists { key }) if *key == lease(150)),
+        "{refused:?}"
+    );
+    assert_eq!(keys(&store), [lease(150)], "all or nothing");
+    let term = store.begin_term().expect("a term");
+    store.write(&batch(term, 1, 200..290, create)).expect("nobody's");
+    store
+        .write(&batch(term, 2, 150..151, Write::Delete))
+        .expect("it was read when the term began");
+    // By its bytes between two of ours.
+    theirs(2501);
+    let told = store.write(&batch(term, 3, 200..290, Write::Delete));
+    let words = told.expect_err("something was there that nobody knew").to_string();
+    assert!(
+        words.contains("91 leases were there") && words.contains("90 were known"),
+        "{words}"
+    );
+}
+
 /// The keys of parts that etcd holds.
 fn parts(place: &OnEtcd) -> Vec<String> {
     let (mut client, prefix) = (place.client(), format!("/gapless/{}/part/", support::CLUSTER));

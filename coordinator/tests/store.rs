@@ -43,6 +43,7 @@ on_every_store! {
     what_exists_is_not_created_and_nothing_of_that_batch_is_written
     within_a_batch_the_last_write_of_a_key_counts
     rows_are_there_when_the_store_is_opened_again
+    leases_come_and_go_in_any_order_and_no_others_with_them
     values_of_any_size_are_kept
     a_batch_that_is_too_large_is_refused_and_changes_nothing
     what_was_acknowledged_survives_a_kill_and_nothing_is_there_by_half
@@ -228,6 +229,77 @@ fn rows_are_there_when_the_store_is_opened_again(place: &dyn Place) {
     // The term goes on where it was, until a new one begins.
     store.write(&batch(term, seq + 2, vec![delete("odd/ключ \0")])).unwrap();
     assert_eq!(rows(&*store).len(), 1999);
+}
+
+/// Whatever a store makes of rows that come and go together.
+fn leases_come_and_go_in_any_order_and_no_others_with_them(place: &dyn Place) {
+    let (mut store, term) = fresh(place);
+    let lease = |partition: u32| format!("lease/run/0/execute/{partition}");
+    let mut expected: BTreeMap<String, String> = BTreeMap::new();
+    let (mut next, mut seq, mut held) = (0u32, 0, Vec::new());
+    // Numbers of one to four digits, whose order by bytes is another one. Each batch deletes most of what was
+    // created two batches before, so that some stay between those that go.
+    for turn in 0..40 {
+        let mut writes = Vec::new();
+        let created: Vec<u32> = (0..48).map(|at| next + at).collect();
+        next += 48;
+        for &partition in &created {
+            writes.push(create(&lease(partition), &turn.to_string()));
+            expected.insert(lease(partition), turn.to_string());
+        }
+        held.push(created);
+        if let Some(old) = held.len().checked_sub(3) {
+            for &partition in held[old].iter().filter(|partition| *partition % 7 != turn % 7) {
+                writes.push(put(&format!("progress/{partition}"), "done"));
+                writes.push(delete(&lease(partition)));
+                expected.insert(format!("progress/{partition}"), "done".into());
+                expected.remove(&lease(partition));
+            }
+        }
+        if turn == 20 {
+            // Moves to another session.
+            writes.push(put(&lease(next - 100), "moved"));
+            expected.insert(lease(next - 100), "moved".into());
+        }
+        seq += 1;
+        store.write(&batch(term, seq, writes)).unwrap();
+        if turn % 13 == 0 {
+            assert_eq!(rows(&*store), expected, "after batch {seq}");
+        }
+    }
+    assert_eq!(rows(&*store), expected);
+    // One that exists is in nobody's way but of itself, and of whoever would create it.
+    let taken = (0..next)
+        .find(|partition| expected.contains_key(&lease(*partition)))
+        .unwrap();
+    let around = [next + 1, taken, next + 2].map(|partition| create(&lease(partition), "again"));
+    let refused = store.write(&batch(term, seq + 1, around.to_vec()));
+    assert!(
+        matches!(&refused, Err(StoreError::Exists { key }) if *key == lease(taken)),
+        "{refused:?}"
+    );
+    assert_eq!(rows(&*store), expected);
+    // As many at a time as a store takes where they are neighbours, and no more where they are not.
+    let (first, many) = (10_000, store.creates_as_a_rule() as u32);
+    let together: Vec<Write> = (first..first + many).map(|at| create(&lease(at), "1")).collect();
+    assert!(store.takes(&together));
+    store.write(&batch(term, seq + 1, together)).unwrap();
+    let between = |at: u32| create(&lease((first + at) * 10), "1");
+    let apart: Vec<Write> = (0..many).map(between).collect();
+    let taken = store.takes(&apart);
+    match store.write(&batch(term, seq + 2, apart)) {
+        Ok(()) => assert!(taken),
+        Err(StoreError::TooLarge { most, .. }) => assert!(!taken && most == store.creates_per_batch()),
+        Err(error) => panic!("{error}"),
+    }
+    // A next term goes on with what there is.
+    let next_term = store.begin_term().unwrap();
+    let left = rows(&*store).into_keys().filter(|key| key.starts_with("lease/"));
+    let all: Vec<Write> = left.map(|key| delete(&key)).collect();
+    for (at, some) in all.chunks(store.rows_per_batch()).enumerate() {
+        store.write(&batch(next_term, at as u64 + 1, some.to_vec())).unwrap();
+    }
+    assert!(rows(&*store).keys().all(|key| key.starts_with("progress/")));
 }
 
 fn values_of_any_size_are_kept(place: &dyn Place) {

@@ -19,7 +19,7 @@ use super::{Connected, Control, ControlConfig, Hello, Unanswered};
 use crate::{
     limits::HARD_OF_HEARING,
     metrics::Metrics,
-    store::{Batch, Store, StoreError},
+    store::{Batch, Store, StoreError, Write},
     takeover::taken_over,
 };
 
@@ -67,8 +67,16 @@ impl Store for Gated {
         self.rows_per_batch()
     }
 
+    fn takes(&self, _: &[Write]) -> bool {
+        true
+    }
+
     fn bytes_per_batch(&self) -> usize {
         1 << 20
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn unknown_policy(&self) -> Policy {
@@ -115,6 +123,8 @@ impl Place {
         });
         // Its thread ends with the last way to it.
         let (control, _) = started.await.expect("no panic").expect("it leads");
+        // The cluster's row is written while the gate is open.
+        control.read(|_| ()).await.expect("it answers");
         Place { control, gate, clock }
     }
 

@@ -140,8 +140,16 @@ impl Store for EmbeddedStore {
         ROWS_PER_BATCH
     }
 
+    fn takes(&self, writes: &[Write]) -> bool {
+        writes.len() <= ROWS_PER_BATCH
+    }
+
     fn bytes_per_batch(&self) -> usize {
         BYTES_PER_BATCH
+    }
+
+    fn is_remote(&self) -> bool {
+        false
     }
 
     fn unknown_policy(&self) -> Policy {

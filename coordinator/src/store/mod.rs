@@ -97,11 +97,24 @@ pub trait Store: Send + Sync {
     /// How many writes a batch may hold; more are refused with [`StoreError::TooLarge`].
     fn rows_per_batch(&self) -> usize;
 
-    /// How many of them may create a row; more are refused likewise.
+    /// How many of them may create a row, whatever their keys; more are refused likewise unless it
+    /// [takes](Store::takes) them.
     fn creates_per_batch(&self) -> usize;
+
+    /// How many may where the keys are as they are as a rule.
+    fn creates_as_a_rule(&self) -> usize {
+        self.creates_per_batch()
+    }
+
+    /// Whether these writes would not be refused with [`StoreError::TooLarge`] as the next batch.
+    fn takes(&self, writes: &[Write]) -> bool;
 
     /// Bytes of keys and values that go well into one batch. More are taken, at a price.
     fn bytes_per_batch(&self) -> usize;
+
+    /// Whether writing is waiting for others, so that a thread of its own is worth its while. Where a batch takes
+    /// less than that, the loop writes itself.
+    fn is_remote(&self) -> bool;
 
     /// How an unknown outcome is asked for again.
     fn unknown_policy(&self) -> Policy;

@@ -4,15 +4,16 @@
 //! When a compare fails the transaction reads instead, at the same moment, what explains it: so a batch
 //! that was applied although its answer got lost is known as such.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::{BTreeSet, HashMap, HashSet, hash_map::Entry};
 
-use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse};
+use etcd_client::{Compare, CompareOp, DeleteOptions, GetOptions, Txn, TxnOp, TxnOpResponse};
 use gapless_common::ids::Term;
 
 use super::{
     Etcd,
     limits::{BATCH_BYTES, CALL_TIMEOUT, INLINE_BYTES, PART_BYTES, ROWS_PER_GROUP},
     members::CallError,
+    neighbours::{LEASES, Leases, Run, after},
     values,
 };
 use crate::store::{Batch, StoreError, Write};
@@ -80,27 +81,58 @@ fn in_groups(operations: Vec<TxnOp>) -> Vec<TxnOp> {
     if operations.len() <= ROWS_PER_GROUP {
         return operations;
     }
-    let groups = operations.chunks(ROWS_PER_GROUP);
-    groups.map(|group| TxnOp::txn(Txn::new().and_then(group))).collect()
+    let mut groups = Vec::with_capacity(operations.len().div_ceil(ROWS_PER_GROUP));
+    let mut operations = operations.into_iter();
+    loop {
+        let group: Vec<TxnOp> = operations.by_ref().take(ROWS_PER_GROUP).collect();
+        if group.is_empty() {
+            return groups;
+        }
+        groups.push(TxnOp::txn(Txn::new().and_then(group)));
+    }
+}
+
+/// How many keys the deletions of a transaction found, in order.
+fn deleted(answers: &[TxnOpResponse]) -> Vec<usize> {
+    let of = |answer: &TxnOpResponse| match answer {
+        TxnOpResponse::Delete(deleted) => vec![usize::try_from(deleted.deleted()).unwrap_or(0)],
+        TxnOpResponse::Txn(group) => deleted(&group.op_responses()),
+        TxnOpResponse::Put(_) | TxnOpResponse::Get(_) => Vec::new(),
+    };
+    answers.iter().flat_map(of).collect()
 }
 
 impl Etcd {
     /// Sends a batch once. Its outcome is asked for by sending it again. Notes in `reached` the revision
     /// at which it was found written, if it was.
-    pub(super) async fn write(&self, batch: &Batch, reached: &mut u64) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, batch: &Batch, leases: &Leases, reached: &mut u64) -> Result<(), StoreError> {
         let folded = fold(&batch.writes).map_err(|key| StoreError::Exists { key: key.to_string() })?;
         let apart = apart(&folded.writes);
-        let mut operations = Vec::with_capacity(folded.writes.len() + 1);
+        let (mut put, mut gone) = (BTreeSet::new(), Vec::new());
+        for &(key, value) in &folded.writes {
+            match value {
+                None => gone.push(key),
+                Some(_) if key.starts_with(LEASES) => drop(put.insert(key)),
+                Some(_) => {}
+            }
+        }
+        let gone = leases.runs(gone, &put);
+        let absent = leases.runs(folded.absent.clone(), &BTreeSet::new());
+        let mut operations = Vec::with_capacity(folded.writes.len());
+        operations.extend(gone.iter().map(|run| {
+            let options = (!run.is_single()).then(|| DeleteOptions::new().with_range(after(&self.keys.row(run.last))));
+            TxnOp::delete(self.keys.row(run.first), options)
+        }));
         for (at, (key, value)) in folded.writes.iter().enumerate() {
+            let Some(value) = value else { continue };
             let key = self.keys.row(key);
-            operations.push(match value {
-                None => TxnOp::delete(key, None),
-                Some(value) if apart.contains(&at) => {
+            operations.push(match apart.contains(&at) {
+                true => {
                     let name = format!("{}-{}-{at}", batch.term, batch.seq);
                     let count = self.write_parts(batch.term, &name, value).await?;
                     TxnOp::put(key, values::in_parts(&name, count), None)
                 }
-                Some(value) => TxnOp::put(key, values::whole(value), None),
+                false => TxnOp::put(key, values::whole(value), None),
             });
         }
         let mut operations = in_groups(operations);
@@ -117,10 +149,22 @@ impl Etcd {
             TxnOp::get(self.keys.leader.as_str(), None),
             TxnOp::get(self.keys.seq.as_str(), None),
         ];
-        for key in &folded.absent {
-            let key = self.keys.row(key);
-            compares.push(Compare::version(key.as_str(), CompareOp::Equal, 0));
-            reads.push(TxnOp::get(key, Some(GetOptions::new().with_keys_only())));
+        for run in &absent {
+            let key = self.keys.row(run.first);
+            let absent = Compare::version(key.as_str(), CompareOp::Equal, 0);
+            let keys_only = GetOptions::new().with_keys_only();
+            let (absent, first) = match run.is_single() {
+                true => (absent, keys_only),
+                false => {
+                    let end = after(&self.keys.row(run.last));
+                    (
+                        absent.with_range(end.as_slice()),
+                        keys_only.with_range(end).with_limit(1),
+                    )
+                }
+            };
+            compares.push(absent);
+            reads.push(TxnOp::get(key, Some(first)));
         }
         let transaction = Txn::new().when(compares).and_then(operations).or_else(reads);
         let sent = self.members.once(
@@ -130,7 +174,7 @@ impl Etcd {
         let answer = sent.await.map_err(failed)?;
         let revision = answer.header().map_or(0, |header| header.revision().cast_unsigned());
         let outcome = match answer.succeeded() {
-            true => Ok(()),
+            true => all_known(&gone, &deleted(&answer.op_responses())),
             false => Err(self.explain(batch, &answer.op_responses())),
         };
         if matches!(outcome, Ok(()) | Err(StoreError::OutOfSequence { .. })) {
@@ -201,6 +245,21 @@ impl Etcd {
                 reason: "a compare failed that would hold now".into(),
             },
         }
+    }
+}
+
+/// Whether ranges that were deleted held what was known to be there. A range that held more tells of a lease that
+/// nobody here has written: what else is there is not known either, so the term must not go on with it.
+fn all_known(gone: &[Run<'_>], found: &[usize]) -> Result<(), StoreError> {
+    let differs = |(run, found): &(&Run<'_>, &usize)| !run.is_single() && run.present != **found;
+    match gone.iter().zip(found).find(differs) {
+        None => Ok(()),
+        Some((run, found)) => Err(StoreError::Refused {
+            reason: format!(
+                "{found} leases were there from {} to {}, and {} were known: somebody else writes to this cluster's rows",
+                run.first, run.last, run.present
+            ),
+        }),
     }
 }
 

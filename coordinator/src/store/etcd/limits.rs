@@ -10,8 +10,13 @@ use gapless_platform::retry::Policy;
 const ETCD_OPERATIONS: usize = 128;
 
 /// Rows that one batch may create: each is a compare, and all compares stand in the one transaction that
-/// decides. Beside them a batch compares the leader's key and the number of the batch before.
+/// decides. Beside them a batch compares the leader's key and the number of the batch before. Of neighbours one
+/// compare does for all.
 pub const CREATES_PER_BATCH: usize = 96;
+
+/// Leases that one batch creates as a rule, since those of a step are neighbours: as many as two workers have
+/// ahead of them. It keeps them busy while etcd writes, at 30 µs a lease.
+pub const LEASES_PER_BATCH: usize = 2 * gapless_core::limits::MAX_PREFETCH;
 
 /// Writes of a batch go in groups, each a transaction within that of the batch, so that a batch may hold
 /// more of them than a transaction has operations. Large batches are what makes etcd fast: on one machine
@@ -29,6 +34,10 @@ const _: () = assert!(GROUPS + 1 + ROWS_PER_GROUP <= ETCD_OPERATIONS);
 /// Values of one transaction, in bytes. etcd takes requests of 1.5 MiB (`--max-request-bytes`); the
 /// rest is for keys, each of which takes about a hundred bytes.
 pub const BATCH_BYTES: usize = 1 << 20;
+
+/// Leases whose keys the leader keeps in mind, at some hundred bytes each: ten for each of the most workers there
+/// may be. With more, each lease is an operation of its own.
+pub const MAX_KNOWN: usize = 100_000;
 
 /// A value above this is written in parts before the batch that refers to it. Most rows take a few
 /// hundred bytes, a slice of a plan 40 KB; job texts and facts of many files are larger.

@@ -8,8 +8,9 @@ use tracing::warn;
 
 use super::{
     Etcd,
-    limits::{CALL_TIMEOUT, LISTINGS, PAGE_TIMEOUT, PARTS_PER_PAGE, ROWS_PER_PAGE},
+    limits::{ASK_AGAIN, CALL_TIMEOUT, LISTINGS, PAGE_TIMEOUT, PART_KEYS_PER_PAGE, PARTS_PER_PAGE, ROWS_PER_PAGE},
     members::CallError,
+    neighbours::{LEASES, Leases},
     values::{self, Value},
 };
 
@@ -87,6 +88,21 @@ impl Etcd {
             found.push((key.to_string(), value));
         }
         Ok(found)
+    }
+
+    /// The leases that there are. Where they cannot be read now, they are not known.
+    pub(super) async fn read_leases(&self) -> Leases {
+        let prefix = self.keys.row(LEASES);
+        match self.keys(&prefix, PART_KEYS_PER_PAGE, ASK_AGAIN).await {
+            Ok((keys, _)) => Leases::read(keys.iter().filter_map(|key| {
+                let key = key.strip_prefix(&self.keys.rows)?;
+                Some(key.to_string())
+            })),
+            Err(error) => {
+                warn!(%error, "the leases could not be read; each is written for itself");
+                Leases::default()
+            }
+        }
     }
 
     /// All keys of a prefix without their values, and the present revision.

@@ -16,6 +16,7 @@
 //! | `members` | calls, time-outs, one member at a time |
 //! | `leadership` | taking the lead, keeping it, waiting for it |
 //! | `batch` | a batch as a transaction, and how its outcome is settled |
+//! | `neighbours` | which keys one range does for |
 //! | `values`, `listing` | rows as values, page by page |
 //! | `orphans` | parts that no row refers to are removed |
 //! | `upkeep` | compaction, and how full etcd is |
@@ -26,11 +27,12 @@ mod leadership;
 mod limits;
 mod listing;
 mod members;
+mod neighbours;
 mod orphans;
 mod upkeep;
 mod values;
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use gapless_common::ids::Term;
 use gapless_platform::{retry::Policy, shutdown::Shutdown};
@@ -38,8 +40,11 @@ use tokio::{runtime::Handle, sync::watch, task::JoinSet};
 use tracing::warn;
 
 use self::{
-    limits::{ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN},
+    limits::{
+        ASK_AGAIN, BATCH_BYTES, CALL_TIMEOUT, CREATES_PER_BATCH, LEASES_PER_BATCH, ROWS_PER_BATCH, START, UNKNOWN,
+    },
     members::{CallError, Members},
+    neighbours::Leases,
 };
 use super::{Batch, Store, StoreError, Write};
 
@@ -146,6 +151,8 @@ pub struct EtcdStore {
     keeper: JoinSet<()>,
     /// The highest revision at which something of this term was written.
     reached: u64,
+    /// Those of the present term.
+    leases: Leases,
 }
 
 impl EtcdStore {
@@ -156,6 +163,7 @@ impl EtcdStore {
             lease: None,
             keeper: JoinSet::new(),
             reached: 0,
+            leases: Leases::default(),
         }
     }
 
@@ -164,6 +172,27 @@ impl EtcdStore {
     pub fn collect_parts(&self, term: Term) -> Result<usize, StoreError> {
         let collected = self.etcd.runtime.block_on(self.etcd.collect(term));
         collected.map_err(|error| self.etcd.read_failed(error))
+    }
+
+    /// Why so much cannot be written at a time, if it cannot.
+    fn too_large(&self, writes: &[Write]) -> Option<StoreError> {
+        let mut created: Vec<&str> = Vec::new();
+        for write in writes {
+            if let Write::Create(key, _) = write {
+                created.push(key);
+            }
+        }
+        let created = match created.len() {
+            few @ ..=CREATES_PER_BATCH => few,
+            // What one compare does for counts once.
+            _ => self.leases.runs(created, &BTreeSet::new()).len(),
+        };
+        let of = [
+            (writes.len(), "rows", ROWS_PER_BATCH),
+            (created, "created rows", CREATES_PER_BATCH),
+        ];
+        let too_many = of.into_iter().find(|(count, _, most)| count > most);
+        too_many.map(|(count, what, most)| StoreError::TooLarge { count, what, most })
     }
 
     /// How this coordinator stands, as far as it knows.
@@ -179,6 +208,8 @@ impl Store for EtcdStore {
         let taken = etcd.runtime.block_on(etcd.take_lead())?;
         self.lease = Some(taken.lease);
         self.reached = taken.term.0;
+        // Nobody else can write from now on.
+        self.leases = etcd.runtime.block_on(etcd.read_leases());
         self.standing.send_replace(Standing::Leads { confirmed: taken.since });
         let keeping = etcd.clone().keep_lead(taken, self.standing.clone());
         self.keeper.spawn_on(keeping, &etcd.runtime);
@@ -189,6 +220,7 @@ impl Store for EtcdStore {
 
     fn end_term(&mut self) {
         self.keeper.abort_all();
+        self.leases.forget();
         let Some(lease) = self.lease.take() else { return };
         self.standing.send_replace(Standing::Lost);
         let revoked = self.etcd.members.once(CALL_TIMEOUT, |member| async move {
@@ -209,8 +241,20 @@ impl Store for EtcdStore {
         CREATES_PER_BATCH
     }
 
+    fn creates_as_a_rule(&self) -> usize {
+        LEASES_PER_BATCH
+    }
+
+    fn takes(&self, writes: &[Write]) -> bool {
+        self.too_large(writes).is_none()
+    }
+
     fn bytes_per_batch(&self) -> usize {
         BATCH_BYTES
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn unknown_policy(&self) -> Policy {
@@ -241,16 +285,22 @@ impl Store for EtcdStore {
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let creates = batch.writes.iter().filter(|write| matches!(write, Write::Create(..)));
-        for (count, what, most) in [
-            (batch.writes.len(), "rows", ROWS_PER_BATCH),
-            (creates.count(), "created rows", CREATES_PER_BATCH),
-        ] {
-            if count > most {
-                return Err(StoreError::TooLarge { count, what, most });
-            }
+        if let Some(error) = self.too_large(&batch.writes) {
+            return Err(error);
         }
         let etcd = self.etcd.clone();
-        etcd.runtime.block_on(etcd.write(batch, &mut self.reached))
+        let written = etcd
+            .runtime
+            .block_on(etcd.write(batch, &self.leases, &mut self.reached));
+        match &written {
+            Ok(()) => self.leases.note(&batch.writes),
+            // By an earlier try.
+            Err(StoreError::OutOfSequence { offered, stored }) if offered == stored => self.leases.note(&batch.writes),
+            // More may have gone than was known.
+            Err(StoreError::Refused { .. }) => self.leases.forget(),
+            // It was not written; or it may have been, and is sent again.
+            Err(_) => {}
+        }
+        written
     }
 }
