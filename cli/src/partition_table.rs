@@ -221,6 +221,7 @@ fn transform_name(mode: &TransformMode) -> String {
 pub fn sink_words(sink: &Sink, merge: Option<u32>) -> String {
     let (kind, sink) = match sink {
         Sink::Csv(sink) => ("csv", sink),
+        Sink::Ndjson(sink) => ("ndjson", sink),
         Sink::Parquet(sink) => ("parquet", sink),
         Sink::Records(sink) => ("records", &sink.file),
         Sink::Report(sink) => ("report", &sink.file),

@@ -72,7 +72,7 @@ pub struct World {
 pub type Sales = BTreeMap<String, (u64, i64)>;
 
 impl World {
-    /// An empty folder.
+    /// A folder with nothing in it.
     pub fn empty() -> World {
         World {
             folder: tempfile::tempdir().expect("a temporary folder"),

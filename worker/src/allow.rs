@@ -12,7 +12,7 @@ use std::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::Stage,
-    job::{Lookup, Source, Step},
+    job::{Source, Step},
 };
 
 use crate::{
@@ -83,9 +83,7 @@ impl AllowList {
         let (mut step, mut left) = (step, context.job.steps.len());
         loop {
             let patterns = match &step.source {
-                Source::Csv(csv) => &csv.paths,
-                Source::Parquet(parquet) => &parquet.paths,
-                Source::Records(records) => &records.paths,
+                Source::Csv(_) | Source::Ndjson(_) | Source::Parquet(_) | Source::Records(_) => step.source.paths(),
                 Source::Sequence { .. } => return Ok(()),
                 Source::Step(name) => {
                     left -= 1;
@@ -108,7 +106,7 @@ impl AllowList {
 
     fn check_lookups(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {
         for lookup in step.lookups.values() {
-            self.check_patterns(paths_of(lookup), &context.base_dir, "a look-up")?;
+            self.check_patterns(lookup.paths(), &context.base_dir, "a look-up")?;
         }
         Ok(())
     }
@@ -168,15 +166,6 @@ impl AllowList {
             false => format!("it leads to {}, and ", resolved.display()),
         };
         Err(refused(path, what, &format!("{leads}allowed is {allowed}")))
-    }
-}
-
-fn paths_of(lookup: &Lookup) -> &[String] {
-    match lookup {
-        Lookup::Csv(csv) => &csv.paths,
-        Lookup::Parquet(parquet) => &parquet.paths,
-        // Its files lie in the output of a step of this job, which is checked as such.
-        Lookup::Step(_) => &[],
     }
 }
 

@@ -10,7 +10,9 @@ use std::{
 };
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gapless_common::job::{ColumnType, CsvSource, Job, Lookup, Partition, Sink, Source, Step};
+use gapless_common::job::{
+    ColumnType, Compression, CsvSource, Job, Lookup, NdjsonSource, Partition, Sink, Source, Step,
+};
 
 use crate::{
     command,
@@ -156,6 +158,7 @@ impl<'a> Examiner<'a> {
     fn source(&mut self, step: &'a Step) -> Known {
         match &step.source {
             Source::Csv(csv) => csv_columns(csv),
+            Source::Ndjson(ndjson) => ndjson_columns(ndjson),
             Source::Parquet(_) => Known::Nothing("the columns of Parquet files are known from the files alone".into()),
             Source::Records(records) => match Shape::new(&records.layout, None) {
                 Ok(shape) => Known::All(shape.schema()),
@@ -430,6 +433,11 @@ fn tables(step: &Step, input: &Known, outputs: &BTreeMap<&str, Known>) -> Option
     for (name, lookup) in &step.lookups {
         let known = match lookup {
             Lookup::Csv(csv) => csv_columns(csv),
+            Lookup::Ndjson(ndjson) => ndjson_columns(ndjson),
+            Lookup::Records(records) => match Shape::new(&records.layout, None) {
+                Ok(shape) => Known::All(shape.schema()),
+                Err(error) => Known::Nothing(error.message),
+            },
             Lookup::Parquet(_) => Known::Nothing(format!(
                 "look-up {name} is of Parquet files, which alone tell their columns"
             )),
@@ -449,6 +457,11 @@ fn tables(step: &Step, input: &Known, outputs: &BTreeMap<&str, Known>) -> Option
 
 fn csv_columns(csv: &CsvSource) -> Known {
     columns_of_csv(Format::from(csv), csv.columns.clone(), csv.header)
+}
+
+/// Without declared columns the first record will tell them.
+fn ndjson_columns(ndjson: &NdjsonSource) -> Known {
+    columns_of_csv(Format::from(ndjson), ndjson.columns.clone(), ndjson.columns.is_empty())
 }
 
 fn columns_of_csv(format: Format, columns: Vec<(String, ColumnType)>, open: bool) -> Known {
@@ -472,19 +485,23 @@ fn read_back(sink: &Sink, output: Known) -> Known {
     };
     let written = match (open, sink) {
         // Which columns become folders is told by all of them.
-        (true, Sink::Csv(file) | Sink::Parquet(file)) if !file.partition_by.is_empty() => {
+        (true, Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file)) if !file.partition_by.is_empty() => {
             return Known::Nothing("the columns of its source are not all declared".into());
         }
         _ => written_schema(sink, &columns),
     };
     match (written, sink) {
         (Err(error), _) => Known::Nothing(error.message),
-        (Ok(columns), Sink::Csv(file)) => {
+        (Ok(columns), Sink::Csv(_) | Sink::Ndjson(_)) => {
             let typed = columns.fields().iter().map(|field| {
                 let ty = column_type(field.data_type()).unwrap_or(ColumnType::String);
                 (field.name().clone(), ty)
             });
-            columns_of_csv(Format::from(file), typed.collect(), open)
+            let format = match sink {
+                Sink::Csv(file) => Format::from(file),
+                _ => Format::ndjson(Compression::Auto, Vec::new(), false),
+            };
+            columns_of_csv(format, typed.collect(), open)
         }
         (Ok(_), Sink::Records(records)) => match Shape::new(&records.layout, None) {
             Ok(shape) => Known::All(shape.schema()),

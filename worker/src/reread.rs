@@ -6,13 +6,13 @@ use gapless_common::{
     attempt::RecordHash,
     certificate::{Certificate, RangeProof},
     error::TaskError,
-    job::{Source as JobSource, Step},
+    job::Step,
     plan::{Facts, LookupFile, PinnedFile, TransformFacts, TransformMode},
 };
 
 use crate::{
     source::{
-        lookup::{look_again, paths_of},
+        lookup::look_again,
         open,
         pins::{expand, look},
     },
@@ -62,18 +62,12 @@ impl<'a> Source<'a> {
 
     /// Files that the job's paths match now and the run did not read.
     pub fn unread(&self) -> Vec<Unread> {
-        let none: &[String] = &[];
-        let patterns = match &self.step.source {
-            JobSource::Csv(csv) => &csv.paths,
-            JobSource::Parquet(parquet) => &parquet.paths,
-            JobSource::Records(records) => &records.paths,
-            // What a run has published to itself does not grow.
-            JobSource::Step(_) | JobSource::Sequence { .. } => none,
-        };
+        // What a run has published to itself does not grow.
+        let patterns = self.step.source.paths();
         let read = self.certificate.files.iter().map(|file| file.path.clone()).collect();
         let source = self.beside(None, patterns, read);
         let lookups = self.certificate.lookups.iter().filter_map(|pinned| {
-            let patterns = paths_of(self.step.lookups.get(&pinned.name)?);
+            let patterns = self.step.lookups.get(&pinned.name)?.paths();
             let read = pinned.files.iter().map(|file| file.path.clone()).collect();
             self.beside(Some(&pinned.name), patterns, read)
         });

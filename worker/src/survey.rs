@@ -19,7 +19,7 @@ use gapless_common::{
 
 use crate::source::{
     SourceReader,
-    csv::{CsvReader, Format, Layout, column_type, columns_of_header, header_of},
+    csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
     open::{Stored, open_files, stored},
     parquet::{footer, sample_column, unite},
     pins::{config, expand, io_error, pin},
@@ -88,7 +88,11 @@ pub fn survey_source(
     match &step.source {
         Source::Csv(csv) => {
             let files = expand(base_dir, &csv.paths)?;
-            survey_csv(base_dir, &files, &Format::from(csv), &csv.columns)
+            survey_text(base_dir, &files, &Format::from(csv), &csv.columns)
+        }
+        Source::Ndjson(ndjson) => {
+            let files = expand(base_dir, &ndjson.paths)?;
+            survey_text(base_dir, &files, &Format::from(ndjson), &ndjson.columns)
         }
         Source::Parquet(parquet) => survey_parquet(base_dir, &expand(base_dir, &parquet.paths)?),
         Source::Records(records) => survey_records(base_dir, &expand(base_dir, &records.paths)?, &records.layout),
@@ -97,17 +101,18 @@ pub fn survey_source(
             let stored = stored(job, step)?;
             let files = published_files(job, name, base_dir, run)?;
             match stored {
-                Stored::Csv { format, .. } => {
+                Stored::Text { format, .. } => {
                     let schema = earlier.ok_or_else(|| {
                         config(format!("step {}: the columns of step {name} are not known", step.name))
                     })?;
-                    let mut facts = survey_csv(base_dir, &files, &format, &declared_as(schema))?;
+                    let mut facts = survey_text(base_dir, &files, &format, &declared_as(schema))?;
                     for field in schema.fields() {
                         if column_type(field.data_type()).is_none() {
                             facts.warnings.push(format!(
-                                "column {} of step {name} is {}, which CSV cannot carry: it is read as text",
+                                "column {} of step {name} is {}, which {} cannot carry: it is read as text",
                                 field.name(),
-                                field.data_type()
+                                field.data_type(),
+                                format.name()
                             ));
                         }
                     }
@@ -210,7 +215,7 @@ pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Re
         .collect())
 }
 
-pub(crate) fn survey_csv(
+pub(crate) fn survey_text(
     base_dir: &Path,
     paths: &[String],
     format: &Format,
@@ -220,14 +225,25 @@ pub(crate) fn survey_csv(
     let mut columns: Option<Vec<(String, ColumnType)>> = None;
     let mut from_start = 0;
     let mut warnings = Vec::new();
-    if !format.header && declared.is_empty() {
+    let objects = matches!(format.records, Records::Json { .. });
+    if objects && !declared.is_empty() {
+        columns = Some(declared.to_vec());
+    }
+    if !objects && !format.header && declared.is_empty() {
         return Err(config("a CSV source without a header needs its columns declared"));
     }
     for path in paths {
         let (_, mut pinned) = pin(base_dir, path)?;
         from_start += usize::from(format.reads_from_start(path)?);
         pinned.units = pinned.size;
-        if let Some(header) = header_of(base_dir, path, format)? {
+        if objects {
+            // The first record that there is tells the columns.
+            if columns.is_none()
+                && let Some(names) = names_of(base_dir, path, format)?
+            {
+                columns = Some(names.into_iter().map(|name| (name, ColumnType::String)).collect());
+            }
+        } else if let Some(header) = header_of(base_dir, path, format)? {
             match &columns {
                 None => columns = Some(columns_of_header(path, &header, declared)?),
                 Some(columns) => same_header(path, &header, columns)?,
@@ -238,6 +254,11 @@ pub(crate) fn survey_csv(
     let columns = match columns {
         Some(columns) => columns,
         None if !declared.is_empty() => declared.to_vec(),
+        None if objects => {
+            return Err(config(
+                "the source's files are empty: there is no record to tell the columns; declare `columns`",
+            ));
+        }
         None => {
             return Err(config(
                 "the source's files are empty: there is not even a header to tell the columns",

@@ -200,7 +200,7 @@ fn earlier_output(
         return Ok(None);
     };
     let Some(earlier) = job.step(name) else { return Ok(None) };
-    if !matches!(earlier.sink, Sink::Csv(_)) {
+    if !matches!(earlier.sink, Sink::Csv(_) | Sink::Ndjson(_)) {
         return Ok(None);
     }
     let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
@@ -225,7 +225,9 @@ fn survey_lookups(
         let read = match lookup {
             Lookup::Step(earlier) => published_files(job, earlier, base_dir, run)
                 .and_then(|paths| lookup::read_published(name, lookup, earlier, base_dir, &paths)),
-            Lookup::Csv(_) | Lookup::Parquet(_) => lookup::read_table(name, lookup, base_dir),
+            Lookup::Csv(_) | Lookup::Ndjson(_) | Lookup::Parquet(_) | Lookup::Records(_) => {
+                lookup::read_table(name, lookup, base_dir)
+            }
         };
         let table = read.map_err(|mut error| {
             // What fails to open does not know what it was for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    CsvSource, Partition, Sink, Source,
+    CsvSource, NdjsonSource, Partition, Sink, Source,
     error::{Faults, shown},
     read::Text,
     step::ReadStep,
@@ -173,6 +173,7 @@ fn shown_long(text: &str) -> String {
 #[derive(Clone, Copy, PartialEq)]
 enum Format {
     Csv,
+    Ndjson,
     Parquet,
     Records,
     Sequence,
@@ -183,6 +184,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
         let Some(step) = &read.step else { continue };
         let format = match &step.source {
             Source::Csv(_) => Format::Csv,
+            Source::Ndjson(_) => Format::Ndjson,
             Source::Parquet(_) => Format::Parquet,
             Source::Records(_) => Format::Records,
             Source::Sequence { .. } => Format::Sequence,
@@ -192,7 +194,9 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                     .and_then(|&other| steps[other].step.as_ref())
                     .map(|other| &other.sink);
                 match sink {
-                    Some(Sink::Csv(sink) | Sink::Parquet(sink)) if !sink.partition_by.is_empty() => {
+                    Some(Sink::Csv(sink) | Sink::Ndjson(sink) | Sink::Parquet(sink))
+                        if !sink.partition_by.is_empty() =>
+                    {
                         let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
                         let found = format!(
                             "step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"
@@ -201,6 +205,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
                         continue;
                     }
                     Some(Sink::Csv(_)) => Format::Csv,
+                    Some(Sink::Ndjson(_)) => Format::Ndjson,
                     Some(Sink::Parquet(_)) => Format::Parquet,
                     Some(Sink::Records(_)) => Format::Records,
                     Some(Sink::Report(_)) => {
@@ -221,7 +226,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             }
         };
         let method = match step.partition.method {
-            Partition::Bytes if !matches!(format, Format::Csv | Format::Records) => "bytes",
+            Partition::Bytes if !matches!(format, Format::Csv | Format::Ndjson | Format::Records) => "bytes",
             Partition::RowGroups if format != Format::Parquet => "row_groups",
             Partition::Files if format == Format::Sequence => "files",
             _ => {
@@ -232,6 +237,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
         let (what, allowed) = match format {
             Format::Csv => ("CSV files", "auto, bytes, files, key_range, hash"),
             Format::Records => ("files of records", "auto, bytes, files, key_range, hash"),
+            Format::Ndjson => ("NDJSON files", "auto, bytes, files, key_range, hash"),
             Format::Parquet => ("Parquet files", "auto, files, row_groups, key_range, hash"),
             Format::Sequence => ("a sequence", "auto, key_range, hash"),
         };
@@ -268,6 +274,9 @@ fn check_columns(faults: &Faults, read: &ReadStep, source: &Source) {
         Source::Csv(CsvSource {
             columns, header: false, ..
         }) => columns.iter().map(|(name, _)| name.as_str()).collect(),
+        Source::Ndjson(NdjsonSource { columns, .. }) if !columns.is_empty() => {
+            columns.iter().map(|(name, _)| name.as_str()).collect()
+        }
         Source::Sequence { .. } => vec!["n"],
         _ => return,
     };

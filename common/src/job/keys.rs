@@ -309,7 +309,7 @@ pub static STEP: Section = section(
 );
 
 pub static SOURCE: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "parquet", "records", "step", "sequence"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step", "sequence"]),
     ..section(
         "source",
         "Where the records come from: one of these.",
@@ -319,6 +319,12 @@ pub static SOURCE: Section = Section {
                 Kind::Section(&CSV_SOURCE),
                 "CSV files.",
                 r#"{"path": "in/*.csv"}"#,
+            ),
+            key(
+                "ndjson",
+                Kind::Section(&NDJSON_SOURCE),
+                "Lines of JSON, one object for each record.",
+                r#"{"path": "in/*.ndjson"}"#,
             ),
             key(
                 "parquet",
@@ -349,7 +355,7 @@ pub static SOURCE: Section = Section {
 };
 
 pub static LOOKUP: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "parquet", "step"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step"]),
     ..section(
         "lookup",
         "A small table: one of these.",
@@ -361,10 +367,22 @@ pub static LOOKUP: Section = Section {
                 r#"{"path": "region.csv"}"#,
             ),
             key(
+                "ndjson",
+                Kind::Section(&NDJSON_SOURCE),
+                "Lines of JSON, one object for each record.",
+                r#"{"path": "region.ndjson"}"#,
+            ),
+            key(
                 "parquet",
                 Kind::Section(&PARQUET_SOURCE),
                 "Parquet files.",
                 r#"{"path": "region.parquet"}"#,
+            ),
+            key(
+                "records",
+                Kind::Section(&RECORDS_SOURCE),
+                "Files of a record layout.",
+                r#"{"path": "region.txt", "fields": [{"name": "id", "width": 8, "type": "int64"}]}"#,
             ),
             key(
                 "step",
@@ -454,6 +472,37 @@ pub static CSV_SOURCE: Section = section(
             },
             "Lines of each file that stand before its header or first record (default 0).",
             "2",
+        ),
+        key(
+            "compression",
+            Kind::Word(&["auto", "none", "gzip", "zstd"]),
+            "How the files are compressed; `auto` goes by the name: `.gz`, `.zst`, else none (default `auto`).",
+            r#""auto""#,
+        ),
+    ],
+);
+
+pub static NDJSON_SOURCE: Section = section(
+    "ndjson source",
+    "Lines of JSON with declared types, one object for each record.",
+    &[
+        required(
+            "path",
+            Kind::Paths,
+            "A path or glob, or a list of them.",
+            r#""data/events-*.ndjson""#,
+        ),
+        key(
+            "columns",
+            Kind::Columns,
+            "Names in the objects and their types; other names are passed over. Without it the names of the first record are the columns, all text, and other names are faults.",
+            r#"{"id": "int64", "price": "decimal(12,2)"}"#,
+        ),
+        key(
+            "required",
+            Kind::Texts,
+            "Columns that must be there and not null, else the record is rejected (default none).",
+            r#"["id"]"#,
         ),
         key(
             "compression",
@@ -758,7 +807,12 @@ pub static PARTITION: Section = Section {
         "partition",
         "How the records are divided: a method and a count.",
         &[
-            key("bytes", Kind::Empty, "Record-aligned byte ranges of CSV files.", "{}"),
+            key(
+                "bytes",
+                Kind::Empty,
+                "Record-aligned byte ranges of CSV and NDJSON files.",
+                "{}",
+            ),
             key("files", Kind::Empty, "One partition for each file.", "{}"),
             key("row_groups", Kind::Empty, "Row groups of Parquet files.", "{}"),
             key(
@@ -955,13 +1009,19 @@ pub static COMMAND: Section = section(
 );
 
 pub static SINK: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "parquet", "records", "report", "discard"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "report", "discard"]),
     words: &["discard"],
     ..section(
         "sink",
         "Where the records go: one of these.",
         &[
             key("csv", Kind::Section(&CSV_SINK), "CSV files.", r#"{"path": "out/load"}"#),
+            key(
+                "ndjson",
+                Kind::Section(&NDJSON_SINK),
+                "Lines of JSON, one object for each row.",
+                r#"{"path": "out/load"}"#,
+            ),
             key(
                 "parquet",
                 Kind::Section(&PARQUET_SINK),
@@ -1049,6 +1109,24 @@ pub static CSV_SINK: Section = section(
             "The text written for NULL (default the empty text).",
             r#""""#,
         ),
+    ],
+);
+
+pub static NDJSON_SINK: Section = section(
+    "ndjson sink",
+    "Files with lines of JSON in a folder.",
+    &[
+        OUTPUT_PATH,
+        EXISTS,
+        key(
+            "compression",
+            Kind::Word(&["none", "gzip", "zstd"]),
+            "How the files are compressed (default `none`).",
+            r#""none""#,
+        ),
+        FILES,
+        PARTITION_BY,
+        PARTITION_COLUMN,
     ],
 );
 
@@ -1241,6 +1319,7 @@ pub static SECTIONS: &[&Section] = &[
     &SOURCE,
     &LOOKUP,
     &CSV_SOURCE,
+    &NDJSON_SOURCE,
     &PARQUET_SOURCE,
     &RECORDS_SOURCE,
     &LINE,
@@ -1258,6 +1337,7 @@ pub static SECTIONS: &[&Section] = &[
     &COMMAND,
     &SINK,
     &CSV_SINK,
+    &NDJSON_SINK,
     &PARQUET_SINK,
     &RECORDS_SINK,
     &REPORT_SINK,

@@ -118,6 +118,8 @@ impl IfUnchanged {
 #[serde(rename_all = "snake_case")]
 pub enum Source {
     Csv(CsvSource),
+    /// Lines of JSON, one object for each record.
+    Ndjson(NdjsonSource),
     Parquet(ParquetSource),
     /// Files of a record layout.
     Records(Box<RecordsSource>),
@@ -232,14 +234,52 @@ pub struct ParquetSource {
     pub paths: Vec<String>,
 }
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NdjsonSource {
+    pub paths: Vec<String>,
+    /// Names in the objects. Empty: those of the first record, all text.
+    pub columns: Vec<(String, ColumnType)>,
+    /// Columns without which an object is rejected.
+    pub required: Vec<String>,
+    pub compression: Compression,
+}
+
+impl Source {
+    /// Paths and globs; none for a source that reads no files of its own.
+    pub fn paths(&self) -> &[String] {
+        match self {
+            Source::Csv(source) => &source.paths,
+            Source::Ndjson(source) => &source.paths,
+            Source::Parquet(source) => &source.paths,
+            Source::Records(source) => &source.paths,
+            Source::Step(_) | Source::Sequence { .. } => &[],
+        }
+    }
+}
+
 /// A small table, joined by name and pinned for the run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Lookup {
     Csv(CsvSource),
+    Ndjson(NdjsonSource),
     Parquet(ParquetSource),
+    Records(Box<RecordsSource>),
     /// The published output of another step of the run.
     Step(String),
+}
+
+impl Lookup {
+    pub fn paths(&self) -> &[String] {
+        match self {
+            Lookup::Csv(source) => &source.paths,
+            Lookup::Ndjson(source) => &source.paths,
+            Lookup::Parquet(source) => &source.paths,
+            Lookup::Records(source) => &source.paths,
+            // Its files lie in the output of a step, and what a run has published to itself does not grow.
+            Lookup::Step(_) => &[],
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -379,6 +419,7 @@ pub struct Check {
 #[serde(rename_all = "snake_case")]
 pub enum Sink {
     Csv(FileSink),
+    Ndjson(FileSink),
     Parquet(FileSink),
     /// Files of a record layout.
     Records(Box<RecordsSink>),
@@ -388,12 +429,24 @@ pub enum Sink {
     Discard,
 }
 
+impl Sink {
+    /// Where the files go; `None` for a sink that keeps nothing.
+    pub fn file(&self) -> Option<&FileSink> {
+        match self {
+            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) => Some(file),
+            Sink::Records(records) => Some(&records.file),
+            Sink::Report(report) => Some(&report.file),
+            Sink::Discard => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FileSink {
     /// The folder of the output.
     pub path: String,
     pub exists: Exists,
-    /// Parquet: zstd (default), snappy, lz4, gzip, none. CSV: none (default), gzip, zstd.
+    /// Parquet: zstd (default), snappy, lz4, gzip, none. Text: none (default), gzip, zstd.
     pub compression: Compression,
     /// Merge the output into this many files.
     pub files: Option<u32>,
@@ -466,18 +519,6 @@ pub enum PartitionFailed {
     Stop,
     /// The others finish, then the run fails; a restart does only what is left.
     Continue,
-}
-
-impl Sink {
-    /// Where the files go; `None` for a sink that keeps nothing.
-    pub fn file(&self) -> Option<&FileSink> {
-        match self {
-            Sink::Csv(file) | Sink::Parquet(file) => Some(file),
-            Sink::Records(records) => Some(&records.file),
-            Sink::Report(report) => Some(&report.file),
-            Sink::Discard => None,
-        }
-    }
 }
 
 impl Job {

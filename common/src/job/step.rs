@@ -6,7 +6,8 @@ use crate::labels::Labels;
 
 use super::{
     Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink, IfUnchanged,
-    Lookup, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
+    Lookup, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Step,
+    WrittenRange,
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Number, Text},
@@ -114,6 +115,9 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
 fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Option<Source> {
     if let Some(csv) = fields.section("csv") {
         return csv_source(&csv, inputs).map(Source::Csv);
+    }
+    if let Some(ndjson) = fields.section("ndjson") {
+        return ndjson_source(&ndjson, inputs).map(Source::Ndjson);
     }
     if let Some(parquet) = fields.section("parquet") {
         return parquet_source(&parquet, inputs).map(Source::Parquet);
@@ -229,6 +233,28 @@ fn delimiter_byte(character: Option<Character>) -> u8 {
     }
 }
 
+fn ndjson_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<NdjsonSource> {
+    let paths = paths(fields, inputs);
+    let columns = columns(fields);
+    let required = match fields.has("required") {
+        true => column_names(fields, "required"),
+        false => Some(Vec::new()),
+    };
+    for name in required.iter().flatten() {
+        if !columns.is_empty() && !name.open && columns.iter().all(|(column, _)| *column != name.value) {
+            let found = format!("unknown column `{}` in `required`", shown(&name.value));
+            let names = columns.iter().map(|(column, _)| column.as_str());
+            fields.cx.faults.unknown(name.at, found, &name.value, names);
+        }
+    }
+    Some(NdjsonSource {
+        paths: paths?,
+        columns,
+        required: values(required?),
+        compression: fields.word("compression").unwrap_or(Compression::Auto),
+    })
+}
+
 fn parquet_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<ParquetSource> {
     Some(ParquetSource {
         paths: paths(fields, inputs)?,
@@ -266,11 +292,24 @@ fn lookups(fields: &Fields, inputs: &mut Vec<Text>, looks_up: &mut Vec<Text>) ->
         let parquet = lookup
             .section("parquet")
             .and_then(|parquet| parquet_source(&parquet, inputs));
+        let ndjson = lookup
+            .section("ndjson")
+            .and_then(|ndjson| ndjson_source(&ndjson, inputs));
+        let records = lookup.section("records").and_then(|records| {
+            let paths = paths(&records, inputs);
+            records_source(&records, paths)
+        });
         let step = lookup.name("step").map(|step| {
             looks_up.push(step.clone());
             Lookup::Step(step.value)
         });
-        if let Some(lookup) = csv.map(Lookup::Csv).or(parquet.map(Lookup::Parquet)).or(step) {
+        let found = csv
+            .map(Lookup::Csv)
+            .or(ndjson.map(Lookup::Ndjson))
+            .or(parquet.map(Lookup::Parquet))
+            .or(records.map(|records| Lookup::Records(Box::new(records))))
+            .or(step);
+        if let Some(lookup) = found {
             lookups.insert(entry.key.clone(), lookup);
         }
     }
@@ -535,6 +574,9 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     let sink = if let Some(csv) = fields.section("csv") {
         output = csv.text("path");
         file_sink(&csv, output.as_ref(), Compression::None, true).map(Sink::Csv)
+    } else if let Some(ndjson) = fields.section("ndjson") {
+        output = ndjson.text("path");
+        file_sink(&ndjson, output.as_ref(), Compression::None, false).map(Sink::Ndjson)
     } else if let Some(parquet) = fields.section("parquet") {
         output = parquet.text("path");
         file_sink(&parquet, output.as_ref(), Compression::Zstd, false).map(Sink::Parquet)

@@ -253,9 +253,7 @@ pub(crate) fn needs(job: &job::Job) -> Vec<Vec<StepNo>> {
     let of = |step: &job::Step| {
         let source = match &step.source {
             job::Source::Step(name) => Some(name),
-            job::Source::Csv(_) | job::Source::Parquet(_) | job::Source::Records(_) | job::Source::Sequence { .. } => {
-                None
-            }
+            _ => None,
         };
         let names = step.after.iter().chain(source);
         names.filter_map(|name| numbers.get(name.as_str()).copied()).collect()

@@ -13,6 +13,7 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
+    job::Compression,
     manifest::{ChunkManifest, DataFile, Version},
     range::UnitRange,
 };
@@ -21,7 +22,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::reconcile::{frame, read_stage};
 use crate::{
     attempt::{CommittedPartition, StepContext},
-    sink::{BodyTotals, ChunkTarget, CsvStyle, Format, LayoutStyle, ReportFile, ReportStyle, Staging, parquet_error},
+    sink::{
+        BodyTotals, ChunkTarget, Format, LayoutStyle, ReportFile, ReportStyle, Staging, TextEncoder, decoder,
+        parquet_error,
+    },
     source::records::recount,
     storage::{DurableFile, StepFolders, io_error},
 };
@@ -136,13 +140,8 @@ fn merge_folder(
             staging.add(rel, rows, file);
             Ok(rows)
         }
-        Format::Csv(style) => {
-            let (rel, file) = staging.create(hive, 0)?;
-            let rows = files.iter().map(|file| file.rows).sum();
-            let file = merge_csv(folders, &style, file, files, go_on)?;
-            staging.add(rel, rows, file);
-            Ok(rows)
-        }
+        Format::Csv(style) => merge_text(folders, staging, hive, files, (style.compression, style.header), go_on),
+        Format::Ndjson(compression) => merge_text(folders, staging, hive, files, (compression, false), go_on),
     }
 }
 
@@ -224,33 +223,36 @@ fn merge_parquet(
     Ok(rows)
 }
 
-/// Joins the texts, the header once.
-fn merge_csv(
+/// Joins the texts, the header (if they have one) once.
+fn merge_text(
     folders: &StepFolders,
-    style: &CsvStyle,
-    file: DurableFile,
+    staging: &mut Staging,
+    hive: &str,
     files: &[DataFile],
+    (compression, header): (Compression, bool),
     go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
-) -> Result<DurableFile, TaskError> {
-    let mut encoder = style.encoder(file)?;
+) -> Result<u64, TaskError> {
+    let (rel, file) = staging.create(hive, 0)?;
+    let mut encoder = TextEncoder::new(file, compression)?;
     let mut buffer = vec![0; COPY_BYTES];
     let mut rows = 0;
     for (number, file) in files.iter().enumerate() {
         let path = folders.data_file(&file.path);
         let wrong = |error: io::Error| io_error("read", &path, &error);
-        let mut text = style.decoder(open(&path)?).map_err(wrong)?;
-        let mut header = HeaderSkip::new(style.header && number > 0);
+        let mut text = decoder(open(&path)?, compression).map_err(wrong)?;
+        let mut skip = HeaderSkip::new(header && number > 0);
         loop {
             let length = text.read(&mut buffer).map_err(wrong)?;
             if length == 0 {
                 break;
             }
-            encoder.write_all(header.rest(&buffer[..length]))?;
+            encoder.write_all(skip.rest(&buffer[..length]))?;
         }
         rows += file.rows;
         go_on(rows)?;
     }
-    encoder.close()
+    staging.add(rel, rows, encoder.close()?);
+    Ok(rows)
 }
 
 /// Joins the records between header and trailer. What these declare is counted by reading the records

@@ -1,26 +1,18 @@
 //! CSV files: RFC 4180 quoting, with NULL and the empty text kept apart.
 
-use std::{
-    io::{self, Read, Write},
-    path::Path,
-};
-
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use flate2::write::GzEncoder;
 use gapless_common::{
     error::{ErrorClass, TaskError},
     job::{Compression, FileSink},
 };
 
-use super::text::{TextColumn, textual};
-use crate::storage::{DurableFile, io_error};
+use super::{
+    encoder::{BUFFER_BYTES, TextEncoder, packing},
+    text::{TextColumn, textual},
+};
+use crate::storage::DurableFile;
 
 const QUOTE: u8 = b'"';
-
-/// Text is handed on in pieces of this size: a system call and a hash update for each.
-const BUFFER_BYTES: usize = 256 * 1024;
-
-const ZSTD_LEVEL: i32 = 3;
 
 /// What a CSV sink's options come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +27,7 @@ pub(crate) struct CsvStyle {
 impl CsvStyle {
     pub fn of(sink: &FileSink) -> Result<Self, TaskError> {
         let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
-        let compression = match sink.compression {
-            Compression::Auto | Compression::None => Compression::None,
-            Compression::Gzip => Compression::Gzip,
-            Compression::Zstd => Compression::Zstd,
-            other => return config(format!("CSV files are compressed by gzip or zstd, not {other:?}")),
-        };
+        let compression = packing(sink.compression)?;
         if matches!(sink.delimiter, QUOTE | b'\n' | b'\r') {
             return config("a delimiter is neither a quote nor the end of a line".into());
         }
@@ -90,28 +77,6 @@ impl CsvStyle {
     fn guards_values(&self) -> bool {
         !self.null.is_empty() || self.delimiter.is_ascii_alphanumeric() || b"+-.: ".contains(&self.delimiter)
     }
-
-    /// A writer that compresses into `file`.
-    pub fn encoder(&self, file: DurableFile) -> Result<CsvEncoder, TaskError> {
-        Ok(match self.compression {
-            Compression::Gzip => CsvEncoder::Gzip(GzEncoder::new(file, flate2::Compression::default())),
-            Compression::Zstd => {
-                let path = file.path().to_path_buf();
-                let encoder = zstd::Encoder::new(file, ZSTD_LEVEL).map_err(|error| io_error("begin", &path, &error))?;
-                CsvEncoder::Zstd(encoder)
-            }
-            _ => CsvEncoder::Plain(file),
-        })
-    }
-
-    /// A reader of what such an encoder wrote.
-    pub fn decoder(&self, file: std::fs::File) -> io::Result<Box<dyn Read>> {
-        Ok(match self.compression {
-            Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
-            Compression::Zstd => Box::new(zstd::Decoder::new(file)?),
-            _ => Box::new(file),
-        })
-    }
 }
 
 fn append_quoted(text: &[u8], out: &mut Vec<u8>) {
@@ -125,44 +90,8 @@ fn append_quoted(text: &[u8], out: &mut Vec<u8>) {
     out.push(QUOTE);
 }
 
-/// Where the bytes of a CSV file go.
-pub(crate) enum CsvEncoder {
-    Plain(DurableFile),
-    Gzip(GzEncoder<DurableFile>),
-    Zstd(zstd::Encoder<'static, DurableFile>),
-}
-
-impl CsvEncoder {
-    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), TaskError> {
-        let result = match self {
-            CsvEncoder::Plain(file) => file.write_all(bytes),
-            CsvEncoder::Gzip(encoder) => encoder.write_all(bytes),
-            CsvEncoder::Zstd(encoder) => encoder.write_all(bytes),
-        };
-        result.map_err(|error| io_error("write", self.path(), &error))
-    }
-
-    pub fn close(self) -> Result<DurableFile, TaskError> {
-        let path = self.path().to_path_buf();
-        let result = match self {
-            CsvEncoder::Plain(file) => Ok(file),
-            CsvEncoder::Gzip(encoder) => encoder.finish(),
-            CsvEncoder::Zstd(encoder) => encoder.finish(),
-        };
-        result.map_err(|error| io_error("write", &path, &error))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            CsvEncoder::Plain(file) => file.path(),
-            CsvEncoder::Gzip(encoder) => encoder.get_ref().path(),
-            CsvEncoder::Zstd(encoder) => encoder.get_ref().path(),
-        }
-    }
-}
-
 pub(crate) struct CsvFile {
-    encoder: CsvEncoder,
+    encoder: TextEncoder,
     style: CsvStyle,
     schema: SchemaRef,
     buffer: Vec<u8>,
@@ -172,7 +101,7 @@ impl CsvFile {
     pub fn begin(file: DurableFile, schema: SchemaRef, style: CsvStyle) -> Result<Self, TaskError> {
         let buffer = style.header_line(&schema);
         Ok(Self {
-            encoder: style.encoder(file)?,
+            encoder: TextEncoder::new(file, style.compression)?,
             style,
             schema,
             buffer,

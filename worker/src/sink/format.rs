@@ -11,7 +11,9 @@ use gapless_common::{
 use super::{
     csv::CsvFile,
     csv::CsvStyle,
+    encoder::packing,
     layout::{LayoutFile, LayoutStyle},
+    ndjson::NdjsonFile,
     parquet::ParquetFile,
     report::ReportStyle,
 };
@@ -25,6 +27,8 @@ pub(crate) enum Format {
     Records(Arc<LayoutStyle>),
     /// Written when files are merged, from rows that chunks have staged as Parquet.
     Report(Arc<ReportStyle>),
+    /// `None`, `Gzip` or `Zstd`.
+    Ndjson(Compression),
 }
 
 impl Format {
@@ -43,6 +47,7 @@ impl Format {
             Sink::Csv(file) => Some((Format::Csv(CsvStyle::of(file)?), file)),
             Sink::Records(records) => Some((Format::Records(Arc::new(LayoutStyle::of(records))), &records.file)),
             Sink::Report(report) => Some((Format::Report(Arc::new(ReportStyle::of(report)?)), &report.file)),
+            Sink::Ndjson(file) => Some((Format::Ndjson(packing(file.compression)?), file)),
             Sink::Discard => None,
         })
     }
@@ -57,6 +62,17 @@ impl Format {
             },
             Format::Records(_) => "txt",
             Format::Report(style) => style.extension(),
+            Format::Ndjson(Compression::Gzip) => "ndjson.gz",
+            Format::Ndjson(Compression::Zstd) => "ndjson.zst",
+            Format::Ndjson(_) => "ndjson",
+        }
+    }
+
+    /// Whether each value is written as text.
+    pub fn is_text(&self) -> bool {
+        match self {
+            Format::Csv(_) | Format::Ndjson(_) => true,
+            Format::Parquet(_) | Format::Records(_) | Format::Report(_) => false,
         }
     }
 
@@ -78,6 +94,7 @@ impl Format {
                 return Err(TaskError::new(ErrorClass::Config, message));
             }
             Format::Records(style) => FormatFile::Records(Box::new(LayoutFile::begin(file, schema, style.clone()))),
+            Format::Ndjson(compression) => FormatFile::Ndjson(Box::new(NdjsonFile::begin(file, schema, *compression)?)),
         })
     }
 }
@@ -87,6 +104,7 @@ pub(crate) enum FormatFile {
     Parquet(Box<ParquetFile>),
     Csv(Box<CsvFile>),
     Records(Box<LayoutFile>),
+    Ndjson(Box<NdjsonFile>),
 }
 
 impl FormatFile {
@@ -95,6 +113,7 @@ impl FormatFile {
             FormatFile::Parquet(file) => file.write(batch),
             FormatFile::Csv(file) => file.write(batch),
             FormatFile::Records(file) => file.write(batch),
+            FormatFile::Ndjson(file) => file.write(batch),
         }
     }
 
@@ -104,6 +123,7 @@ impl FormatFile {
             FormatFile::Parquet(file) => file.buffered(),
             FormatFile::Csv(file) => file.buffered(),
             FormatFile::Records(file) => file.buffered(),
+            FormatFile::Ndjson(file) => file.buffered(),
         }
     }
 
@@ -113,6 +133,7 @@ impl FormatFile {
             FormatFile::Parquet(file) => file.end_row_group(),
             FormatFile::Csv(file) => file.write_out(),
             FormatFile::Records(file) => file.write_out(),
+            FormatFile::Ndjson(file) => file.write_out(),
         }
     }
 
@@ -121,6 +142,7 @@ impl FormatFile {
             FormatFile::Parquet(file) => file.close(),
             FormatFile::Csv(file) => file.close(),
             FormatFile::Records(file) => file.close(),
+            FormatFile::Ndjson(file) => file.close(),
         }
     }
 }

@@ -4,9 +4,11 @@
 //! the staging folder of its step. They count only when the leader has committed that sequence.
 
 mod csv;
+mod encoder;
 mod format;
 mod hive;
 mod layout;
+mod ndjson;
 mod open;
 mod parquet;
 mod plain;
@@ -21,7 +23,7 @@ use gapless_common::{error::TaskError, manifest::DataFile};
 
 use crate::storage::{SealedFile, create_durable};
 
-pub(crate) use csv::CsvStyle;
+pub(crate) use encoder::{TextEncoder, decoder};
 pub(crate) use format::Format;
 pub(crate) use layout::{BodyTotals, LayoutStyle};
 pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};

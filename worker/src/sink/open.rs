@@ -157,7 +157,7 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
     if let Format::Report(style) = &format {
         style.check(&numbered)?;
     }
-    if let Format::Csv(_) = format {
+    if format.is_text() {
         for field in numbered.fields() {
             check_type(field.name(), field.data_type())?;
         }

@@ -139,6 +139,8 @@ fn read_parquet(path: &Path) -> RecordBatch {
     concat_batches(&schema, &batches).unwrap()
 }
 
+mod round_trip;
+
 #[test]
 fn parquet_reads_back_equal() {
     for compression in [
@@ -217,8 +219,7 @@ fn csv_is_compressed_as_asked() {
             panic!()
         };
         let mut text = String::new();
-        style
-            .decoder(fs::File::open(place.path(&files[0])).unwrap())
+        decoder(fs::File::open(place.path(&files[0])).unwrap(), style.compression)
             .unwrap()
             .read_to_string(&mut text)
             .unwrap();

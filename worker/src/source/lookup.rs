@@ -24,7 +24,7 @@ use super::{
     pins::{config, data, expand, io_error, pin},
     types::columns_of,
 };
-use crate::survey::{survey_csv, survey_parquet};
+use crate::survey::{survey_parquet, survey_records, survey_text};
 
 /// The largest look-up table, in bytes of its files: it is held in memory by every worker.
 pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
@@ -52,7 +52,7 @@ pub struct Table {
 /// `Data` naming the first record that cannot be parsed: a table with holes would change results
 /// silently; `Transient` when it is written to meanwhile.
 pub fn read_table(name: &str, lookup: &Lookup, base_dir: &Path) -> Result<Table, TaskError> {
-    let paths = expand(base_dir, paths_of(lookup))?;
+    let paths = expand(base_dir, lookup.paths())?;
     check_count(name, &paths)?;
     read(name, lookup, base_dir, digests(name, base_dir, &paths)?)
 }
@@ -150,16 +150,6 @@ pub fn changed(pinned: &LookupFile, now: &LookupFile) -> Option<String> {
     })
 }
 
-/// The paths and globs of a look-up.
-pub fn paths_of(lookup: &Lookup) -> &[String] {
-    match lookup {
-        Lookup::Csv(source) => &source.paths,
-        Lookup::Parquet(source) => &source.paths,
-        // What a run has published to itself does not grow.
-        Lookup::Step(_) => &[],
-    }
-}
-
 fn digests(name: &str, base_dir: &Path, paths: &[String]) -> Result<Vec<LookupFile>, TaskError> {
     let mut pinned = Vec::with_capacity(paths.len());
     let mut bytes = 0;
@@ -216,21 +206,23 @@ fn records(
     base_dir: &Path,
     paths: &[String],
 ) -> Result<(SchemaRef, Vec<RecordBatch>), TaskError> {
+    let text = |format: Format, declared| -> Result<_, TaskError> {
+        let facts = survey_text(base_dir, paths, &format, declared)?;
+        let stored = Stored::Text {
+            format,
+            declared,
+            of_step: false,
+        };
+        Ok((stored, facts))
+    };
     let (stored, facts) = match lookup {
-        Lookup::Csv(source) => {
-            let format = Format::from(source);
-            let facts = survey_csv(base_dir, paths, &format, &source.columns)?;
-            let declared = &source.columns;
-            (
-                Stored::Csv {
-                    format,
-                    declared,
-                    of_step: false,
-                },
-                facts,
-            )
-        }
+        Lookup::Csv(source) => text(Format::from(source), source.columns.as_slice())?,
+        Lookup::Ndjson(source) => text(Format::from(source), source.columns.as_slice())?,
         Lookup::Parquet(_) | Lookup::Step(_) => (Stored::Parquet, survey_parquet(base_dir, paths)?),
+        Lookup::Records(source) => {
+            let facts = survey_records(base_dir, paths, &source.layout)?;
+            (Stored::Records(&source.layout), facts)
+        }
     };
     let columns = columns_of(&facts.schema);
     let mut reader: Box<dyn SourceReader> = open_files(

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use arrow::datatypes::DataType;
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Job, RecordLayout, Sink, Source, Step},
+    job::{ColumnType, Compression, Job, RecordLayout, Sink, Source, Step},
     plan::{Column, Facts, PinnedFile, Unit},
     range::UnitRange,
 };
@@ -23,7 +23,8 @@ use super::{
 
 /// How the records of a step's source are stored.
 pub(crate) enum Stored<'a> {
-    Csv {
+    /// Delimited text, or lines of JSON.
+    Text {
         format: Format,
         declared: &'a [(String, ColumnType)],
         /// The published output of an earlier step: types come from that step's columns.
@@ -39,9 +40,14 @@ pub(crate) enum Stored<'a> {
 /// Errors: `Config` where the source is a step that does not exist or keeps no output.
 pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, TaskError> {
     Ok(match &step.source {
-        Source::Csv(csv) => Stored::Csv {
+        Source::Csv(csv) => Stored::Text {
             format: Format::from(csv),
             declared: &csv.columns,
+            of_step: false,
+        },
+        Source::Ndjson(ndjson) => Stored::Text {
+            format: Format::from(ndjson),
+            declared: &ndjson.columns,
             of_step: false,
         },
         Source::Parquet(_) => Stored::Parquet,
@@ -55,8 +61,13 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
                 ))
             })?;
             match &earlier.sink {
-                Sink::Csv(sink) => Stored::Csv {
+                Sink::Csv(sink) => Stored::Text {
                     format: Format::from(sink),
+                    declared: &[],
+                    of_step: true,
+                },
+                Sink::Ndjson(_) => Stored::Text {
+                    format: Format::ndjson(Compression::Auto, Vec::new(), false),
                     declared: &[],
                     of_step: true,
                 },
@@ -132,7 +143,7 @@ pub(crate) fn open_files(
     let (first_unit, overlapping) = overlapping(files, units);
     let base_dir_buf = base_dir.to_path_buf();
     match stored {
-        Stored::Csv {
+        Stored::Text {
             format,
             declared,
             of_step,

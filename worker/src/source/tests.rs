@@ -11,8 +11,8 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::RunId,
     job::{
-        ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, OnError, ParquetSource, Partition,
-        Partitioning, Sink, Source, Step,
+        ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, NdjsonSource, OnError, ParquetSource,
+        Partition, Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
     manifest::{DataFile, Verdict, VerdictKind, Version},
@@ -410,6 +410,23 @@ fn lookup_tables_are_read_whole_or_refused() {
             found.batches.iter().map(RecordBatch::num_rows).sum::<usize>()
         ),
         (2, 2)
+    );
+    fs::write(dir.path().join("t.ndjson"), "{\"k\":1,\"t\":\"a\"}\n{\"k\":2}\n").unwrap();
+    let objects = |columns: &[(&str, ColumnType)], required: &[&str]| {
+        let source = NdjsonSource {
+            paths: vec!["t.ndjson".into()],
+            columns: columns.iter().map(|(name, ty)| (name.to_string(), *ty)).collect(),
+            required: required.iter().map(ToString::to_string).collect(),
+            compression: Compression::Auto,
+        };
+        read_table("t", &Lookup::Ndjson(source), dir.path())
+    };
+    let found = objects(&[("k", ColumnType::Int64), ("t", ColumnType::String)], &[]).unwrap();
+    assert_eq!(found.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2);
+    let error = objects(&[], &["t"]).unwrap_err();
+    assert!(
+        error.message.contains("t.ndjson, line 2: column t: it is missing"),
+        "{error}"
     );
     let error = table(&[("t", ColumnType::Date)]).unwrap_err();
     assert_eq!(error.class, ErrorClass::Data);

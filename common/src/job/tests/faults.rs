@@ -99,8 +99,8 @@ steps:
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
-            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, records, step, sequence",
-            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, report, discard",
+            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, records, step, sequence",
+            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, records, report, discard",
         ],
     );
     check(
@@ -127,7 +127,7 @@ steps:
     sink: {csv: {}}",
         &[
             "job.yaml:3:5: missing key `name` in step; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:3:13: source says nothing; allowed: one of csv, parquet, records, step, sequence",
+            "job.yaml:3:13: source says nothing; allowed: one of csv, ndjson, parquet, records, step, sequence",
             "job.yaml:4:17: missing key `path` in csv sink; allowed: the path of a folder",
         ],
     );
@@ -469,7 +469,7 @@ steps:
             "job.yaml:6:36: `path` in csv source is an empty list; allowed: a path, or a list of paths",
             r#"job.yaml:7:36: `path` in csv source is an address; only local paths are read and written so far: "s3://b/x"; allowed: a path, or a list of paths"#,
             r#"job.yaml:8:36: `path` in csv source holds a control character: "a\nb"; allowed: a path, or a list of paths"#,
-            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, parquet, records, step, sequence",
+            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, records, step, sequence",
             "job.yaml:10:45: `to` in sequence is 1, below `from`, which is 10; allowed: `to` at or above `from`",
             "job.yaml:11:41: `from` in sequence is `1.5`; allowed: a whole number of 64 bits",
             "job.yaml:11:50: `to` in sequence is `1e3`; allowed: a whole number of 64 bits",
@@ -583,7 +583,7 @@ fn the_rest_of_a_step() {
             "job.yaml:7:12: `check` in step is a mapping; allowed: a list, each item a mapping with the keys name, that",
             "job.yaml:8:15: a look-up with the name `input`, which is the step's own source; allowed: another name",
             "job.yaml:8:40: the name `a b` in `lookups`; allowed: letters, digits and `_`, beginning with a letter, at most 64",
-            "job.yaml:8:68: lookup says nothing; allowed: one of csv, parquet, step",
+            "job.yaml:8:68: lookup says nothing; allowed: one of csv, ndjson, parquet, records, step",
             "job.yaml:9:34: `attempts` in retry is `0`; allowed: a whole number from 1 to 100",
             "job.yaml:9:54: `limit` in reject is `-1`; allowed: unlimited, or a whole number from 0",
             "job.yaml:9:77: `partition_failed` in on_error is `quarantine`; allowed: stop, continue",
@@ -655,10 +655,10 @@ steps:
   - {name: h, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: /, null: NULL}}}
   - {name: i, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: "in.x/*"}}}"#,
         &[
-            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
-            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
+            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
+            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
             "job.yaml:5:69: `discard` in sink is a mapping; allowed: {}",
-            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, parquet, records, report, discard",
+            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
             "job.yaml:7:86: `files` in parquet sink is `0`; allowed: a whole number from 1 to 100000",
             "job.yaml:7:97: `exists` in parquet sink is `overwrite`; allowed: fail, replace, append",
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",

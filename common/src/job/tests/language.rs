@@ -93,6 +93,7 @@ steps:
     sink: {parquet: {path: out/two}}
   - {name: three, if_unchanged: skip, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
+  - {name: lines, source: {ndjson: {path: in/a.ndjson, columns: {id: int64}, required: id}}, partition: bytes, sink: {ndjson: {path: out/lines, compression: gzip}}}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
   - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
   - name: seven
@@ -284,6 +285,17 @@ fn every_key_reaches_the_model() {
         Source::Sequence { from: -5, to: 5 }
     );
     assert_eq!(job.step("four").expect("a step").after, ["two"]);
+    let lines = job.step("lines").expect("a step");
+    assert_eq!(
+        serde_json::to_value((&lines.source, &lines.sink)).expect("JSON"),
+        json!([
+            {"ndjson": {"paths": ["in/a.ndjson"], "columns": [["id", "int64"]], "required": ["id"], "compression": "auto"}},
+            {"ndjson": {
+                "path": "out/lines", "exists": "fail", "compression": "gzip", "files": null, "partition_by": [],
+                "partition_column": null, "header": true, "delimiter": b',', "null": "",
+            }},
+        ])
+    );
 }
 
 /// The parser knows no key beside the table (it says so in every test that uses one), the schema is

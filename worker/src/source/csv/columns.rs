@@ -130,6 +130,14 @@ impl Nulls {
         }
     }
 
+    /// One byte that stands for NULL.
+    pub fn sign(sign: u8) -> Self {
+        Self {
+            texts: vec![vec![sign]],
+            lengths: 1 << 1,
+        }
+    }
+
     fn contain(&self, text: Text<'_>, start: usize, end: usize) -> bool {
         self.lengths >> (end - start).min(63) & 1 != 0 && self.texts.iter().any(|text_| text_ == text.slice(start, end))
     }

@@ -15,7 +15,7 @@ use gapless_common::{error::TaskError, plan::PinnedFile};
 use super::{
     block::{PAD, Pool},
     encoding::utf8,
-    layout::{Codec, Format, Head, Layout, decode_error, read_full},
+    layout::{Codec, Format, Head, Layout, decode_error, first_names, read_full},
     lines::LineBase,
     scan::Scan,
 };
@@ -124,6 +124,11 @@ pub(super) fn head(file: File, path: &str, format: &Format) -> Result<Head, Task
     Head::read(path, &mut input, format)
 }
 
+/// The names in the first record of a file of objects.
+pub(super) fn names(file: File, path: &str, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
+    first_names(path, &mut decoder(format, path, file)?)
+}
+
 impl Input {
     /// Opens `[low, high)` of a file's bytes; a compressed file is opened as a whole.
     pub fn open(
@@ -228,7 +233,7 @@ impl Input {
                 .first()
                 .map_or(len, |&to| scan.ends[to as usize - 1] as usize - PAD);
             if longest > MAX_RECORD {
-                return Err(self.endless(signs.multiline));
+                return Err(self.endless(&layout.format));
             }
             if lines == 0 {
                 self.carry = Some((buffer, PAD, PAD + len));
@@ -255,8 +260,8 @@ impl Input {
         }
     }
 
-    fn endless(&self, multiline: bool) -> TaskError {
-        let (path, at) = (&self.path, self.at);
+    fn endless(&self, format: &Format) -> TaskError {
+        let (path, at, kind) = (&self.path, self.at, format.name());
         let line = match &self.bytes {
             Bytes::Plain(_) => String::new(),
             Bytes::Stream(_) => {
@@ -264,14 +269,14 @@ impl Input {
                 format!(" (line {})", before + self.newlines + 1)
             }
         };
-        data(match multiline {
+        data(match format.dialect.multiline {
             true => format!(
                 "{path}: the record at byte {at}{line} has no end within {MAX_RECORD} bytes: a quote that opens in it is \
-                 never closed, or this is no CSV file"
+                 never closed, or this is no {kind} file"
             ),
             false => format!(
-                "{path}: the line at byte {at}{line} has no end within {MAX_RECORD} bytes; this is no CSV file, or a line \
-                 end other than LF or CRLF is used (see `newline`)"
+                "{path}: the line at byte {at}{line} has no end within {MAX_RECORD} bytes; this is no {kind} file, or a \
+                 line end other than LF or CRLF is used"
             ),
         })
     }

@@ -10,13 +10,14 @@ use std::{
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Compression, CsvSource, Dialect, Encoding, FileSink, Newline},
+    job::{ColumnType, Compression, CsvSource, Dialect, Encoding, FileSink, NdjsonSource, Newline},
 };
 
 use super::{
     columns::{Nulls, arrow_type},
     encoding::NoByteOrderMark,
     exact,
+    json::{self, Shape},
     scan::{Signs, split_line},
 };
 use crate::source::pins::{config, io_error};
@@ -35,6 +36,20 @@ pub struct Format {
     pub header: bool,
     pub compression: Compression,
     pub dialect: Dialect,
+    pub records: Records,
+}
+
+/// What a record is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Records {
+    /// Fields between delimiters.
+    Delimited,
+    /// A line with a JSON object.
+    Json {
+        required: Vec<String>,
+        /// Whether the first record tells the columns; a name that it lacks is then no column.
+        closed: bool,
+    },
 }
 
 impl From<&CsvSource> for Format {
@@ -46,7 +61,14 @@ impl From<&CsvSource> for Format {
             header: source.header,
             compression: source.compression,
             dialect: source.dialect.clone(),
+            records: Records::Delimited,
         }
+    }
+}
+
+impl From<&NdjsonSource> for Format {
+    fn from(source: &NdjsonSource) -> Self {
+        Self::ndjson(source.compression, source.required.clone(), source.columns.is_empty())
     }
 }
 
@@ -60,6 +82,7 @@ impl From<&FileSink> for Format {
             header: sink.header,
             compression: Compression::Auto,
             dialect: Dialect::default(),
+            records: Records::Delimited,
         }
     }
 }
@@ -73,6 +96,27 @@ pub enum Codec {
 }
 
 impl Format {
+    pub fn ndjson(compression: Compression, required: Vec<String>, closed: bool) -> Self {
+        Self {
+            // A line is one field to the scan.
+            delimiter: b'\n',
+            quote: None,
+            nulls: Vec::new(),
+            header: false,
+            compression,
+            dialect: Dialect::default(),
+            records: Records::Json { required, closed },
+        }
+    }
+
+    /// As it is called in messages.
+    pub fn name(&self) -> &'static str {
+        match self.records {
+            Records::Delimited => "CSV",
+            Records::Json { .. } => "NDJSON",
+        }
+    }
+
     /// Errors: `Config` for a compression that text is not read with.
     pub fn codec(&self, path: &str) -> Result<Codec, TaskError> {
         match self.compression {
@@ -82,7 +126,8 @@ impl Format {
             Compression::Gzip => Ok(Codec::Gzip),
             Compression::Zstd => Ok(Codec::Zstd),
             Compression::Snappy | Compression::Lz4 => Err(config(format!(
-                "{path}: CSV is read plain, gzip or zstd, not snappy or lz4"
+                "{path}: {} is read plain, gzip or zstd, not snappy or lz4",
+                self.name()
             ))),
         }
     }
@@ -125,6 +170,8 @@ pub struct Layout {
     pub(super) columns: Vec<(String, ColumnType)>,
     /// Positions in `columns` of those that are decoded, ascending.
     pub(super) projected: Vec<usize>,
+    /// Where each line is an object.
+    pub(super) objects: Option<Shape>,
     schema: SchemaRef,
 }
 
@@ -139,7 +186,10 @@ impl Layout {
         projection: Option<&[String]>,
     ) -> Result<Layout, TaskError> {
         if columns.is_empty() {
-            return Err(config("a CSV source without a header needs its columns declared"));
+            return Err(config(match format.records {
+                Records::Delimited => "a CSV source without a header needs its columns declared",
+                Records::Json { .. } => "an NDJSON source needs at least one column",
+            }));
         }
         let projected = projected(columns.iter().map(|(name, _)| name.as_str()), projection)?;
         let fields: Result<Vec<Field>, TaskError> = projected
@@ -149,8 +199,22 @@ impl Layout {
                 Ok(Field::new(name, arrow_type(name, *ty)?, true))
             })
             .collect();
+        if let Records::Json { required, .. } = &format.records
+            && let Some(name) = required
+                .iter()
+                .find(|name| columns.iter().all(|(column, _)| column != *name))
+        {
+            return Err(config(format!(
+                "the column {name}, which is required, is none of the source's"
+            )));
+        }
+        let objects = shape(&format, &columns, &projected);
         Ok(Layout {
-            nulls: Nulls::new(&format.nulls),
+            nulls: match objects {
+                None => Nulls::new(&format.nulls),
+                Some(_) => Nulls::sign(json::NULL),
+            },
+            objects,
             format,
             columns,
             projected,
@@ -163,10 +227,15 @@ impl Layout {
         Layout {
             format: self.format.clone(),
             nulls: Nulls::new(&self.format.nulls),
+            objects: self.shape(&[]),
             columns: self.columns.clone(),
             projected: Vec::new(),
             schema: Arc::new(Schema::empty()),
         }
+    }
+
+    fn shape(&self, wanted: &[usize]) -> Option<Shape> {
+        shape(&self.format, &self.columns, wanted)
     }
 
     /// The decoded columns, in file order.
@@ -186,6 +255,14 @@ impl Layout {
             header.join(","),
             planned.join(",")
         )))
+    }
+}
+
+/// `None` where lines are no objects.
+fn shape(format: &Format, columns: &[(String, ColumnType)], wanted: &[usize]) -> Option<Shape> {
+    match &format.records {
+        Records::Delimited => None,
+        Records::Json { required, closed } => Some(Shape::new(columns, wanted, required, *closed)),
     }
 }
 
@@ -353,6 +430,49 @@ fn header_names(path: &str, line: &[u8], format: &Format) -> Result<Vec<String>,
         })?);
     }
     Ok(names)
+}
+
+/// The names in the first record of a file of objects, which may begin with empty lines; `None` for a file
+/// without a record.
+pub(super) fn first_names(path: &str, input: &mut dyn Read) -> Result<Option<Vec<String>>, TaskError> {
+    let mut bytes = Vec::new();
+    let mut from = 0;
+    loop {
+        let had = bytes.len();
+        let step = had.max(4096);
+        bytes.resize(had + step, 0);
+        let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
+        bytes.truncate(had + got);
+        let ended = got < step;
+        if had == 0 && bytes.starts_with(BOM) {
+            from = BOM.len();
+        }
+        loop {
+            let end = match memchr::memchr(b'\n', &bytes[from..]) {
+                Some(found) => from + found,
+                None if ended => bytes.len(),
+                None => break,
+            };
+            let line = bytes[from..end].trim_ascii();
+            if !line.is_empty() {
+                return json::names(line).map(Some).map_err(|fault| {
+                    config(format!(
+                        "{path}: without `columns` in the job its first record tells them, but {}",
+                        fault.0
+                    ))
+                });
+            }
+            if end == bytes.len() {
+                return Ok(None);
+            }
+            from = end + 1;
+        }
+        if bytes.len() > MAX_HEADER {
+            return Err(config(format!(
+                "{path}: the first record has no end within {MAX_HEADER} bytes; declare `columns`, or is this no NDJSON?"
+            )));
+        }
+    }
 }
 
 /// Reads until `buffer` is full or the input ends.

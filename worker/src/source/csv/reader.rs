@@ -23,7 +23,8 @@ use super::{
     block::{PAD, Pool, Text},
     columns::{Flaw, Rows, expectation},
     exact,
-    input::{Block, Input, head},
+    input::{Block, Input, head, names},
+    json::Fields,
     layout::{Format, Layout},
     lines::LineBase,
     scan::{Scan, Signs, split_line},
@@ -47,7 +48,15 @@ pub fn header_of(base_dir: &Path, path: &str, format: &Format) -> Result<Option<
     Ok(head(file, path, format)?.header)
 }
 
-/// Reads the CSV records of one unit range.
+/// The names in the first record of a file of objects; `None` for a file without one.
+///
+/// Errors: `Config` when the file cannot be read or the record is none, `Data` when a compressed one is damaged.
+pub fn names_of(base_dir: &Path, path: &str, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
+    let (file, _) = pin(base_dir, path)?;
+    names(file, path, format)
+}
+
+/// Reads the records of one unit range of delimited text, or of lines of JSON.
 pub struct CsvReader {
     layout: Arc<Layout>,
     base_dir: PathBuf,
@@ -62,6 +71,8 @@ pub struct CsvReader {
     pool: Pool,
     scan: Scan,
     firsts: Vec<u32>,
+    /// Values out of lines that are objects.
+    fields: Fields,
     intake: Intake,
     content_bytes: u64,
 }
@@ -89,6 +100,7 @@ impl CsvReader {
             pool: Pool::default(),
             scan: Scan::default(),
             firsts: Vec::new(),
+            fields: Fields::default(),
             intake: Intake::default(),
             content_bytes: 0,
         }
@@ -164,27 +176,50 @@ impl CsvReader {
             signs: self.layout.format.signs(),
             starts: Vec::new(),
         };
-        let mut faults = self.lines_to_rows(&block);
-        let text = Text::new(&block.buffer);
-        // What is valid as a whole is valid in each field: fields are cut at ASCII signs.
-        let utf8 = !self.scan.high || std::str::from_utf8(&block.buffer[PAD..origin.end]).is_ok();
-        let rows = Rows {
-            text,
-            ends: &self.scan.ends,
-            firsts: &self.firsts,
-            columns: self.layout.columns.len(),
-            signs: self.layout.format.signs(),
-            doubled: self.scan.doubled,
-            escaped: self.scan.escaped,
-            nulls: &self.layout.nulls,
+        let (mut faults, buffer) = match &self.layout.objects {
+            None => (self.lines_to_rows(&block), block.buffer.clone()),
+            Some(_) => {
+                let faults = self.objects_to_rows(&block, &mut origin.starts);
+                (faults, self.pool.share(self.fields.finish()))
+            }
         };
+        let text = Text::new(&buffer);
+        let rows = match &self.layout.objects {
+            None => Rows {
+                text,
+                ends: &self.scan.ends,
+                firsts: &self.firsts,
+                columns: self.layout.columns.len(),
+                signs: self.layout.format.signs(),
+                doubled: self.scan.doubled,
+                escaped: self.scan.escaped,
+                nulls: &self.layout.nulls,
+            },
+            Some(_) => Rows {
+                text,
+                ends: &self.fields.ends,
+                firsts: &self.fields.firsts,
+                // No field is the last of a line, whose carriage return would be taken off.
+                columns: self.layout.projected.len() + 1,
+                signs: self.layout.format.signs(),
+                doubled: false,
+                escaped: false,
+                nulls: &self.layout.nulls,
+            },
+        };
+        // What is valid as a whole is valid in each field: fields are cut at ASCII signs. A line that is an
+        // object was checked.
+        let utf8 = self.layout.objects.is_some()
+            || !self.scan.high
+            || std::str::from_utf8(&block.buffer[PAD..origin.end]).is_ok();
         let mut flaws = Vec::new();
-        let decoded = self
-            .layout
-            .projected
-            .iter()
-            .map(|&column| rows.decode(column, self.layout.columns[column].1, &block.buffer, utf8, &mut flaws))
-            .collect();
+        let mut decoded = Vec::with_capacity(self.layout.projected.len());
+        for (at, &column) in self.layout.projected.iter().enumerate() {
+            let place = if self.layout.objects.is_some() { at } else { column };
+            let from = flaws.len();
+            decoded.push(rows.decode(place, self.layout.columns[column].1, &buffer, utf8, &mut flaws));
+            flaws[from..].iter_mut().for_each(|flaw| flaw.column = column as u32);
+        }
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let mut batch =
             RecordBatch::try_new_with_options(self.layout.schema(), decoded, &options).map_err(|error| {
@@ -193,18 +228,21 @@ impl CsvReader {
                     origin.path
                 ))
             })?;
-        origin.starts = self
-            .firsts
-            .iter()
-            .map(|&first| self.scan.ends[first as usize - 1] + 1)
-            .collect();
+        if self.layout.objects.is_none() {
+            origin.starts = self
+                .firsts
+                .iter()
+                .map(|&first| self.scan.ends[first as usize - 1] + 1)
+                .collect();
+        }
         if !flaws.is_empty() {
             flaws.sort_by_key(|flaw| flaw.row);
             flaws.dedup_by_key(|flaw| flaw.row);
             let mut keep = vec![true; rows.len()];
             for flaw in &flaws {
                 keep[flaw.row as usize] = false;
-                faults.push((origin.starts[flaw.row as usize], self.describe(text, flaw)));
+                let told = self.describe(text, flaw);
+                faults.push((origin.starts[flaw.row as usize], told));
             }
             batch = filter_record_batch(&batch, &BooleanArray::from(keep.clone()))
                 .map_err(|error| data(format!("{}: taking out rejected rows failed: {error}", origin.path)))?;
@@ -224,6 +262,33 @@ impl CsvReader {
             batch,
             origin: Arc::new(origin),
         })
+    }
+
+    /// Counts and hashes the lines of the block that are records, fills `fields` and `starts` with those
+    /// that are objects of the right kind, and answers the others by their start with what is wrong.
+    fn objects_to_rows(&mut self, block: &Block, starts: &mut Vec<u32>) -> Vec<(u32, String)> {
+        let layout = self.layout.clone();
+        let mut faults = Vec::new();
+        let mut records = self.intake.records;
+        self.fields.clear(self.pool.take(block.len as usize + 2 * PAD));
+        let mut first = 1;
+        for &to in &self.scan.lines[..block.lines] {
+            let start = self.scan.ends[first as usize - 1] + 1;
+            let line = record(&block.buffer, start as usize, self.scan.ends[to as usize - 1] as usize);
+            first = to;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            self.intake.read += 1;
+            records.add(xxh3_128(line));
+            let Some(shape) = &layout.objects else { continue };
+            match self.fields.add(line, shape) {
+                Ok(()) => starts.push(start),
+                Err(fault) => faults.push((start, fault.0)),
+            }
+        }
+        self.intake.records = records;
+        faults
     }
 
     /// Counts and hashes the records of the block, fills `firsts` with those that have the right

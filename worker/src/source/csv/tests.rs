@@ -17,8 +17,9 @@ use gapless_common::{
 use proptest::prelude::*;
 
 mod dialects;
+mod objects;
 
-use super::{CsvReader, Format, Layout, MAX_RECORD, columns_of_header};
+use super::{CsvReader, Format, Layout, MAX_RECORD, Records, columns_of_header};
 use crate::source::{Intake, Reject, SourceReader, pins::pin};
 
 fn format(header: bool) -> Format {
@@ -29,6 +30,7 @@ fn format(header: bool) -> Format {
         header,
         compression: Compression::Auto,
         dialect: Dialect::default(),
+        records: Records::Delimited,
     }
 }
 
