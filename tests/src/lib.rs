@@ -72,6 +72,7 @@ pub struct World {
 pub type Sales = BTreeMap<String, (u64, i64)>;
 
 impl World {
+    /// A folder with nothing in it.
     pub fn empty() -> World {
         World {
             folder: tempfile::tempdir().expect("a temporary folder"),

@@ -92,6 +92,7 @@ fn main() {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError::default(),
     };

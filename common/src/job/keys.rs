@@ -95,6 +95,11 @@ pub enum Kind {
     Labels,
     Section(&'static Section),
     List(&'static Section),
+    /// A list of sections, or of texts that stand for one key of them; one item may stand alone.
+    ListOr {
+        section: &'static Section,
+        short: &'static str,
+    },
     /// From identifiers to sections.
     Map(&'static Section),
 }
@@ -239,6 +244,15 @@ pub static STEP: Section = section(
             Kind::Section(&TRANSFORM),
             "What is made of the records (default none: they pass through).",
             r#"{"sql": "SELECT * FROM input"}"#,
+        ),
+        key(
+            "sort",
+            Kind::ListOr {
+                section: &SORT,
+                short: "column",
+            },
+            "Columns by which the output is ordered, over all its files.",
+            r#"["shop", {"column": "amount", "order": "desc"}]"#,
         ),
         required(
             "sink",
@@ -841,6 +855,31 @@ pub static TRANSFORM: Section = section(
     )],
 );
 
+pub static SORT: Section = section(
+    "sort",
+    "A column by which the output is ordered, and which way.",
+    &[
+        required(
+            "column",
+            Kind::Text,
+            "The column, of those the transform gives.",
+            r#""amount""#,
+        ),
+        key(
+            "order",
+            Kind::Word(&["asc", "desc"]),
+            "Whether values rise or fall (default asc).",
+            r#""desc""#,
+        ),
+        key(
+            "nulls",
+            Kind::Word(&["first", "last"]),
+            "Where NULL stands, whichever way values run (default last).",
+            r#""first""#,
+        ),
+    ],
+);
+
 pub static SINK: Section = Section {
     choice: Choice::ExactlyOne(&["csv", "parquet", "records", "report", "discard"]),
     words: &["discard"],
@@ -1130,6 +1169,7 @@ pub static SECTIONS: &[&Section] = &[
     &PLACEMENT,
     &CHECK,
     &TRANSFORM,
+    &SORT,
     &SINK,
     &CSV_SINK,
     &PARQUET_SINK,
@@ -1235,6 +1275,9 @@ impl Kind {
             ),
             Kind::Section(section) => section.allowed(),
             Kind::List(section) => format!("a list, each item {}", section.allowed()),
+            Kind::ListOr { section, short } => {
+                format!("a list, each item the text of `{short}`, or {}", section.allowed())
+            }
             Kind::Map(section) => format!("a mapping from names, each value {}", section.allowed()),
         }
     }

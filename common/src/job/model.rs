@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::labels::Labels;
+use crate::{labels::Labels, order::SortColumn};
 
 use super::{RecordsSink, RecordsSource};
 
@@ -76,6 +76,9 @@ pub struct Step {
     pub checks: Vec<Check>,
     /// SQL over `input` and the look-ups; `None` passes records through.
     pub sql: Option<String>,
+    /// By which columns of what the transform makes the output is ordered, over all its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sort: Vec<SortColumn>,
     pub sink: Sink,
     pub on_error: OnError,
 }

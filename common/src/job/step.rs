@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::labels::Labels;
+use crate::{labels::Labels, order::SortColumn};
 
 use super::{
     Check, Compression, Count, CsvSource, Dialect, Exists, FileSink, Lookup, OnError, ParquetSource, Partition,
     Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
-    read::{Character, Fields, Number, Text},
+    read::{Character, Fields, Item, Number, Text},
     records::{records_sink, records_source},
 };
 
@@ -51,8 +51,19 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let placement = placement(fields);
     let checks = checks(fields);
     let sql = fields.section("transform").map(|transform| transform.text("sql"));
+    let sort = sort(fields);
     let on_error = on_error(fields);
     let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
+    if fields.has("sort")
+        && let Some(Partitioning { method, .. }) = &partition
+        && *method != Partition::Auto
+    {
+        fields.cx.faults.add(
+            method_at,
+            "a method of `partition` beside `sort`, which cuts by ranges of its first column",
+            "`partition: {count: N}`, or none",
+        );
+    }
 
     // A step that is read goes first, whether `after` says so or not.
     for step in reads.iter().chain(&looks_up) {
@@ -73,6 +84,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
                 None => None,
                 Some(sql) => Some(sql?.value),
             },
+            sort: sort?,
             sink: sink?,
             on_error,
         })
@@ -430,6 +442,58 @@ fn checks(fields: &Fields) -> Vec<Check> {
         }));
     }
     checks
+}
+
+/// `None`: wrong, or open until parameters are bound.
+fn sort(fields: &Fields) -> Option<Vec<SortColumn>> {
+    if !fields.has("sort") {
+        return Some(Vec::new());
+    }
+    let mut names = BTreeSet::new();
+    let items = fields.list_or("sort")?;
+    all(items.into_iter().map(|item| {
+        let (column, descending, nulls_first) = match &item {
+            Item::Short(text) => (Some(text.clone()), false, false),
+            Item::Fields(fields) => (
+                fields.text("column"),
+                fields
+                    .word("order")
+                    .is_some_and(|order: SortOrder| order == SortOrder::Desc),
+                fields.word("nulls").is_some_and(|nulls: Nulls| nulls == Nulls::First),
+            ),
+        };
+        let column = column?;
+        let fault = match column.value.trim().is_empty() {
+            true => Some("an empty name in `sort`".to_string()),
+            false if !names.insert(column.value.clone()) => {
+                Some(format!("column `{}` stands twice in `sort`", shown(&column.value)))
+            }
+            false => None,
+        };
+        if let Some(found) = fault {
+            fields.cx.faults.add(column.at, found, "names of columns, each once");
+            return None;
+        }
+        Some(SortColumn {
+            column: column.value,
+            descending,
+            nulls_first,
+        })
+    }))
+}
+
+#[derive(PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SortOrder {
+    Asc,
+    Desc,
+}
+
+#[derive(PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Nulls {
+    First,
+    Last,
 }
 
 fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {

@@ -198,6 +198,7 @@ fn step(name: &str, after: &[&str], count: u32) -> Step {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError::default(),
     }

@@ -324,6 +324,7 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
             key_type: KeyType::Int,
             bounds: vec![Key::Int(-1), Key::Int(i128::MAX)],
             null_bucket: Some(0),
+            descending: false,
         },
     };
     StepRow {
@@ -548,6 +549,7 @@ fn steps() -> Vec<Step> {
             that: "c0 > 0".into(),
         }],
         sql: Some("SELECT * FROM input".into()),
+        sort: Vec::new(),
         placement: labels(),
         sink: sinks[at % sinks.len()].clone(),
         on_error: OnError {

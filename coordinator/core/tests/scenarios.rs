@@ -467,6 +467,7 @@ fn step(word: &str) -> (Step, u64) {
             .map_or_else(Labels::default, |it| it.parse().expect("labels")),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError {
             attempts: number("attempts").unwrap_or(3) as u32,

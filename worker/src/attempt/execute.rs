@@ -15,6 +15,7 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
     manifest::{ChunkManifest, DataFile, FileTotals, Version},
+    order::KeySpan,
     plan::{BucketFn, TransformMode},
 };
 
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     engine::{self, Checks, LookupTable, Program, SlotLimits},
     sink::ChunkSink,
+    sort::{Order, OrderCheck, SortLimits, Sorter},
     source::{Reject, SourceReader},
 };
 
@@ -39,6 +41,13 @@ pub const CHUNK_AGE: Duration = Duration::from_secs(60);
 pub const RUN_ROWS: u64 = 32 << 10;
 /// Rejected records that a chunk holds until it is committed.
 pub const CHUNK_REJECT_BYTES: usize = 32 << 20;
+
+/// Input of one chunk of a sorted output: a partition of the usual size is one file, also where its share of
+/// the keys is somewhat larger than that of others.
+pub const SORTED_CHUNK_INPUT_BYTES: u64 = 192 << 20;
+/// The part of a slot's memory in which rows wait to be sorted; the rest is for the program, and for rows on their
+/// way in and out.
+const SORT_SHARE: usize = 2;
 
 /// What an attempt reads from and writes to. Opening is left to whoever knows formats and folders.
 pub trait StepIo: Send + Sync {
@@ -55,9 +64,14 @@ pub trait StepIo: Send + Sync {
     /// Whether records were checked before they came here (in the exchange's scatter).
     fn is_checked(&self, assignment: &Assignment) -> bool;
 
-    /// A sink for the rows of chunk `seq`. Asked for a chunk's first row, not before.
-    fn open_sink(&self, assignment: &Assignment, seq: u32, schema: &SchemaRef)
-    -> Result<Box<dyn ChunkSink>, TaskError>;
+    /// A sink for the rows of chunk `seq`, which begins at unit `low`. Asked for a chunk's first row, not before.
+    fn open_sink(
+        &self,
+        assignment: &Assignment,
+        seq: u32,
+        low: u64,
+        schema: &SchemaRef,
+    ) -> Result<Box<dyn ChunkSink>, TaskError>;
 
     /// Makes the rejects of chunk `seq` durable. Not called without any.
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError>;
@@ -154,7 +168,14 @@ pub fn execute(
     let step = step.as_mut().expect("compiled above");
     let mut reader = io.open_source(assignment)?;
     let none = Checks::none();
-    let limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
+    let mut limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
+    let order = match assignment.context.step().sort.as_slice() {
+        [] => None,
+        by => Some(Order::new(by, step.program.output())?),
+    };
+    if order.is_some() {
+        limits.bytes = SORTED_CHUNK_INPUT_BYTES;
+    }
     if !io.is_checked(assignment) {
         step.checks(assignment, &reader.schema())?;
     }
@@ -162,11 +183,15 @@ pub fn execute(
         Some((_, checks)) if !io.is_checked(assignment) => checks,
         _ => &none,
     };
-    let runs = runs(step.program.mode(), assignment);
+    let runs = match order {
+        Some(_) => runs_of_sort(step.program.mode(), assignment),
+        None => runs(step.program.mode(), assignment),
+    };
     let mut records = CheckedReader::new(reader.as_mut(), checks, leader, limits, runs);
     let mut chunk = Chunk {
         assignment,
         io,
+        order: order.as_ref(),
         seq: assignment.seq,
         previous: assignment.position,
     };
@@ -211,10 +236,29 @@ fn runs(mode: &TransformMode, assignment: &Assignment) -> Runs {
     if by_keys { Runs::ByUnit } else { Runs::Whole }
 }
 
+/// How a program whose rows are sorted runs over its partition. Where buckets are ranges of what the order begins
+/// with, they follow one another in the output's order: each stretch of them can be sorted apart.
+fn runs_of_sort(mode: &TransformMode, assignment: &Assignment) -> Runs {
+    let exchange = assignment
+        .context
+        .frame
+        .as_ref()
+        .and_then(|frame| frame.exchange.as_ref());
+    match (exchange.map(|exchange| &exchange.function), mode) {
+        (Some(BucketFn::KeyRange { .. }), TransformMode::RowWise { .. }) => Runs::ByUnit,
+        (Some(BucketFn::KeyRange { column, .. }), TransformMode::Whole { keys }) if keys.contains(column) => {
+            Runs::ByUnit
+        }
+        _ => Runs::Whole,
+    }
+}
+
 /// The open chunk of an attempt.
 struct Chunk<'a> {
     assignment: &'a Assignment,
     io: &'a dyn StepIo,
+    /// That of the step's output, where it has one.
+    order: Option<&'a Order>,
     seq: u32,
     previous: u64,
 }
@@ -227,6 +271,7 @@ struct End {
     records: RecordHash,
     rejects: Vec<Reject>,
     totals: Vec<FileTotals>,
+    order: Option<KeySpan>,
     sink: Option<Box<dyn ChunkSink>>,
 }
 
@@ -241,26 +286,50 @@ impl Chunk<'_> {
         let mut sink: Option<Box<dyn ChunkSink>> = None;
         let mut written = 0;
         let mut filtered = 0;
+        let mut check = self.order.map(OrderCheck::new);
         let mut push = |batch: RecordBatch| {
             if batch.num_rows() == 0 {
                 return Ok(());
             }
+            if let Some(check) = &mut check {
+                check.take(&batch)?;
+            }
             written += batch.num_rows() as u64;
             let sink = match &mut sink {
                 Some(sink) => sink,
-                None => sink.insert(self.io.open_sink(self.assignment, self.seq, &batch.schema())?),
+                None => sink.insert(self.open_sink(&batch.schema())?),
             };
             sink.write(&batch)
         };
+        let mut sorter = self.order.map(|order| {
+            let limits = engine.limits();
+            let limits = SortLimits {
+                memory: limits.memory / SORT_SHARE,
+                spill: limits.spill,
+                folder: limits.spill_folder.clone(),
+            };
+            Sorter::new(order, program.output().clone(), limits)
+        });
         loop {
-            filtered += program.run(engine, &mut || records.next_batch(), &mut push)?.filtered;
+            let totals = match &mut sorter {
+                None => program.run(engine, &mut || records.next_batch(), &mut push)?,
+                Some(sorter) => {
+                    let totals = program.run(engine, &mut || records.next_batch(), &mut |batch| sorter.push(batch))?;
+                    sorter.drain(&mut |batch| {
+                        records.keep_on()?;
+                        push(batch)
+                    })?;
+                    totals
+                }
+            };
+            filtered += totals.filtered;
             if records.is_chunk_done() {
                 break;
             }
         }
         // An output without rows still has a schema: its first chunk makes a file all the same.
         if sink.is_none() && self.assignment.task.partition == 0 && self.seq == 0 {
-            sink = Some(self.io.open_sink(self.assignment, self.seq, program.output())?);
+            sink = Some(self.open_sink(program.output())?);
         }
         let taken = records.take_chunk();
         let counters = Counters {
@@ -293,8 +362,13 @@ impl Chunk<'_> {
             records: taken.records,
             rejects: taken.rejects,
             totals: taken.totals,
+            order: check.and_then(OrderCheck::span),
             sink,
         })
+    }
+
+    fn open_sink(&self, schema: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
+        self.io.open_sink(self.assignment, self.seq, self.previous, schema)
     }
 
     /// Keeps the rejects of an attempt that had too many, and says where.
@@ -332,6 +406,7 @@ impl Chunk<'_> {
             counters,
             records: end.records,
             files,
+            order: end.order,
             rejects,
             totals: end.totals,
         };

@@ -35,6 +35,8 @@ pub(super) enum Bucketing {
         null_bucket: u16,
         /// Whether buckets of keys follow that of NULL.
         null_within: bool,
+        /// The last bucket, where they are counted from the greatest keys down.
+        falls_from: Option<u16>,
     },
 }
 
@@ -76,6 +78,7 @@ impl Bucketing {
                 key_type,
                 bounds,
                 null_bucket,
+                descending,
             } => {
                 let intervals_and_null = bounds.len() + 2;
                 if plan.buckets as usize != intervals_and_null {
@@ -101,6 +104,7 @@ impl Bucketing {
                     ranges,
                     null_bucket: null_bucket as u16,
                     null_within: null_bucket < last,
+                    falls_from: descending.then_some(last as u16),
                 })
             }
         }
@@ -128,6 +132,7 @@ impl Bucketing {
                 ranges,
                 null_bucket,
                 null_within,
+                falls_from,
             } => {
                 let column = &columns[*column];
                 ranges.assign(column, out);
@@ -142,6 +147,9 @@ impl Bucketing {
                             *bucket = *null_bucket;
                         }
                     }
+                }
+                if let Some(last) = falls_from {
+                    out.iter_mut().for_each(|bucket| *bucket = *last - *bucket);
                 }
             }
         }

@@ -5,9 +5,11 @@ use gapless_common::{
     attempt::{Counters, RecordHash, Segment},
     certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
     error::{ErrorClass, TaskError},
-    ids::Stage,
+    ids::{PartitionNo, Stage},
     job::Sink,
+    key::Key,
     manifest::{ChunkManifest, DataFile},
+    order::{self, KeySpan},
     plan::{StepFrame, TransformMode},
     range::UnitRange,
 };
@@ -60,6 +62,7 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
     check_counts(context, frame, committed)?;
     let read = if frame.exchange.is_some() { &scatter } else { &execute };
     check_totals(context, frame, read)?;
+    check_order(context, &execute)?;
     let exchange = match frame.exchange {
         Some(_) => exchange_proofs(sealed)?,
         None => Vec::new(),
@@ -120,7 +123,12 @@ pub(super) fn total(partitions: &[CommittedPartition]) -> Counters {
     sum
 }
 
-/// The manifests of a stage in the order of what they cover, each checked against its neighbours and
+/// The place of a partition among others of its stage: numbers follow it only until a run is cut anew.
+pub(super) fn in_units(partition: &CommittedPartition) -> (UnitRange, PartitionNo) {
+    (partition.units, partition.partition)
+}
+
+/// The manifests of a stage in the order of units, then of sequence, each checked against its neighbours and
 /// the leader's sums.
 pub(super) fn read_stage(
     context: &StepContext,
@@ -129,7 +137,7 @@ pub(super) fn read_stage(
     partitions: &[CommittedPartition],
 ) -> Result<Vec<(ChunkName, ChunkManifest)>, TaskError> {
     let mut partitions: Vec<&CommittedPartition> = partitions.iter().collect();
-    partitions.sort_unstable_by_key(|partition| (partition.units, partition.partition));
+    partitions.sort_unstable_by_key(|partition| in_units(partition));
     let mut manifests = Vec::new();
     for partition in partitions {
         manifests.extend(read_partition(context, folders, stage, partition)?);
@@ -354,6 +362,49 @@ fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'
         )));
     }
     Ok(())
+}
+
+/// Chunks follow one another in the order of the output: the rows of each were held against one another when they
+/// were written.
+fn check_order(context: &StepContext, execute: &[(ChunkName, ChunkManifest)]) -> Result<(), TaskError> {
+    let by = &context.step().sort;
+    let discards = matches!(context.step().sink, Sink::Discard);
+    if by.is_empty() || discards {
+        return Ok(());
+    }
+    let mut before: Option<(&ChunkName, &KeySpan)> = None;
+    for (name, manifest) in execute {
+        let span = match &manifest.order {
+            Some(span) => span,
+            None if manifest.counters.written == 0 => continue,
+            None => {
+                return Err(data_error(format!(
+                    "the manifest of {name} does not say where its {} sorted rows begin and end; nothing is published",
+                    manifest.counters.written
+                )));
+            }
+        };
+        if let Some((earlier, before)) = before
+            && order::compare(by, &before.last, &span.first).is_gt()
+        {
+            return Err(data_error(format!(
+                "the output is not sorted by {}: {earlier} ends with {} and {name}, which follows it, begins with {}; \
+                 nothing is published",
+                order::display(by),
+                shown(&before.last),
+                shown(&span.first)
+            )));
+        }
+        before = Some((name, span));
+    }
+    Ok(())
+}
+
+fn shown(row: &[Option<Key>]) -> String {
+    let values = row
+        .iter()
+        .map(|key| key.as_ref().map_or("NULL".to_string(), Key::to_string));
+    format!("({})", values.collect::<Vec<_>>().join(", "))
 }
 
 /// Each range of buckets gave what was scattered into it, by count and by fingerprint.

@@ -31,6 +31,8 @@ pub struct ChunkTarget {
     pub(super) folders: StepFolders,
     pub(super) chunk: ChunkName,
     pub(super) discards: bool,
+    /// The first unit of the chunk, where the names of files must follow the order of the output.
+    pub(super) low: Option<u64>,
 }
 
 impl ChunkTarget {
@@ -50,6 +52,7 @@ impl ChunkTarget {
                 seq,
             },
             discards: matches!(context.step().sink, Sink::Discard),
+            low: None,
         })
     }
 
@@ -59,7 +62,13 @@ impl ChunkTarget {
             folders,
             chunk,
             discards: false,
+            low: None,
         }
+    }
+
+    /// The target of a chunk of a sorted output, which begins at unit `low`.
+    pub fn in_order(self, low: u64) -> Self {
+        Self { low: Some(low), ..self }
     }
 
     pub fn folders(&self) -> &StepFolders {
@@ -71,7 +80,7 @@ impl ChunkTarget {
     }
 
     pub(crate) fn staging(&self, format: Format) -> Staging {
-        Staging::new(self.folders.clone(), self.chunk, format)
+        Staging::new(self.folders.clone(), self.chunk, self.low, format)
     }
 }
 

@@ -19,6 +19,8 @@ use crate::storage::{ChunkName, DurableFile, StepFolders, create_folder};
 pub(crate) struct Staging {
     folders: StepFolders,
     chunk: ChunkName,
+    /// The first unit of a chunk of a sorted output.
+    low: Option<u64>,
     format: Format,
     /// Hive folders that exist, relative.
     made: HashSet<String>,
@@ -27,10 +29,11 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    pub fn new(folders: StepFolders, chunk: ChunkName, format: Format) -> Self {
+    pub fn new(folders: StepFolders, chunk: ChunkName, low: Option<u64>, format: Format) -> Self {
         Self {
             folders,
             chunk,
+            low,
             format,
             made: HashSet::new(),
             sync: BTreeSet::new(),
@@ -47,12 +50,14 @@ impl Staging {
     pub fn create(&mut self, hive: &str, further: u32) -> Result<(String, DurableFile), TaskError> {
         self.make_folders(hive)?;
         let slash = if hive.is_empty() { "" } else { "/" };
-        let more = if further == 0 {
-            String::new()
-        } else {
-            format!("-f{further}")
+        let name = match self.low {
+            Some(low) if hive.is_empty() => self.chunk.in_order(low),
+            // A folder's files hold its rows in the order of their numbers.
+            Some(low) => format!("{}-{further:05}", self.chunk.in_order(low)),
+            None if further == 0 => self.chunk.to_string(),
+            None => format!("{}-f{further}", self.chunk),
         };
-        let rel = format!("{hive}{slash}{}{more}.{}", self.chunk, self.format.extension());
+        let rel = format!("{hive}{slash}{name}.{}", self.format.extension());
         let file = DurableFile::create(self.folders.data_file(&rel))?;
         Ok((rel, file))
     }

@@ -80,6 +80,7 @@ impl Place {
                 folders,
                 chunk,
                 discards: matches!(sink, Sink::Discard),
+                low: None,
             },
         }
     }

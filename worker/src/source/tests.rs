@@ -54,6 +54,7 @@ fn step(name: &str, source: Source, sink: Sink) -> Step {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         sink,
         on_error: OnError::default(),
     }

@@ -92,7 +92,7 @@ steps:
   - {nam: a, source: {cvs: {path: x}}, sink: {parqet: {path: y}}}",
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
-            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, placement, check, transform, sort, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, parquet, records, step, sequence",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, parquet, records, report, discard",
         ],
@@ -111,7 +111,7 @@ steps:
         "parameters: {}",
         &[
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sort, sink, on_error",
         ],
     );
     check(
@@ -129,7 +129,7 @@ steps:
         "job: j
 steps: []",
         &[
-            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sort, sink, on_error",
         ],
     );
     check(
@@ -140,7 +140,7 @@ steps:
   : z",
         &[
             "job.yaml:3:3: a key is a list; allowed: text as a key",
-            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sort, sink, on_error",
             "job.yaml:4:5: a key is a mapping; allowed: text as a key",
         ],
     );
@@ -154,7 +154,7 @@ b: &b [*a, *a]",
         &[
             "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps",
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, placement, check, transform, sort, sink, on_error",
             "job.yaml:1:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps",
             "job.yaml:2:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
@@ -499,6 +499,40 @@ fn the_rest_of_a_step() {
             r#"job.yaml:7:20: a check with the name ""; allowed: text of at most 200 bytes, without control characters"#,
             r#"job.yaml:7:30: `that` in check is empty: " "; allowed: SQL text"#,
             r#"job.yaml:7:63: a second check with the name "x" in this step; allowed: each name once"#,
+        ],
+    );
+}
+
+#[test]
+fn the_order_of_an_output() {
+    check_step(
+        "    sort: [n, {column: m, order: desc, nulls: first}]",
+        &["job `j` is sound"],
+    );
+    let item = "a list, each item the text of `column`, or a mapping with the keys column, order, nulls";
+    check_step(
+        "    sort: []",
+        &[&format!(
+            "job.yaml:6:11: `sort` in step is an empty list; allowed: {item}"
+        )],
+    );
+    check_step(
+        "    sort: [{order: down, nulls: high}, [n], \"\"]",
+        &[
+            "job.yaml:6:12: missing key `column` in sort; allowed: text",
+            "job.yaml:6:20: `order` in sort is `down`; allowed: asc, desc",
+            "job.yaml:6:33: `nulls` in sort is `high`; allowed: first, last",
+            &format!("job.yaml:6:40: `sort` in step is a list; allowed: {item}"),
+        ],
+    );
+    check_step(
+        "    sort: [n, {column: n, order: desc}]",
+        &["job.yaml:6:24: column `n` stands twice in `sort`; allowed: names of columns, each once"],
+    );
+    check_step(
+        "    partition: {hash: {column: n}}\n    sort: n",
+        &[
+            "job.yaml:6:16: a method of `partition` beside `sort`, which cuts by ranges of its first column; allowed: `partition: {count: N}`, or none",
         ],
     );
 }

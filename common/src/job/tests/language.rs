@@ -92,6 +92,7 @@ steps:
     partition: {bytes: {}, count: 7}
     sink: {parquet: {path: out/two}}
   - {name: three, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
+  - {name: ordered, source: {step: two}, sort: [z, {column: a, order: desc, nulls: first}], sink: discard}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
   - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
@@ -239,6 +240,11 @@ fn every_key_reaches_the_model() {
             "on_error": {"attempts": 2, "reject_limit": null, "partition_failed": "continue"},
         }),
     );
+    check_step(
+        &job,
+        "ordered",
+        json!({"sort": [{"column": "z"}, {"column": "a", "descending": true, "nulls_first": true}]}),
+    );
     let partition = |name: &str| job.step(name).expect("a step").partition.clone();
     let auto = |method| Partitioning {
         method,
@@ -296,7 +302,9 @@ fn schema_and_parser_know_the_same_keys() {
                 key.name,
                 section.name
             );
-            if let Kind::Section(inner) | Kind::List(inner) | Kind::Map(inner) = key.kind {
+            if let Kind::Section(inner) | Kind::List(inner) | Kind::Map(inner) | Kind::ListOr { section: inner, .. } =
+                key.kind
+            {
                 assert!(
                     SECTIONS.iter().any(|section| section.name == inner.name),
                     "{} is in no list",

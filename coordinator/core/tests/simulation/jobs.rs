@@ -133,6 +133,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         placement: placement.parse().expect("labels"),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         sink: Sink::Parquet(sink(rng)),
         on_error: OnError {
             attempts: 3,

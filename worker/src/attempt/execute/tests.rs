@@ -221,7 +221,7 @@ impl StepIo for Fake {
         false
     }
 
-    fn open_sink(&self, _: &Assignment, seq: u32, _: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
+    fn open_sink(&self, _: &Assignment, seq: u32, _: u64, _: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
         self.world.lock().expect("no panic").sinks_opened += 1;
         Ok(Box::new(Rows {
             seq,
@@ -300,6 +300,7 @@ fn assignment(case: &Case) -> Assignment {
             .into_iter()
             .collect(),
         sql: case.sql.map(str::to_string),
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError {
             reject_limit: case.reject_limit,

@@ -68,6 +68,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         placement: Default::default(),
         checks: vec![],
         sql: None,
+        sort: Vec::new(),
         on_error: OnError::default(),
         sink: sink.clone(),
     };
@@ -224,6 +225,7 @@ impl Run {
             counters,
             records: RecordHash((from..to).map(u128::from).sum()),
             files,
+            order: None,
             rejects: rejects_file,
             totals: Vec::new(),
         };
