@@ -222,7 +222,7 @@ fn columns_that_cannot_be_sorted_by_are_refused() {
     );
     assert_eq!(
         sort("amuont").message,
-        "sort: the output has no column «amuont»; did you mean «amount»?"
+        "sort: the output has no column «amuont»; did you mean «amount»? Names are case-sensitive"
     );
     assert!(sort("tags").message.contains("whose values have no order"));
 }

@@ -523,6 +523,7 @@ fn the_order_of_an_output() {
             "job.yaml:6:20: `order` in sort is `down`; allowed: asc, desc",
             "job.yaml:6:33: `nulls` in sort is `high`; allowed: first, last",
             &format!("job.yaml:6:40: `sort` in step is a list; allowed: {item}"),
+            "job.yaml:6:45: an empty name in `sort`; allowed: names of columns, each once",
         ],
     );
     check_step(
