@@ -414,6 +414,7 @@ mod tests {
             placement: Default::default(),
             checks: vec![],
             sql: None,
+            sort: Vec::new(),
             sink: Sink::Parquet(FileSink {
                 path: "out/a".into(),
                 exists: Exists::Replace,
