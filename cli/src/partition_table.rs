@@ -421,6 +421,7 @@ mod tests {
                 compression: Compression::Zstd,
                 files: Some(1),
                 partition_by: vec![],
+                split: None,
                 partition_column: None,
                 header: true,
                 delimiter: b',',

@@ -175,6 +175,7 @@ fn certificates_have_the_form_of_their_version() {
         }],
         counters: COUNTERS,
         records,
+        outputs: Default::default(),
         reconciled: Some(true),
     };
     check("certificate", &certificate);

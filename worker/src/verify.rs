@@ -418,6 +418,7 @@ mod tests {
                 ..Counters::default()
             },
             records: RecordHash((0..100).sum()),
+            outputs: Default::default(),
             reconciled: Some(true),
         }
     }

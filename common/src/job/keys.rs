@@ -16,6 +16,8 @@ pub const MAX_PARTITIONS: i64 = 100_000;
 pub const MAX_FILES: i64 = 100_000;
 /// Beyond this a task does not fail by chance.
 pub const MAX_ATTEMPTS: i64 = 100;
+/// Outputs of a split by hash: each chunk has a file in each of them.
+pub const MAX_SPLIT: i64 = 4096;
 pub const MAX_PARAMETERS: usize = 100;
 /// What stands before a table is a title, not data.
 pub const MAX_SKIPPED_LINES: i64 = 1000;
@@ -942,6 +944,86 @@ const PARTITION_COLUMN: Key = key(
     r#""partition_no""#,
 );
 
+const SPLIT_KEY: Key = key(
+    "split",
+    Kind::Section(&SPLIT),
+    "Divide the rows over named sub-folders, or over files of so many rows.",
+    r#"{"when": [{"name": "large", "that": "amount > 100"}], "otherwise": "small"}"#,
+);
+
+pub static SPLIT: Section = Section {
+    choice: Choice::ExactlyOne(&["by", "when", "hash", "rows"]),
+    ..section(
+        "split",
+        "Divides the rows of an output: by one of these.",
+        &[
+            key(
+                "by",
+                Kind::Text,
+                "A column: a folder for each of its values.",
+                r#""country""#,
+            ),
+            key(
+                "when",
+                Kind::List(&WHEN),
+                "Folders by name; the first whose SQL is true of a row takes it.",
+                r#"[{"name": "large", "that": "amount > 100"}]"#,
+            ),
+            key(
+                "hash",
+                Kind::Section(&SPLIT_HASH),
+                "Numbered folders, by the hash of columns.",
+                r#"{"columns": ["id"], "into": 4}"#,
+            ),
+            key(
+                "rows",
+                Kind::Integer { min: 1, max: i64::MAX },
+                "Files of at most so many rows.",
+                "100000",
+            ),
+            key(
+                "otherwise",
+                Kind::Name,
+                "With `by` and `when`: the folder of rows that no other takes, or `fail` (default fail).",
+                r#""rest""#,
+            ),
+        ],
+    )
+};
+
+pub static WHEN: Section = section(
+    "when",
+    "A named part of the output.",
+    &[
+        required("name", Kind::Name, "The name of the folder.", r#""large""#),
+        required(
+            "that",
+            Kind::Sql,
+            "SQL over the columns of the output that must be true of a row; NULL counts as not true.",
+            r#""amount > 100""#,
+        ),
+    ],
+);
+
+pub static SPLIT_HASH: Section = section(
+    "hash of split",
+    "By the hash of columns.",
+    &[
+        required(
+            "columns",
+            Kind::Texts,
+            "The columns: rows that are equal in them stay together.",
+            r#"["id"]"#,
+        ),
+        required(
+            "into",
+            Kind::Integer { min: 1, max: MAX_SPLIT },
+            "How many folders.",
+            "4",
+        ),
+    ],
+);
+
 pub static CSV_SINK: Section = section(
     "csv sink",
     "CSV files in a folder.",
@@ -956,6 +1038,7 @@ pub static CSV_SINK: Section = section(
         ),
         FILES,
         PARTITION_BY,
+        SPLIT_KEY,
         PARTITION_COLUMN,
         key(
             "header",
@@ -992,6 +1075,7 @@ pub static PARQUET_SINK: Section = section(
         ),
         FILES,
         PARTITION_BY,
+        SPLIT_KEY,
         PARTITION_COLUMN,
     ],
 );
@@ -1171,6 +1255,9 @@ pub static SECTIONS: &[&Section] = &[
     &TRANSFORM,
     &SORT,
     &SINK,
+    &SPLIT,
+    &WHEN,
+    &SPLIT_HASH,
     &CSV_SINK,
     &PARQUET_SINK,
     &RECORDS_SINK,

@@ -6,7 +6,7 @@ use crate::{labels::Labels, order::SortColumn};
 
 use super::{
     Check, Compression, Count, CsvSource, Dialect, Exists, FileSink, Lookup, OnError, ParquetSource, Partition,
-    Partitioning, ReportSink, Sink, Source, Step, WrittenRange,
+    Partitioning, ReportSink, Sink, Source, Split, SplitBy, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     read::{Character, Fields, Item, Number, Text},
@@ -593,6 +593,10 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         true => column_name(fields, "partition_column").map(|name| Some(name.value)),
         false => Some(None),
     };
+    let split = match fields.has("split") {
+        true => split(fields).map(Some),
+        false => Some(None),
+    };
     if let (Some(Some(name)), Some(others)) = (&partition_column, &partition_by)
         && others.contains(name)
     {
@@ -614,11 +618,79 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         compression,
         files,
         partition_by: partition_by?,
+        split: split?,
         partition_column: partition_column?,
         header,
         delimiter,
         null,
     })
+}
+
+fn split(sink: &Fields) -> Option<Split> {
+    let fields = sink.section("split")?;
+    let faults = fields.cx.faults;
+    if sink.has("partition_by") {
+        let at = sink.key_at("split");
+        faults.add(
+            at,
+            "`split` beside `partition_by`, which both make folders",
+            "one of them",
+        );
+    }
+    let named = fields.has("by") || fields.has("when");
+    if fields.has("otherwise") && !named {
+        let at = fields.key_at("otherwise");
+        faults.add(
+            at,
+            "`otherwise` where every row has its place",
+            "`otherwise` beside `by` or `when`",
+        );
+    }
+    if fields.has("rows") && sink.has("files") {
+        let at = fields.key_at("rows");
+        faults.add(at, "`rows` beside `files`, which both make files", "one of them");
+    }
+    let otherwise = fields.name("otherwise");
+    let by = if fields.has("by") {
+        column_name(&fields, "by").map(|column| SplitBy::Value(column.value))
+    } else if fields.has("when") {
+        when(&fields, otherwise.as_ref()).map(SplitBy::When)
+    } else if fields.has("hash") {
+        fields.section("hash").and_then(|hash| {
+            let columns = column_names(&hash, "columns").map(values);
+            let into = hash.integer("into");
+            Some(SplitBy::Hash {
+                columns: columns?,
+                into: into?,
+            })
+        })
+    } else {
+        fields
+            .integer("rows")
+            .map(|rows: i64| SplitBy::Rows(rows.unsigned_abs()))
+    };
+    Some(Split {
+        by: by?,
+        otherwise: otherwise.map(|name| name.value).filter(|name| name != "fail"),
+    })
+}
+
+fn when(fields: &Fields, otherwise: Option<&Text>) -> Option<Vec<Check>> {
+    let mut names: BTreeSet<String> = otherwise.iter().map(|name| name.value.clone()).collect();
+    let outputs = fields.list("when")?;
+    all(outputs.iter().map(|output| {
+        let (name, that) = (output.name("name"), output.text("that"));
+        let name = name?;
+        if !names.insert(name.value.clone()) {
+            let found = format!("a second output `{}` in `split`", name.value);
+            fields.cx.faults.add(name.at, found, "each name once");
+            return None;
+        }
+        Some(Check {
+            name: name.value,
+            that: that?.value,
+        })
+    }))
 }
 
 fn on_error(fields: &Fields) -> OnError {

@@ -696,6 +696,7 @@ fn merging_is_the_sinks_wish() {
             compression: Compression::None,
             files,
             partition_by: vec![],
+            split: None,
             partition_column: None,
             header: true,
             delimiter: b',',

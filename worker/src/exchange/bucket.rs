@@ -3,7 +3,7 @@
 //! [`gapless_common::key`] (order); here are only the loops.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     buffer::NullBuffer,
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
@@ -14,7 +14,7 @@ use gapless_common::{
 };
 
 use super::{
-    carrier::{Carrier, Native, bytes_of, cells, nulls_of, travelling_type, with_bytes, with_native},
+    carrier::{Carrier, Native, bytes_of, cells, nulls_of, to_travelling, travelling_type, with_bytes, with_native},
     key_ranges::KeyRanges,
     narrow::{Loop, vectorised},
 };
@@ -153,6 +153,36 @@ impl Bucketing {
                 }
             }
         }
+    }
+}
+
+/// The hash of columns, as the exchange has it, for rows that do not travel.
+pub struct HashBuckets {
+    bucketing: Bucketing,
+    buckets: Vec<u16>,
+}
+
+impl HashBuckets {
+    /// Errors: `Config` where a column is missing or has no hash.
+    pub fn new(columns: &[String], buckets: u32, schema: &Schema) -> Result<Self, TaskError> {
+        let plan = ExchangePlan {
+            function: BucketFn::Hash {
+                columns: columns.to_vec(),
+            },
+            buckets,
+        };
+        Ok(Self {
+            bucketing: Bucketing::new(&plan, schema)?,
+            buckets: Vec::new(),
+        })
+    }
+
+    /// The bucket of each row of a batch of that schema.
+    pub fn of(&mut self, batch: &RecordBatch) -> Result<&[u16], TaskError> {
+        let columns = batch.columns().iter().map(to_travelling).collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(|error| config(error.to_string()))?;
+        self.bucketing.assign(&columns, batch.num_rows(), &mut self.buckets);
+        Ok(&self.buckets)
     }
 }
 

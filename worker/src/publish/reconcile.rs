@@ -1,12 +1,14 @@
 //! Reconciling: do the manifests of the committed chunks, and the counters that the leader has
 //! recorded, tell one story without a hole? Then the certificate is written from it.
 
+use std::collections::BTreeMap;
+
 use gapless_common::{
     attempt::{Counters, RecordHash, Segment},
     certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
-    job::Sink,
+    job::{Sink, SplitBy},
     key::Key,
     manifest::{ChunkManifest, DataFile},
     order::{self, KeySpan},
@@ -88,11 +90,15 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
         .chain(&execute)
         .filter_map(|(name, m)| Some((*name, m.rejects.clone()?)))
         .collect();
+    let outputs = rows_of_outputs(context, &files);
     Ok(Accounts {
         files,
         rows: written,
         rejects,
-        certificate: certificate(context, frame, committed, exchange),
+        certificate: Certificate {
+            outputs,
+            ..certificate(context, frame, committed, exchange)
+        },
     })
 }
 
@@ -483,6 +489,23 @@ fn must_reconcile(frame: &StepFrame) -> bool {
     matches!(frame.facts.transform.mode, TransformMode::RowWise { expands: false })
 }
 
+/// Rows in each named part of the output, those without any too.
+fn rows_of_outputs(context: &StepContext, files: &[DataFile]) -> BTreeMap<String, u64> {
+    let split = context.step().sink.file().and_then(|sink| sink.split.as_ref());
+    let Some(split) = split.filter(|split| !matches!(split.by, SplitBy::Rows(_))) else {
+        return BTreeMap::new();
+    };
+    let mut rows: BTreeMap<String, u64> = split.otherwise.iter().map(|name| (name.clone(), 0)).collect();
+    if let SplitBy::When(outputs) = &split.by {
+        rows.extend(outputs.iter().map(|output| (output.name.clone(), 0)));
+    }
+    for file in files.iter().filter(|file| file.rows > 0) {
+        let (folder, _) = file.path.split_once('/').unwrap_or_default();
+        *rows.entry(folder.to_string()).or_default() += file.rows;
+    }
+    rows
+}
+
 fn certificate(
     context: &StepContext,
     frame: &StepFrame,
@@ -530,6 +553,7 @@ fn certificate(
         exchange,
         counters,
         records: source_totals(frame, committed).1,
+        outputs: BTreeMap::new(),
         reconciled: must_reconcile(frame).then_some(true),
     }
 }

@@ -21,6 +21,8 @@ pub(crate) struct Staging {
     chunk: ChunkName,
     /// The first unit of a chunk of a sorted output.
     low: Option<u64>,
+    /// Whether the chunk has several files in one folder.
+    is_cut: bool,
     format: Format,
     /// Hive folders that exist, relative.
     made: HashSet<String>,
@@ -34,6 +36,7 @@ impl Staging {
             folders,
             chunk,
             low,
+            is_cut: false,
             format,
             made: HashSet::new(),
             sync: BTreeSet::new(),
@@ -51,7 +54,7 @@ impl Staging {
         self.make_folders(hive)?;
         let slash = if hive.is_empty() { "" } else { "/" };
         let name = match self.low {
-            Some(low) if hive.is_empty() => self.chunk.in_order(low),
+            Some(low) if hive.is_empty() && !self.is_cut => self.chunk.in_order(low),
             // A folder's files hold its rows in the order of their numbers.
             Some(low) => format!("{}-{further:05}", self.chunk.in_order(low)),
             None if further == 0 => self.chunk.to_string(),
@@ -134,11 +137,18 @@ pub(super) struct PlainSink {
     open: Option<OpenFile>,
     /// Whether a file is made even without rows, so that an empty output has its schema.
     ensure_file: bool,
+    /// Rows of a file; `None` for all in one.
+    most_rows: Option<u64>,
+    /// Files that are full.
+    full: u32,
 }
 
 impl PlainSink {
-    pub fn new(staging: Staging, schema: SchemaRef, ensure_file: bool) -> Self {
+    pub fn new(mut staging: Staging, schema: SchemaRef, ensure_file: bool, most_rows: Option<u64>) -> Self {
+        staging.is_cut = most_rows.is_some();
         Self {
+            most_rows,
+            full: 0,
             staging,
             schema,
             open: None,
@@ -147,27 +157,35 @@ impl PlainSink {
     }
 
     fn begin(&mut self, first: Option<&RecordBatch>) -> Result<OpenFile, TaskError> {
-        self.staging.begin("", 0, self.schema.clone(), first)
+        self.staging.begin("", self.full, self.schema.clone(), first)
     }
 }
 
 impl ChunkSink for PlainSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
-        if batch.num_rows() == 0 {
-            return Ok(());
+        let mut rest = batch.clone();
+        while rest.num_rows() > 0 {
+            let mut open = match self.open.take() {
+                Some(open) => open,
+                None => self.begin(Some(&rest))?,
+            };
+            let free = self.most_rows.map_or(u64::MAX, |most| most - open.rows);
+            let taken = rest.num_rows().min(usize::try_from(free).unwrap_or(usize::MAX));
+            open.write(&rest.slice(0, taken))?;
+            rest = rest.slice(taken, rest.num_rows() - taken);
+            if Some(open.rows) == self.most_rows {
+                self.staging.seal(open)?;
+                self.full += 1;
+            } else {
+                self.open = Some(open);
+            }
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.begin(Some(batch))?,
-        };
-        open.write(batch)?;
-        self.open = Some(open);
         Ok(())
     }
 
     fn seal(mut self: Box<Self>) -> Result<SealedChunk, TaskError> {
         let open = match self.open.take() {
-            None if self.ensure_file => Some(self.begin(None)?),
+            None if self.ensure_file && self.full == 0 => Some(self.begin(None)?),
             open => open,
         };
         if let Some(open) = open {

@@ -35,6 +35,7 @@ pub(crate) fn file_sink(path: &str) -> FileSink {
         compression: Compression::Auto,
         files: None,
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',
@@ -81,6 +82,7 @@ impl Place {
                 chunk,
                 discards: matches!(sink, Sink::Discard),
                 low: None,
+                now_micros: 0,
             },
         }
     }

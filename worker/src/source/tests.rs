@@ -319,6 +319,7 @@ fn sink(path: &str) -> FileSink {
         compression: Compression::None,
         files: None,
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b';',

@@ -229,6 +229,7 @@ mod tests {
             compression: Compression::Auto,
             files: None,
             partition_by: vec![],
+            split: None,
             partition_column: None,
             header: true,
             delimiter: b',',

@@ -504,6 +504,42 @@ fn the_rest_of_a_step() {
 }
 
 #[test]
+fn outputs_that_are_divided() {
+    let sink = |split: &str| {
+        format!(
+            "job: j\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 9}}}}\n    sink: {{csv: {{path: o, {split}}}}}"
+        )
+    };
+    check(&sink("split: {by: n, otherwise: fail}"), &["job `j` is sound"]);
+    check(
+        &sink("split: {by: n, rows: 5}"),
+        &["job.yaml:5:41: `rows` beside `by` in split; allowed: one of by, when, hash, rows"],
+    );
+    check(
+        &sink("partition_by: [m], split: {rows: 0}"),
+        &[
+            "job.yaml:5:44: `split` beside `partition_by`, which both make folders; allowed: one of them",
+            "job.yaml:5:58: `rows` in split is `0`; allowed: a whole number from 1",
+        ],
+    );
+    check(
+        &sink("files: 2, split: {rows: 5, otherwise: rest}"),
+        &[
+            "job.yaml:5:43: `rows` beside `files`, which both make files; allowed: one of them",
+            "job.yaml:5:52: `otherwise` where every row has its place; allowed: `otherwise` beside `by` or `when`",
+        ],
+    );
+    let name = "letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64";
+    check(
+        &sink("split: {when: [{name: a, that: n > 1}, {name: a, that: n > 2}, {name: ../b, that: n > 3}]}"),
+        &[
+            "job.yaml:5:72: a second output `a` in `split`; allowed: each name once",
+            &format!("job.yaml:5:96: `name` in when is `../b`; allowed: {name}"),
+        ],
+    );
+}
+
+#[test]
 fn the_order_of_an_output() {
     check_step(
         "    sort: [n, {column: m, order: desc, nulls: first}]",

@@ -164,6 +164,7 @@ fn sink(rng: &mut Rng) -> FileSink {
         compression: Compression::Zstd,
         files: rng.per_mille(300).then(|| rng.between(1, 3) as u32),
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',

@@ -33,6 +33,7 @@ pub(super) fn file_sink(exists: Exists) -> FileSink {
         compression: Compression::Auto,
         files: None,
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',
