@@ -74,7 +74,8 @@ fn lines_go_where_their_prefix_says_in_the_order_in_which_they_came() {
         certified(&world, "out/split")["outputs"],
         serde_json::json!({"CUST": 4, "NONE": 0, "TRAD": 8})
     );
-    assert!(String::from_utf8_lossy(&output.stderr).contains("rows of each output: CUST 4, NONE 0, TRAD 8"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("rows of each output: CUST 4, NONE 0, TRAD 8"), "{said}");
 }
 
 #[test]

@@ -525,6 +525,7 @@ fn steps() -> Vec<Step> {
         compression: Compression::Gzip,
         files: Some(2),
         partition_by: vec!["day".into()],
+        split: None,
         partition_column: Some("part".into()),
         header: true,
         delimiter: b',',

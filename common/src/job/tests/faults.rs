@@ -513,28 +513,28 @@ fn outputs_that_are_divided() {
     check(&sink("split: {by: n, otherwise: fail}"), &["job `j` is sound"]);
     check(
         &sink("split: {by: n, rows: 5}"),
-        &["job.yaml:5:41: `rows` beside `by` in split; allowed: one of by, when, hash, rows"],
+        &["job.yaml:5:42: `rows` beside `by` in split; allowed: one of by, when, hash, rows"],
     );
     check(
         &sink("partition_by: [m], split: {rows: 0}"),
         &[
-            "job.yaml:5:44: `split` beside `partition_by`, which both make folders; allowed: one of them",
-            "job.yaml:5:58: `rows` in split is `0`; allowed: a whole number from 1",
+            "job.yaml:5:46: `split` beside `partition_by`, which both make folders; allowed: one of them",
+            "job.yaml:5:60: `rows` in split is `0`; allowed: a whole number from 1",
         ],
     );
     check(
         &sink("files: 2, split: {rows: 5, otherwise: rest}"),
         &[
-            "job.yaml:5:43: `rows` beside `files`, which both make files; allowed: one of them",
-            "job.yaml:5:52: `otherwise` where every row has its place; allowed: `otherwise` beside `by` or `when`",
+            "job.yaml:5:45: `rows` beside `files`, which both make files; allowed: one of them",
+            "job.yaml:5:54: `otherwise` where every row has its place; allowed: `otherwise` beside `by` or `when`",
         ],
     );
     let name = "letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64";
     check(
         &sink("split: {when: [{name: a, that: n > 1}, {name: a, that: n > 2}, {name: ../b, that: n > 3}]}"),
         &[
-            "job.yaml:5:72: a second output `a` in `split`; allowed: each name once",
-            &format!("job.yaml:5:96: `name` in when is `../b`; allowed: {name}"),
+            "job.yaml:5:73: a second output `a` in `split`; allowed: each name once",
+            &format!("job.yaml:5:97: `name` in when is `../b`; allowed: {name}"),
         ],
     );
 }
@@ -637,7 +637,7 @@ steps:
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",
             "job.yaml:8:97: column `d` stands twice in `partition_by`; allowed: each column once",
             "job.yaml:8:101: `d` is in both `partition_by` and `partition_column`; allowed: two different names",
-            "job.yaml:8:122: unknown key `header` in parquet sink; allowed: path, exists, compression, files, partition_by, partition_column",
+            "job.yaml:8:122: unknown key `header` in parquet sink; allowed: path, exists, compression, files, partition_by, split, partition_column",
             r#"job.yaml:9:72: `path` in csv sink has no name of its own: "x/.."; allowed: the path of a folder"#,
             "job.yaml:9:86: `exists` in csv sink is `replce`; did you mean `replace`? allowed: fail, replace, append",
             "job.yaml:9:107: `compression` in csv sink is `snappy`; allowed: none, gzip, zstd",
