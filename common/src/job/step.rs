@@ -564,6 +564,7 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
             // Pages are counted over all rows.
             files: Some(1),
             partition_by: Vec::new(),
+            split: None,
             partition_column: None,
             header: false,
             delimiter: b',',

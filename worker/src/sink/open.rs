@@ -100,7 +100,8 @@ pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Resu
     };
     check_sink(sink, output)?;
     let numbered = with_partition_number(file, output);
-    let staging = || target.staging(format.of_chunks());
+    let format = format.of_chunks();
+    let staging = || target.staging(format.clone());
     let split = file.split.as_ref();
     let named = match split {
         Some(split) => SplitSink::new(split, &numbered, target.now_micros, &staging)?,
