@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Gapless as one peer of a benchmark: a coordinator and one-slot workers on loopback, everything durable.
 
-usage: peer_gapless.py w1|w2|w5|commits|startup|memory|share  prints one JSON line
+usage: peer_gapless.py w1|w2|w3|w5|commits|startup|memory|share  prints one JSON line
 
 Needs the Python standard library only; `duckdb` or `pyarrow` where there is one, to write the dead letters of
 w1 as Parquet. Reads nothing beside itself, so it can be copied or linked to where other peers lie.
@@ -85,6 +85,16 @@ steps:
         sum(l_extendedprice * (1 - l_discount)) AS revenue, max(l_shipdate) AS last_ship
         FROM input GROUP BY l_partkey, l_suppkey
     sink: {{parquet: {{path: {output}, compression: zstd}}}}
+"""
+
+# The goal: eight files, each of a range of keys, in order.
+W3 = """job: bench-sort
+steps:
+  - name: sort
+    source: {{csv: {{path: {input}, header: false, quote: none, columns: {{k: string, v: string}}}}}}
+    partition: {{count: {count}}}
+    sort: [k]
+    sink: {{csv: {{path: {output}, header: false}}}}
 """
 
 # An identifying parameter, for jobs that are done more than once in a cluster.
@@ -459,6 +469,18 @@ def w2():
     report(run.seconds, rows=step["output"]["source_rows"], client_s=round(client, 3), groups=step["output"]["rows"])
 
 
+def w3():
+    """Records of 100 bytes in text, to files in the order of their keys."""
+    path = output("w3")
+    count = os.environ.get("BENCH_PARTITIONS", "8")
+    with Cluster() as cluster:
+        run, client = cluster.do(W3.format(input=f"{DATA}/records.csv", output=path, count=count))
+        step = cluster.view["steps"][0]
+    # Whoever compares the answers takes every file of the folder for records.
+    shutil.rmtree(f"{path}/_gapless")
+    report(run.seconds, rows=step["output"]["rows"], client_s=round(client, 3), files=step["output"]["files"])
+
+
 def task_starts(log):
     """When each task began, and of which stage it is, by the log of a worker."""
     starts = []
@@ -582,7 +604,7 @@ def share():
 
 
 if __name__ == "__main__":
-    workloads = {"w1": w1, "w2": w2, "w5": w5, "commits": commits, "startup": startup, "memory": memory,
+    workloads = {"w1": w1, "w2": w2, "w3": w3, "w5": w5, "commits": commits, "startup": startup, "memory": memory,
                  "share": share}
     if sys.argv[2:]:
         sys.exit(f"gapless has no variant {'.'.join(sys.argv[2:])}: commits cannot be switched off")

@@ -94,6 +94,11 @@ pub fn certificate_words(step: &StepStatus, certificate: Option<&Certificate>) -
                     counted(certificate.exchange.len() as u64, "partition")
                 ));
             }
+            if !certificate.outputs.is_empty() {
+                let outputs = certificate.outputs.iter();
+                let outputs: Vec<String> = outputs.map(|(name, rows)| format!("{name} {}", count(*rows))).collect();
+                lines.push(format!("  rows of each output: {}", outputs.join(", ")));
+            }
             let counters = certificate.counters;
             let balance = format!(
                 "{} read = {} written + {} filtered + {} rejected",
@@ -280,6 +285,7 @@ mod tests {
             },
             records: RecordHash(2),
             rejects: Vec::new(),
+            outputs: Default::default(),
             reconciled: Some(true),
         }
     }
@@ -317,6 +323,7 @@ load: proved: 6,000 records of 1 file (1.2 MB) read once, in 2 ranges without ga
             "nothing is claimed that was not seen"
         );
         let broken = Certificate {
+            outputs: Default::default(),
             reconciled: Some(false),
             ..certificate()
         };

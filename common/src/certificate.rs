@@ -1,5 +1,7 @@
 //! The coverage certificate: what proves, at any later time, that every record was read once.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -83,6 +85,9 @@ pub struct Certificate {
     /// the generation come before the dot. Empty also in certificates of releases that did not list them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rejects: Vec<DataFile>,
+    /// Rows of each output of a step with `split`; their sum is what was written.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub outputs: BTreeMap<String, u64>,
     /// Whether `read = written + filtered + rejected` had to hold, and did.
     pub reconciled: Option<bool>,
 }

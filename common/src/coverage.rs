@@ -526,6 +526,11 @@ pub fn keys_of_buckets(bounds: &[Key], placed: Option<u32>, units: UnitRange) ->
     }
 }
 
+/// The same buckets, counted from the other end.
+pub fn mirrored(units: UnitRange, buckets: u64) -> UnitRange {
+    UnitRange::new(buckets.saturating_sub(units.high), buckets.saturating_sub(units.low))
+}
+
 /// What is left of partitions after their positions: ascending stretches that do not touch.
 /// The ranges must not overlap (a validated plan's do not).
 pub fn left(parts: impl IntoIterator<Item = (UnitRange, u64)>) -> Vec<UnitRange> {

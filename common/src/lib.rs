@@ -14,5 +14,6 @@ pub mod job;
 pub mod key;
 pub mod labels;
 pub mod manifest;
+pub mod order;
 pub mod plan;
 pub mod range;

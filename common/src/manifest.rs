@@ -6,6 +6,7 @@ use crate::{
     attempt::{Counters, Fence, RecordHash},
     exact::Exact,
     ids::{PartitionNo, RunId, StepNo},
+    order::KeySpan,
 };
 
 /// A data file of a chunk, by its path below the folder it will be published in.
@@ -62,6 +63,9 @@ pub struct ChunkManifest {
     pub counters: Counters,
     pub records: RecordHash,
     pub files: Vec<DataFile>,
+    /// In a step with an order: the first and the last row of the files, where there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<KeySpan>,
     /// The quarantined records of this chunk (NDJSON), where there are any.
     pub rejects: Option<DataFile>,
     /// For each source file that declares control totals and that the chunk has read of.

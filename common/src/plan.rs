@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    coverage::{keys_of_buckets, mirrored},
     ids::PartitionNo,
     key::{Key, KeyType},
     range::{KeyRange, UnitRange},
@@ -153,6 +154,10 @@ pub enum BucketFn {
         /// The bucket of NULL; `None` for the last. It lies beside the keys that share a partition with NULL.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         null_bucket: Option<u32>,
+        /// Whether buckets are numbered from the greatest keys down: the other way round than the bounds, and than
+        /// `null_bucket` counts.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        descending: bool,
     },
 }
 
@@ -161,6 +166,25 @@ pub enum BucketFn {
 pub struct ExchangePlan {
     pub function: BucketFn,
     pub buckets: u32,
+}
+
+impl ExchangePlan {
+    /// The keys in a range of buckets; `None` where buckets are not ranges of keys.
+    pub fn keys(&self, units: UnitRange) -> Option<KeyRange> {
+        match &self.function {
+            BucketFn::Hash { .. } => None,
+            BucketFn::KeyRange {
+                bounds,
+                null_bucket,
+                descending,
+                ..
+            } => {
+                let buckets = u64::from(self.buckets);
+                let rising = if *descending { mirrored(units, buckets) } else { units };
+                Some(keys_of_buckets(bounds, *null_bucket, rising))
+            }
+        }
+    }
 }
 
 /// One row of the partition table.

@@ -107,6 +107,14 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
+    /// A range without any key.
+    pub fn nothing() -> KeyRange {
+        KeyRange {
+            interval: None,
+            null: false,
+        }
+    }
+
     pub fn display(&self, ty: KeyType) -> String {
         match (&self.interval, self.null) {
             (Some(interval), true) => format!("{} and NULL", interval.display(ty)),

@@ -92,6 +92,7 @@ fn verdicts_and_manifests_have_the_form_of_their_version() {
         counters: COUNTERS,
         records: RecordHash(1 << 127),
         files: vec![file("part-00003-905-17-4.csv")],
+        order: None,
         rejects: Some(file("part-00003-905-17-4.ndjson")),
         totals: Vec::new(),
     };
@@ -176,6 +177,7 @@ fn certificates_have_the_form_of_their_version() {
         counters: COUNTERS,
         records,
         rejects: Vec::new(),
+        outputs: Default::default(),
         reconciled: Some(true),
     };
     check("certificate", &certificate);

@@ -94,6 +94,7 @@ fn main() {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError::default(),
         if_unchanged: Default::default(),

@@ -18,6 +18,7 @@ use crate::{
     command,
     engine::{self, Cause, Checks, INPUT, PlanFault},
     sink::{check_sink, written_schema},
+    sort::check_order,
     source::{
         csv::{Format, Layout, column_type},
         records::Shape,
@@ -210,7 +211,25 @@ impl<'a> Examiner<'a> {
         {
             self.fault(step, ("sink", 0), None, error.message);
         }
+        self.order(step, &output);
         output
+    }
+
+    /// Columns that the output is sorted by: those of it that are known have to have an order.
+    fn order(&mut self, step: &Step, output: &Known) {
+        for by in &step.sort {
+            let by = std::slice::from_ref(by);
+            let error = match output {
+                Known::All(columns) => check_order(by, columns).err(),
+                Known::Some(columns) if columns.field_with_name(&by[0].column).is_ok() => {
+                    check_order(by, columns).err()
+                }
+                Known::Some(_) | Known::Nothing(_) => None,
+            };
+            if let Some(error) = error {
+                self.fault(step, ("sort", 0), Some(&by[0].column), error.message);
+            }
+        }
     }
 
     /// A step of whose columns nothing is known: its SQL has to be SQL all the same.
@@ -603,6 +622,10 @@ mod tests {
             (
                 "    lookups: {l: {csv: {path: l.csv, header: false, columns: {id: int64, name: string}}}}\n    transform: {sql: \"SELECT l.nam FROM input JOIN l ON l.id = input.id\"}\n",
                 Some("transform.sql|nam|step a: the SQL: there is no column «l.nam»…did you mean «name»?"),
+            ),
+            (
+                "    transform: {sql: \"SELECT id AS k FROM input\"}\n    sort: [k, id]\n",
+                Some("sort|id|step a: sort: the output has no column «id»…k"),
             ),
         ];
         for (rest, fault) in cases {

@@ -15,6 +15,7 @@ pub mod reread;
 pub mod runner;
 pub mod session;
 pub mod sink;
+pub mod sort;
 pub mod source;
 pub mod storage;
 pub mod survey;

@@ -419,6 +419,7 @@ mod tests {
                 ..Counters::default()
             },
             records: RecordHash((0..100).sum()),
+            outputs: Default::default(),
             rejects: Vec::new(),
             reconciled: Some(true),
         }

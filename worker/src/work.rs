@@ -33,7 +33,8 @@ use crate::{
     publish::{published_already, run_abort, run_merge, run_prepare, run_publish},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
-    source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json},
+    sort::check_order,
+    source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json, types::key_type},
     storage::{SpillFolder, StepFolders, sweep_spill},
     survey::{published_files, sample_keys, survey_source},
 };
@@ -152,6 +153,19 @@ pub fn survey_step(
             read.push(column.clone());
         }
         Partition::Hash { columns } => read.extend(columns.iter().cloned()),
+        Partition::Auto if !step.sort.is_empty() => {
+            check_order(&step.sort, &analysis.output)?;
+            let carried = analysis.carried(&step.sort[0].column);
+            // Types that have an order once they are read, but no key.
+            let sampled = carried.filter(|column| {
+                let field = source.schema.field_with_name(column);
+                field.is_ok_and(|field| key_type(field.data_type()).is_some())
+            });
+            if let Some(column) = sampled {
+                source.sample = Some(sample_keys(job, step, base_dir, &source, column)?);
+                read.push(column.to_string());
+            }
+        }
         Partition::Auto | Partition::Bytes | Partition::Files | Partition::RowGroups => {}
     }
     let schema = source.schema.clone();
@@ -491,9 +505,16 @@ impl StepIo for Io<'_> {
         &self,
         assignment: &Assignment,
         seq: u32,
+        low: u64,
         schema: &SchemaRef,
     ) -> Result<Box<dyn ChunkSink>, TaskError> {
-        open_chunk(&assignment.context.step().sink, schema, &Self::target(assignment, seq)?)
+        let step = assignment.context.step();
+        let target = Self::target(assignment, seq)?;
+        let target = match step.sort.is_empty() {
+            true => target,
+            false => target.in_order(low),
+        };
+        open_chunk(&step.sink, schema, &target)
     }
 
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {

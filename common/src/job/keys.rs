@@ -16,6 +16,8 @@ pub const MAX_PARTITIONS: i64 = 100_000;
 pub const MAX_FILES: i64 = 100_000;
 /// Beyond this a task does not fail by chance.
 pub const MAX_ATTEMPTS: i64 = 100;
+/// Outputs of a split by hash: each chunk has a file in each of them.
+pub const MAX_SPLIT: i64 = 4096;
 pub const MAX_PARAMETERS: usize = 100;
 /// What stands before a table is a title, not data.
 pub const MAX_SKIPPED_LINES: i64 = 1000;
@@ -101,6 +103,11 @@ pub enum Kind {
     Labels,
     Section(&'static Section),
     List(&'static Section),
+    /// A list of sections, or of texts that stand for one key of them; one item may stand alone.
+    ListOr {
+        section: &'static Section,
+        short: &'static str,
+    },
     /// From identifiers to sections.
     Map(&'static Section),
 }
@@ -292,6 +299,15 @@ pub static STEP: Section = section(
             Kind::Section(&TRANSFORM),
             "What is made of the records (default none: they pass through).",
             r#"{"sql": "SELECT * FROM input"}"#,
+        ),
+        key(
+            "sort",
+            Kind::ListOr {
+                section: &SORT,
+                short: "column",
+            },
+            "Columns by which the output is ordered, over all its files.",
+            r#"["shop", {"column": "amount", "order": "desc"}]"#,
         ),
         required(
             "sink",
@@ -1008,6 +1024,31 @@ pub static COMMAND: Section = section(
     ],
 );
 
+pub static SORT: Section = section(
+    "sort",
+    "A column by which the output is ordered, and which way.",
+    &[
+        required(
+            "column",
+            Kind::Text,
+            "The column, of those the transform gives.",
+            r#""amount""#,
+        ),
+        key(
+            "order",
+            Kind::Word(&["asc", "desc"]),
+            "Whether values rise or fall (default asc).",
+            r#""desc""#,
+        ),
+        key(
+            "nulls",
+            Kind::Word(&["first", "last"]),
+            "Where NULL stands, whichever way values run (default last).",
+            r#""first""#,
+        ),
+    ],
+);
+
 pub static SINK: Section = Section {
     choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "report", "discard"]),
     words: &["discard"],
@@ -1076,6 +1117,86 @@ const PARTITION_COLUMN: Key = key(
     r#""partition_no""#,
 );
 
+const SPLIT_KEY: Key = key(
+    "split",
+    Kind::Section(&SPLIT),
+    "Divide the rows over named sub-folders, or over files of so many rows.",
+    r#"{"when": [{"name": "large", "that": "amount > 100"}], "otherwise": "small"}"#,
+);
+
+pub static SPLIT: Section = Section {
+    choice: Choice::ExactlyOne(&["by", "when", "hash", "rows"]),
+    ..section(
+        "split",
+        "Divides the rows of an output: by one of these.",
+        &[
+            key(
+                "by",
+                Kind::Text,
+                "A column: a folder for each of its values.",
+                r#""country""#,
+            ),
+            key(
+                "when",
+                Kind::List(&WHEN),
+                "Folders by name; the first whose SQL is true of a row takes it.",
+                r#"[{"name": "large", "that": "amount > 100"}]"#,
+            ),
+            key(
+                "hash",
+                Kind::Section(&SPLIT_HASH),
+                "Numbered folders, by the hash of columns.",
+                r#"{"columns": ["id"], "into": 4}"#,
+            ),
+            key(
+                "rows",
+                Kind::Integer { min: 1, max: i64::MAX },
+                "Files of at most so many rows.",
+                "100000",
+            ),
+            key(
+                "otherwise",
+                Kind::Name,
+                "With `by` and `when`: the folder of rows that no other takes, or `fail` (default fail).",
+                r#""rest""#,
+            ),
+        ],
+    )
+};
+
+pub static WHEN: Section = section(
+    "when",
+    "A named part of the output.",
+    &[
+        required("name", Kind::Name, "The name of the folder.", r#""large""#),
+        required(
+            "that",
+            Kind::Sql,
+            "SQL over the columns of the output that must be true of a row; NULL counts as not true.",
+            r#""amount > 100""#,
+        ),
+    ],
+);
+
+pub static SPLIT_HASH: Section = section(
+    "hash of split",
+    "By the hash of columns.",
+    &[
+        required(
+            "columns",
+            Kind::Texts,
+            "The columns: rows that are equal in them stay together.",
+            r#"["id"]"#,
+        ),
+        required(
+            "into",
+            Kind::Integer { min: 1, max: MAX_SPLIT },
+            "How many folders.",
+            "4",
+        ),
+    ],
+);
+
 pub static CSV_SINK: Section = section(
     "csv sink",
     "CSV files in a folder.",
@@ -1090,6 +1211,7 @@ pub static CSV_SINK: Section = section(
         ),
         FILES,
         PARTITION_BY,
+        SPLIT_KEY,
         PARTITION_COLUMN,
         key(
             "header",
@@ -1144,6 +1266,7 @@ pub static PARQUET_SINK: Section = section(
         ),
         FILES,
         PARTITION_BY,
+        SPLIT_KEY,
         PARTITION_COLUMN,
     ],
 );
@@ -1335,7 +1458,11 @@ pub static SECTIONS: &[&Section] = &[
     &CHECK,
     &TRANSFORM,
     &COMMAND,
+    &SORT,
     &SINK,
+    &SPLIT,
+    &WHEN,
+    &SPLIT_HASH,
     &CSV_SINK,
     &NDJSON_SINK,
     &PARQUET_SINK,
@@ -1441,6 +1568,9 @@ impl Kind {
             ),
             Kind::Section(section) => section.allowed(),
             Kind::List(section) => format!("a list, each item {}", section.allowed()),
+            Kind::ListOr { section, short } => {
+                format!("a list, each item the text of `{short}`, or {}", section.allowed())
+            }
             Kind::Map(section) => format!("a mapping from names, each value {}", section.allowed()),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::labels::Labels;
+use crate::{labels::Labels, order::SortColumn};
 
 use super::{RecordsSink, RecordsSource};
 
@@ -90,6 +90,9 @@ pub struct Step {
     /// A program that makes something of the records, instead of SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
+    /// By which columns of what the transform makes the output is ordered, over all its files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sort: Vec<SortColumn>,
     pub sink: Sink,
     pub on_error: OnError,
     /// What to do where an earlier run has done this very step over the same input.
@@ -452,6 +455,9 @@ pub struct FileSink {
     pub files: Option<u32>,
     /// Columns that become Hive folders.
     pub partition_by: Vec<String>,
+    /// Named outputs over which the rows are divided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
     /// Name of an extra column that holds the partition number.
     pub partition_column: Option<String>,
     /// CSV only.
@@ -476,6 +482,27 @@ pub struct ReportSink {
     pub page_break: String,
     /// Of the file's name; `html` escapes values.
     pub extension: String,
+}
+
+/// Divides rows over sub-folders of an output, each with a name, or over files of so many rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Split {
+    pub by: SplitBy,
+    /// The output of rows that belong to no other; `None`: such a row fails the step.
+    pub otherwise: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SplitBy {
+    /// An output for each value of a column.
+    Value(String),
+    /// The first output whose SQL is true of a row takes it.
+    When(Vec<Check>),
+    /// By the hash of columns; outputs are numbered.
+    Hash { columns: Vec<String>, into: u32 },
+    /// Files of at most so many rows.
+    Rows(u64),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

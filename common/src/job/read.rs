@@ -411,6 +411,32 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Mappings, or texts that stand for one key of them: a list of at least one, or one alone.
+    pub fn list_or(&self, name: &str) -> Option<Vec<Item<'a>>> {
+        let (key, entry) = self.find(name)?;
+        let Kind::ListOr { section, .. } = key.kind else {
+            debug_assert!(false, "`{name}` is no such list in the table");
+            return None;
+        };
+        let label = format!("an item of `{name}` in {}", self.section.name);
+        let item = |node: &'a Node| match &node.value {
+            Value::Map(_) => Fields::new(self.cx, section, node, &label).map(Item::Fields),
+            _ => self.text_of(key, node).map(Item::Short),
+        };
+        match &entry.value.value {
+            Value::List(items) if items.is_empty() => {
+                let found = format!("`{name}` in {} is an empty list", self.section.name);
+                self.cx.faults.add(entry.value.at, found, key.kind.allowed());
+                None
+            }
+            Value::List(items) => {
+                // What is wrong was told, so the job is not taken with what is left.
+                Some(items.iter().filter_map(item).collect())
+            }
+            _ => item(&entry.value).map(|item| vec![item]),
+        }
+    }
+
     /// The entries of a mapping with names of the user's choice.
     pub fn entries(&self, name: &str) -> Option<&'a [Entry]> {
         let (key, entry) = self.find(name)?;
@@ -473,6 +499,12 @@ struct Scalar {
     /// Whether quotes say that it is text, whatever it looks like.
     is_text: bool,
     open: bool,
+}
+
+/// An item of a list in which a text stands for one key of a mapping.
+pub(super) enum Item<'a> {
+    Short(Text),
+    Fields(Fields<'a>),
 }
 
 pub(super) enum Number<T> {

@@ -61,6 +61,7 @@ pub(super) fn records_sink(fields: &Fields, path: Option<&Text>) -> Option<Recor
             // Whoever writes header and trailer knows the whole file.
             files: files.or(has_edges.then_some(1)),
             partition_by: Vec::new(),
+            split: None,
             partition_column: None,
             header: false,
             delimiter: b',',

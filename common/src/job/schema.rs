@@ -129,6 +129,9 @@ fn value(kind: &Kind) -> Value {
             json!({"anyOf": [{"enum": section.words}, {"$ref": reference(section)}, placeholder]})
         }
         Kind::List(section) => json!({"type": "array", "minItems": 1, "items": {"$ref": reference(section)}}),
+        Kind::ListOr { section, .. } => {
+            one_or_more(json!({"anyOf": [{"type": "string", "minLength": 1}, {"$ref": reference(section)}]}))
+        }
         Kind::Map(section) => {
             let names = json!({"pattern": format!("^[A-Za-z][A-Za-z0-9_]{{0,{}}}$", MAX_NAME_BYTES - 1)});
             json!({"type": "object", "propertyNames": names, "additionalProperties": {"$ref": reference(section)}})

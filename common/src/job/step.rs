@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::labels::Labels;
+use crate::{labels::Labels, order::SortColumn};
 
 use super::{
     Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink, IfUnchanged,
-    Lookup, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Step,
-    WrittenRange,
+    Lookup, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Split, SplitBy,
+    Step, WrittenRange,
     column::columns,
     error::{Position, shown},
-    read::{Character, Fields, Number, Text},
+    read::{Character, Fields, Item, Number, Text},
     records::{records_sink, records_source},
 };
 
@@ -58,6 +58,14 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let placement = placement(fields);
     let checks = checks(fields);
     let (sql, command) = transform(fields);
+    let sort = sort(fields);
+    if fields.has("sort") && matches!(command, Some(Some(_))) {
+        fields.cx.faults.add(
+            fields.key_at("sort"),
+            "`sort` beside `transform.command`",
+            "a step of its own that reads this one and sorts",
+        );
+    }
     let on_error = on_error(fields);
     let if_unchanged = match fields.has("if_unchanged") {
         true => fields.word("if_unchanged"),
@@ -74,6 +82,16 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
         );
     }
     let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
+    if fields.has("sort")
+        && let Some(Partitioning { method, .. }) = &partition
+        && *method != Partition::Auto
+    {
+        fields.cx.faults.add(
+            method_at,
+            "a method of `partition` beside `sort`, which cuts by ranges of its first column",
+            "`partition: {count: N}`, or none",
+        );
+    }
 
     // A step that is read goes first, whether `after` says so or not.
     for step in reads.iter().chain(&looks_up) {
@@ -92,6 +110,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
             checks,
             sql: sql?,
             command: command?,
+            sort: sort?,
             sink: sink?,
             on_error,
             if_unchanged: if_unchanged?,
@@ -563,6 +582,58 @@ fn command(fields: &Fields) -> Option<Command> {
     })
 }
 
+/// `None`: wrong, or open until parameters are bound.
+fn sort(fields: &Fields) -> Option<Vec<SortColumn>> {
+    if !fields.has("sort") {
+        return Some(Vec::new());
+    }
+    let mut names = BTreeSet::new();
+    let items = fields.list_or("sort")?;
+    all(items.into_iter().map(|item| {
+        let (column, descending, nulls_first) = match &item {
+            Item::Short(text) => (Some(text.clone()), false, false),
+            Item::Fields(fields) => (
+                fields.text("column"),
+                fields
+                    .word("order")
+                    .is_some_and(|order: SortOrder| order == SortOrder::Desc),
+                fields.word("nulls").is_some_and(|nulls: Nulls| nulls == Nulls::First),
+            ),
+        };
+        let column = column?;
+        let fault = match column.value.trim().is_empty() {
+            true => Some("an empty name in `sort`".to_string()),
+            false if !names.insert(column.value.clone()) => {
+                Some(format!("column `{}` stands twice in `sort`", shown(&column.value)))
+            }
+            false => None,
+        };
+        if let Some(found) = fault {
+            fields.cx.faults.add(column.at, found, "names of columns, each once");
+            return None;
+        }
+        Some(SortColumn {
+            column: column.value,
+            descending,
+            nulls_first,
+        })
+    }))
+}
+
+#[derive(PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SortOrder {
+    Asc,
+    Desc,
+}
+
+#[derive(PartialEq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Nulls {
+    First,
+    Last,
+}
+
 fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     if let Some(word) = fields.section_word("sink") {
         return ((word.value == "discard").then_some(Sink::Discard), None);
@@ -634,6 +705,7 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
             // Pages are counted over all rows.
             files: Some(1),
             partition_by: Vec::new(),
+            split: None,
             partition_column: None,
             header: false,
             delimiter: b',',
@@ -663,6 +735,10 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         true => column_name(fields, "partition_column").map(|name| Some(name.value)),
         false => Some(None),
     };
+    let split = match fields.has("split") {
+        true => split(fields).map(Some),
+        false => Some(None),
+    };
     if let (Some(Some(name)), Some(others)) = (&partition_column, &partition_by)
         && others.contains(name)
     {
@@ -684,6 +760,7 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         compression,
         files,
         partition_by: partition_by?,
+        split: split?,
         partition_column: partition_column?,
         header,
         delimiter,
@@ -710,6 +787,73 @@ fn share(fields: &Fields) -> Option<u32> {
         fields.cx.faults.add(text.at, found, allowed);
     }
     millionths
+}
+
+fn split(sink: &Fields) -> Option<Split> {
+    let fields = sink.section("split")?;
+    let faults = fields.cx.faults;
+    if sink.has("partition_by") {
+        let at = sink.key_at("split");
+        faults.add(
+            at,
+            "`split` beside `partition_by`, which both make folders",
+            "one of them",
+        );
+    }
+    let named = fields.has("by") || fields.has("when");
+    if fields.has("otherwise") && !named {
+        let at = fields.key_at("otherwise");
+        faults.add(
+            at,
+            "`otherwise` where every row has its place",
+            "`otherwise` beside `by` or `when`",
+        );
+    }
+    if fields.has("rows") && sink.has("files") {
+        let at = fields.key_at("rows");
+        faults.add(at, "`rows` beside `files`, which both make files", "one of them");
+    }
+    let otherwise = fields.name("otherwise");
+    let by = if fields.has("by") {
+        column_name(&fields, "by").map(|column| SplitBy::Value(column.value))
+    } else if fields.has("when") {
+        when(&fields, otherwise.as_ref()).map(SplitBy::When)
+    } else if fields.has("hash") {
+        fields.section("hash").and_then(|hash| {
+            let columns = column_names(&hash, "columns").map(values);
+            let into = hash.integer("into");
+            Some(SplitBy::Hash {
+                columns: columns?,
+                into: into?,
+            })
+        })
+    } else {
+        fields
+            .integer("rows")
+            .map(|rows: i64| SplitBy::Rows(rows.unsigned_abs()))
+    };
+    Some(Split {
+        by: by?,
+        otherwise: otherwise.map(|name| name.value).filter(|name| name != "fail"),
+    })
+}
+
+fn when(fields: &Fields, otherwise: Option<&Text>) -> Option<Vec<Check>> {
+    let mut names: BTreeSet<String> = otherwise.iter().map(|name| name.value.clone()).collect();
+    let outputs = fields.list("when")?;
+    all(outputs.iter().map(|output| {
+        let (name, that) = (output.name("name"), output.text("that"));
+        let name = name?;
+        if !names.insert(name.value.clone()) {
+            let found = format!("a second output `{}` in `split`", name.value);
+            fields.cx.faults.add(name.at, found, "each name once");
+            return None;
+        }
+        Some(Check {
+            name: name.value,
+            that: that?.value,
+        })
+    }))
 }
 
 fn on_error(fields: &Fields) -> OnError {

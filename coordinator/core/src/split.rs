@@ -20,6 +20,7 @@ pub use source::file_spans;
 use gapless_common::{
     job::{Count, Outside, Partition as Wanted, Step, WrittenRange},
     key::KeyType,
+    order::{self, SortColumn},
     plan::{Facts, Method, Partition, StepPlan, TransformMode, Unit},
     range::UnitRange,
 };
@@ -69,6 +70,8 @@ enum Cut<'a> {
     Quantiles(&'a str),
     /// Through the exchange, by ranges from the job file.
     Written(&'a str, &'a [WrittenRange], Outside),
+    /// Through the exchange, by quantiles of what the first column of `sort` carries.
+    Sorted(&'a str, &'a SortColumn),
     /// One partition reads everything.
     Single,
 }
@@ -113,6 +116,7 @@ impl<'a> Planner<'a> {
                 (None, self.rows_of_source(vec![self.facts.domain]), String::new()),
             ),
             Cut::Hash(columns) => (Method::Hash, through(self.by_hash(columns, asked))),
+            Cut::Sorted(column, first) => (Method::KeyRange, through(self.by_order(column, first, asked)?)),
             Cut::Quantiles(column) => (Method::KeyRange, through(self.by_quantiles(column, asked)?)),
             Cut::Written(column, ranges, outside) => (
                 Method::KeyRange,
@@ -173,6 +177,9 @@ impl<'a> Planner<'a> {
             TransformMode::RowWise { .. } => None,
             TransformMode::Whole { keys } => Some(keys),
         };
+        if let Some(first) = self.step.sort.first() {
+            return self.choose_sorted(first, keys, asked);
+        }
         let wanted = &self.step.partition.method;
         let by = match wanted {
             Wanted::Auto => return self.choose_freely(keys, asked),
@@ -238,6 +245,45 @@ impl<'a> Planner<'a> {
                 format!("hash of ({}) as the job says", by.join(", ")),
             ),
         })
+    }
+
+    /// A sorted output is cut by ranges of what its first column carries, so that partitions follow one another in the
+    /// output's order; else one partition sorts everything.
+    fn choose_sorted(
+        &self,
+        first: &'a SortColumn,
+        keys: Option<&Vec<String>>,
+        asked: Option<u32>,
+    ) -> Result<(Cut<'a>, String), PlanError> {
+        let order = order::display(&self.step.sort);
+        if asked.unwrap_or_else(|| self.execute_count().0) == 1 {
+            let small = match asked {
+                Some(_) => "as the job says",
+                None => "the input is small",
+            };
+            let reason = format!("one partition, {small}, sorts by {order}: no exchange is needed");
+            return Ok((Cut::Single, reason));
+        }
+        let transform = &self.facts.transform.reason;
+        let why = match &self.facts.sample {
+            None => format!("the SQL makes '{}', so its ranges are not known before", first.column),
+            Some(sample) => match keys {
+                Some(keys) if !keys.contains(&sample.column) => {
+                    format!("the SQL brings other rows together ({transform})")
+                }
+                _ => {
+                    let reason = format!("ranges of '{}': the output is sorted by {order}", sample.column);
+                    return Ok((Cut::Sorted(&sample.column, first), reason));
+                }
+            },
+        };
+        match asked {
+            Some(count) => Err(PlanError::SortInOne { count, why }),
+            None => Ok((
+                Cut::Single,
+                format!("one partition sorts by {order}: {why}; a step of its own that sorts runs in parallel"),
+            )),
+        }
     }
 
     /// The automatic choice of method.

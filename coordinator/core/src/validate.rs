@@ -6,12 +6,12 @@
 use std::fmt;
 
 use gapless_common::{
-    coverage::{CoverageError, Fault, Held, Span, Universe, key_faults, keys_of_buckets, refuse, unit_faults},
+    coverage::{CoverageError, Fault, Held, Span, Universe, key_faults, refuse, unit_faults},
     ids::PartitionNo,
     job::Step,
     key::{Key, KeyType},
     plan::{BucketFn, ExchangePlan, Facts, Method, Partition, StepPlan, TransformMode, Unit},
-    range::UnitRange,
+    range::{KeyRange, UnitRange},
 };
 
 use crate::split::file_spans;
@@ -154,7 +154,7 @@ fn check_exchange(exchange: &ExchangePlan, execute: &[Partition]) -> Result<Univ
             column,
             key_type,
             bounds,
-            null_bucket,
+            ..
         } => {
             let keys = Universe::Keys {
                 column: column.clone(),
@@ -163,21 +163,16 @@ fn check_exchange(exchange: &ExchangePlan, execute: &[Partition]) -> Result<Univ
             refuse(
                 keys.clone(),
                 false,
-                key_table_faults(exchange.buckets, *key_type, (bounds, *null_bucket), execute),
+                key_table_faults(exchange, *key_type, bounds, execute),
             )?;
             Ok(keys)
         }
     }
 }
 
-fn key_table_faults(
-    buckets: u32,
-    key_type: KeyType,
-    (bounds, null_bucket): (&[Key], Option<u32>),
-    execute: &[Partition],
-) -> Vec<Fault> {
+fn key_table_faults(exchange: &ExchangePlan, key_type: KeyType, bounds: &[Key], execute: &[Partition]) -> Vec<Fault> {
     let mut faults = Vec::new();
-    let actual = bounds.len() as u32 + 2;
+    let (buckets, actual) = (exchange.buckets, bounds.len() as u32 + 2);
     if actual != buckets {
         faults.push(Fault::WrongBuckets {
             stated: buckets,
@@ -188,7 +183,7 @@ fn key_table_faults(
     faults.extend(falling.map(|at| Fault::UnorderedBounds { bucket: at as u32 }));
     let mut stated = Vec::with_capacity(execute.len());
     for row in execute {
-        let actual = keys_of_buckets(bounds, null_bucket, row.units);
+        let actual = exchange.keys(row.units).unwrap_or_else(KeyRange::nothing);
         if row.keys.as_ref() != Some(&actual) {
             let said = row
                 .keys

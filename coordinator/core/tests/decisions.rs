@@ -200,6 +200,7 @@ fn step(name: &str, after: &[&str], count: u32) -> Step {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError::default(),
         if_unchanged: Default::default(),

@@ -324,6 +324,7 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
             key_type: KeyType::Int,
             bounds: vec![Key::Int(-1), Key::Int(i128::MAX)],
             null_bucket: Some(0),
+            descending: false,
         },
     };
     StepRow {
@@ -526,6 +527,7 @@ fn steps() -> Vec<Step> {
         compression: Compression::Gzip,
         files: Some(2),
         partition_by: vec!["day".into()],
+        split: None,
         partition_column: Some("part".into()),
         header: true,
         delimiter: b',',
@@ -551,6 +553,7 @@ fn steps() -> Vec<Step> {
         }],
         sql: Some("SELECT * FROM input".into()),
         command: None,
+        sort: Vec::new(),
         placement: labels(),
         sink: sinks[at % sinks.len()].clone(),
         on_error: OnError {

@@ -11,6 +11,7 @@ use gapless_common::{
         Source, Step, WrittenRange,
     },
     key::{Key, KeyType},
+    order::SortColumn,
     plan::{BucketFn, Column, Facts, KeySample, Method, PinnedFile, StepPlan, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
@@ -35,6 +36,7 @@ fn step(method: Wanted, count: Count) -> Step {
         checks: vec![],
         sql: Some("SELECT * FROM input".into()),
         command: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError::default(),
         if_unchanged: Default::default(),
@@ -696,6 +698,7 @@ fn merging_is_the_sinks_wish() {
             compression: Compression::None,
             files,
             partition_by: vec![],
+            split: None,
             partition_column: None,
             header: true,
             delimiter: b',',
@@ -773,6 +776,7 @@ fn a_bucket_that_no_key_can_reach_is_refused() {
         key_type: KeyType::Text,
         bounds,
         null_bucket: None,
+        descending: false,
     };
     let said = validate(&step, &source, &plan).unwrap_err().to_string();
     assert!(
@@ -997,5 +1001,107 @@ fn the_limit_can_be_planned() {
             .execute
             .len(),
         100_000
+    );
+}
+
+/// Partitions and buckets of a sorted output follow one another in its order, NULL at the end where it is put.
+#[test]
+fn a_sorted_output_is_cut_in_its_order() {
+    let cases = [
+        (
+            false,
+            false,
+            ["(-inf, 25)", "[25, 50)", "[50, 75)", "[75, +inf) and NULL"],
+        ),
+        (
+            false,
+            true,
+            ["(-inf, 25) and NULL", "[25, 50)", "[50, 75)", "[75, +inf)"],
+        ),
+        (
+            true,
+            false,
+            ["[75, +inf)", "[50, 75)", "[25, 50)", "(-inf, 25) and NULL"],
+        ),
+        (
+            true,
+            true,
+            ["[75, +inf) and NULL", "[50, 75)", "[25, 50)", "(-inf, 25)"],
+        ),
+    ];
+    for (descending, nulls_first, expected) in cases {
+        let mut step = step(Wanted::Auto, Count::Fixed(4));
+        step.sort = vec![SortColumn {
+            column: "shown".into(),
+            descending,
+            nulls_first,
+        }];
+        let facts = sampled(facts(Unit::Byte, &[100 << 20]), "id", ints(0..100), 20);
+        let plan = split(&step, &facts, SLOTS).unwrap();
+        validate(&step, &facts, &plan).unwrap();
+        assert_eq!(plan.method, Method::KeyRange);
+        let keys: Vec<String> = plan
+            .execute
+            .iter()
+            .map(|row| row.keys.as_ref().unwrap().display(KeyType::Int))
+            .collect();
+        assert_eq!(keys, expected);
+        assert!(
+            plan.execute
+                .windows(2)
+                .all(|pair| pair[0].units.high == pair[1].units.low)
+        );
+        let with_null: Vec<u64> = plan.execute.iter().map(|row| row.estimate.rows).collect();
+        let null_at = if nulls_first { 0 } else { 3 };
+        assert_eq!(with_null[null_at], 45, "NULL is estimated where it stands");
+
+        let mut wrong = plan.clone();
+        let last = wrong.execute.len() - 1;
+        (wrong.execute[0].keys, wrong.execute[last].keys) =
+            (plan.execute[last].keys.clone(), plan.execute[0].keys.clone());
+        validate(&step, &facts, &wrong).unwrap_err();
+    }
+}
+
+#[test]
+fn what_one_partition_has_to_sort() {
+    let sorted = |count| {
+        let mut step = step(Wanted::Auto, count);
+        step.sort = vec![SortColumn {
+            column: "shown".into(),
+            descending: false,
+            nulls_first: false,
+        }];
+        step
+    };
+    let large = facts(Unit::Byte, &[1 << 30]);
+    let grouped = sampled(whole(facts(Unit::Byte, &[1 << 30]), &["no"]), "id", ints(0..100), 0);
+    let cases = [
+        (
+            &large,
+            "one partition sorts by shown: the SQL makes 'shown', so its ranges are not known before",
+        ),
+        (
+            &grouped,
+            "one partition sorts by shown: the SQL brings other rows together (GROUP BY)",
+        ),
+    ];
+    for (facts, why) in cases {
+        let step = sorted(Count::Auto);
+        let plan = split(&step, facts, SLOTS).unwrap();
+        validate(&step, facts, &plan).unwrap();
+        assert_eq!((plan.method, plan.execute.len()), (Method::Single, 1));
+        assert!(plan.reason.starts_with(why), "{}", plan.reason);
+        let refused = split(&sorted(Count::Fixed(4)), facts, SLOTS).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("partition: `count: 4`, but one partition has to sort everything: "),
+            "{refused}"
+        );
+    }
+    let small = sampled(facts(Unit::Byte, &[1000]), "id", ints(0..100), 0);
+    let plan = split(&sorted(Count::Auto), &small, SLOTS).unwrap();
+    assert_eq!(
+        plan.reason,
+        "one partition, the input is small, sorts by shown: no exchange is needed"
     );
 }

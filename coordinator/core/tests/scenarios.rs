@@ -469,6 +469,7 @@ fn step(word: &str) -> (Step, u64) {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError {
             attempts: number("attempts").unwrap_or(3) as u32,

@@ -17,7 +17,8 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
     manifest::{ChunkManifest, DataFile, FileTotals, Version},
-    plan::TransformMode,
+    order::KeySpan,
+    plan::{BucketFn, TransformMode},
 };
 
 use super::{
@@ -29,6 +30,7 @@ use crate::{
     command::{Environment, External, Records},
     engine::{self, Checks, LookupTable, Program, RunError, SlotLimits},
     sink::ChunkSink,
+    sort::{Order, OrderCheck, SortLimits, Sorter},
     source::{Reject, SourceReader, schema_of, shown::key_as_json},
 };
 
@@ -44,6 +46,12 @@ pub const RUN_ROWS: u64 = 32 << 10;
 /// Rejected records that a chunk holds until it is committed.
 pub const CHUNK_REJECT_BYTES: usize = 32 << 20;
 
+/// Input of one chunk of a sorted output: a partition of the usual size is one file, also where its share of
+/// the keys is somewhat larger than that of others.
+pub const SORTED_CHUNK_INPUT_BYTES: u64 = 192 << 20;
+/// The part of a slot's memory in which rows wait to be sorted; the rest is for the program, and for rows on their
+/// way in and out.
+const SORT_SHARE: usize = 2;
 /// Output of a trial of some rows, held until all of them have passed.
 const TRIAL_BYTES: usize = 64 << 20;
 /// What rejects a record on which the SQL fails, in place of the name of a check.
@@ -107,9 +115,14 @@ pub trait StepIo: Send + Sync {
     /// Whether records were checked before they came here (in the exchange's scatter).
     fn is_checked(&self, assignment: &Assignment) -> bool;
 
-    /// A sink for the rows of chunk `seq`. Asked for a chunk's first row, not before.
-    fn open_sink(&self, assignment: &Assignment, seq: u32, schema: &SchemaRef)
-    -> Result<Box<dyn ChunkSink>, TaskError>;
+    /// A sink for the rows of chunk `seq`, which begins at unit `low`. Asked for a chunk's first row, not before.
+    fn open_sink(
+        &self,
+        assignment: &Assignment,
+        seq: u32,
+        low: u64,
+        schema: &SchemaRef,
+    ) -> Result<Box<dyn ChunkSink>, TaskError>;
 
     /// Makes the rejects of chunk `seq` durable. Not called without any.
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError>;
@@ -214,7 +227,18 @@ pub fn execute(
     let step = step.as_mut().expect("compiled above");
     let reader = io.open_source(assignment)?;
     let none = Checks::none();
-    let limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
+    let mut limits = Limits::of_chunks(assignment.context.step().on_error.reject_limit);
+    let order = match assignment.context.step().sort.as_slice() {
+        [] => None,
+        by => match &step.transform {
+            Transform::Sql(program) => Some(Order::new(by, program.output())?),
+            // The language refuses it.
+            Transform::Command(_) => None,
+        },
+    };
+    if order.is_some() {
+        limits.bytes = SORTED_CHUNK_INPUT_BYTES;
+    }
     if !io.is_checked(assignment) {
         step.checks(assignment, &reader.schema())?;
     }
@@ -222,11 +246,15 @@ pub fn execute(
         Some((_, checks)) if !io.is_checked(assignment) => checks,
         _ => &none,
     };
-    let runs = step.transform.runs(&assignment.context);
+    let runs = match (&order, &step.transform) {
+        (Some(_), Transform::Sql(program)) => runs_of_sort(program.mode(), &assignment.context),
+        _ => step.transform.runs(&assignment.context),
+    };
     let mut records = CheckedReader::new(reader, checks, leader, limits, runs);
     let mut chunk = Chunk {
         assignment,
         io,
+        order: order.as_ref(),
         seq: assignment.seq,
         previous: assignment.position,
     };
@@ -264,10 +292,25 @@ pub fn execute(
     }
 }
 
+/// How a program whose rows are sorted runs over its partition. Where buckets are ranges of what the order begins
+/// with, they follow one another in the output's order: each stretch of them can be sorted apart.
+fn runs_of_sort(mode: &TransformMode, context: &StepContext) -> Runs {
+    let exchange = context.frame.as_ref().and_then(|frame| frame.exchange.as_ref());
+    match (exchange.map(|exchange| &exchange.function), mode) {
+        (Some(BucketFn::KeyRange { .. }), TransformMode::RowWise { .. }) => Runs::ByUnit,
+        (Some(BucketFn::KeyRange { column, .. }), TransformMode::Whole { keys }) if keys.contains(column) => {
+            Runs::ByUnit
+        }
+        _ => Runs::Whole,
+    }
+}
+
 /// The open chunk of an attempt.
 struct Chunk<'a> {
     assignment: &'a Assignment,
     io: &'a dyn StepIo,
+    /// That of the step's output, where it has one.
+    order: Option<&'a Order>,
     seq: u32,
     previous: u64,
 }
@@ -280,6 +323,7 @@ struct End {
     records: RecordHash,
     rejects: Vec<Reject>,
     totals: Vec<FileTotals>,
+    order: Option<KeySpan>,
     sink: Option<Box<dyn ChunkSink>>,
 }
 
@@ -287,14 +331,53 @@ struct End {
 struct Pushed<'a> {
     chunk: &'a Chunk<'a>,
     sink: Option<Box<dyn ChunkSink>>,
+    /// Where the rows of a run wait, if the output is ordered.
+    sorter: Option<Sorter<'a>>,
+    check: Option<OrderCheck<'a>>,
     written: u64,
     filtered: u64,
 }
 
 impl Pushed<'_> {
-    fn push(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+    /// From here on rows are sorted, where the output is ordered.
+    fn sort(&mut self, program: &Program, engine: &engine::Slot) {
+        self.sorter = self.chunk.order.map(|order| {
+            let limits = engine.limits();
+            let limits = SortLimits {
+                memory: limits.memory / SORT_SHARE,
+                spill: limits.spill,
+                folder: limits.spill_folder.clone(),
+            };
+            Sorter::new(order, program.output().clone(), limits)
+        });
+    }
+
+    fn push(&mut self, batch: RecordBatch) -> Result<(), TaskError> {
+        match &mut self.sorter {
+            Some(sorter) => sorter.push(batch),
+            None => self.write(&batch),
+        }
+    }
+
+    /// Writes the rows of a run that waited to be sorted.
+    fn end_run(&mut self, records: &mut CheckedReader<'_>) -> Result<(), TaskError> {
+        let Some(mut sorter) = self.sorter.take() else {
+            return Ok(());
+        };
+        sorter.drain(&mut |batch| {
+            records.keep_on()?;
+            self.write(&batch)
+        })?;
+        self.sorter = Some(sorter);
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
         if batch.num_rows() == 0 {
             return Ok(());
+        }
+        if let Some(check) = &mut self.check {
+            check.take(batch)?;
         }
         self.written += batch.num_rows() as u64;
         let sink = match &mut self.sink {
@@ -306,14 +389,12 @@ impl Pushed<'_> {
 }
 
 impl Chunk<'_> {
-    fn open_sink(&self, schema: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
-        self.io.open_sink(self.assignment, self.seq, schema)
-    }
-
     fn pushed(&self) -> Pushed<'_> {
         Pushed {
             chunk: self,
             sink: None,
+            sorter: None,
+            check: self.order.map(OrderCheck::new),
             written: 0,
             filtered: 0,
         }
@@ -336,9 +417,11 @@ impl Chunk<'_> {
     ) -> Result<Pushed<'_>, RunError> {
         records.begin_chunk();
         let mut pushed = self.pushed();
+        pushed.sort(program, engine);
         loop {
-            let totals = program.run(engine, &mut || records.next_batch(), &mut |batch| pushed.push(&batch))?;
+            let totals = program.run(engine, &mut || records.next_batch(), &mut |batch| pushed.push(batch))?;
             pushed.filtered += totals.filtered;
+            pushed.end_run(records)?;
             if records.is_chunk_done() {
                 break;
             }
@@ -353,7 +436,7 @@ impl Chunk<'_> {
         let input = self.io.input_schema(self.assignment)?;
         let environment = environment(self.assignment);
         loop {
-            external.run(&input, &environment, records, &mut |batch| pushed.push(&batch))?;
+            external.run(&input, &environment, records, &mut |batch| pushed.push(batch))?;
             if records.is_chunk_done() {
                 return Ok(pushed);
             }
@@ -370,9 +453,11 @@ impl Chunk<'_> {
     ) -> Result<Pushed<'_>, TaskError> {
         records.begin_chunk();
         let mut pushed = self.pushed();
+        pushed.sort(program, engine);
         let mut narrowing = Narrowing::default();
         while !records.is_chunk_done() {
             let Some(judged) = records.next_judged()? else {
+                pushed.end_run(records)?;
                 continue;
             };
             let mut attempt = |pushed: &mut Pushed<'_>, rows: Range<usize>| {
@@ -390,7 +475,7 @@ impl Chunk<'_> {
                 match ran {
                     Ok(totals) => {
                         pushed.filtered += totals.filtered;
-                        made.iter().try_for_each(|batch| pushed.push(batch))?;
+                        made.into_iter().try_for_each(|batch| pushed.push(batch))?;
                         Ok(Trial::Passed)
                     }
                     Err(RunError::OnValue(error)) => Ok(Trial::Failed(error.message)),
@@ -412,6 +497,7 @@ impl Chunk<'_> {
                 },
             )?;
         }
+        pushed.end_run(records)?;
         tracing::debug!(trials = narrowing.trials, "rows on which the SQL fails were looked for");
         Ok(pushed)
     }
@@ -460,8 +546,13 @@ impl Chunk<'_> {
             records: taken.records,
             rejects: taken.rejects,
             totals: taken.totals,
+            order: pushed.check.and_then(OrderCheck::span),
             sink: pushed.sink,
         })
+    }
+
+    fn open_sink(&self, schema: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
+        self.io.open_sink(self.assignment, self.seq, self.previous, schema)
     }
 
     /// Keeps the rejects of an attempt that had too many, and says where.
@@ -499,6 +590,7 @@ impl Chunk<'_> {
             counters,
             records: end.records,
             files,
+            order: end.order,
             rejects,
             totals: end.totals,
         };

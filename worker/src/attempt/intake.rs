@@ -180,6 +180,13 @@ impl<'a> CheckedReader<'a> {
         self.stop
     }
 
+    /// Tells that the attempt is at work on what it has read, and learns whether to stop.
+    ///
+    /// Errors: `Cancelled` when told to give up.
+    pub fn keep_on(&mut self) -> Result<(), TaskError> {
+        self.report()
+    }
+
     /// The next records that go on, or `None` when the run, the chunk or the range has ended.
     pub fn next_batch(&mut self) -> Result<Option<RecordBatch>, TaskError> {
         Ok(self.next_judged()?.map(|judged| judged.batch))

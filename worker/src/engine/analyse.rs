@@ -42,6 +42,16 @@ pub struct Analysis {
     /// The input columns that the SQL and the checks read, in the order of the input. A source need
     /// not make the others.
     pub columns: Vec<String>,
+    /// For each column of the output, the input column whose values it carries.
+    pub carries: Vec<Option<String>>,
+}
+
+impl Analysis {
+    /// The input column whose values a column of the output carries as they are.
+    pub fn carried(&self, output: &str) -> Option<&str> {
+        let (index, _) = self.output.fields().find(output)?;
+        self.carries.get(index)?.as_deref()
+    }
 }
 
 /// Plans `sql` over a table `input` and `lookups`, and checks the rules.
@@ -83,6 +93,7 @@ pub fn examine(
                 reason: "without SQL each record goes on as it is".to_string(),
             },
             columns: all(),
+            carries: all().into_iter().map(Some).collect(),
         });
     };
     let state = session::open(now_micros, None)?;
@@ -93,11 +104,13 @@ pub fn examine(
     let plan = plan_query(&state, sql)?;
     let planning = |error| errors::fault("the SQL", &error);
     let transform = classify::classify(&plan.optimized, &all()).map_err(planning)?;
+    let carries = classify::carried(&plan.optimized, &all()).map_err(planning)?;
     let mut read = columns_read(&plan.optimized).map_err(planning)?;
     read.extend(rules.columns());
     Ok(Analysis {
         output: plan.output,
         transform,
+        carries,
         columns: all()
             .into_iter()
             .enumerate()

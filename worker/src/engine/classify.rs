@@ -75,6 +75,15 @@ pub fn classify(plan: &LogicalPlan, input_columns: &[String]) -> Result<Transfor
     })
 }
 
+/// For each column that a plan gives, the input column whose values it carries.
+pub fn carried(plan: &LogicalPlan, input_columns: &[String]) -> Result<Vec<Option<String>>> {
+    let trace = Shape::of(plan)?.trace;
+    Ok(trace
+        .into_iter()
+        .map(|column| column.map(|column| input_columns[column].clone()))
+        .collect())
+}
+
 fn whole(reason: String) -> TransformFacts {
     TransformFacts {
         mode: TransformMode::Whole { keys: Vec::new() },

@@ -81,6 +81,10 @@ impl Slot {
         }
     }
 
+    pub fn limits(&self) -> &SlotLimits {
+        &self.limits
+    }
+
     pub(super) fn resources(&mut self) -> Result<&Resources, TaskError> {
         if self.resources.is_none() {
             self.resources = Some(self.open()?);

@@ -3,7 +3,7 @@
 //! [`gapless_common::key`] (order); here are only the loops.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray},
+    array::{Array, ArrayRef, AsArray, RecordBatch},
     buffer::NullBuffer,
     datatypes::{DataType, Field, Schema, TimeUnit},
 };
@@ -14,7 +14,7 @@ use gapless_common::{
 };
 
 use super::{
-    carrier::{Carrier, Native, bytes_of, cells, nulls_of, travelling_type, with_bytes, with_native},
+    carrier::{Carrier, Native, bytes_of, cells, nulls_of, to_travelling, travelling_type, with_bytes, with_native},
     key_ranges::KeyRanges,
     narrow::{Loop, vectorised},
 };
@@ -35,6 +35,8 @@ pub(super) enum Bucketing {
         null_bucket: u16,
         /// Whether buckets of keys follow that of NULL.
         null_within: bool,
+        /// The last bucket, where they are counted from the greatest keys down.
+        falls_from: Option<u16>,
     },
 }
 
@@ -76,6 +78,7 @@ impl Bucketing {
                 key_type,
                 bounds,
                 null_bucket,
+                descending,
             } => {
                 let intervals_and_null = bounds.len() + 2;
                 if plan.buckets as usize != intervals_and_null {
@@ -101,6 +104,7 @@ impl Bucketing {
                     ranges,
                     null_bucket: null_bucket as u16,
                     null_within: null_bucket < last,
+                    falls_from: descending.then_some(last as u16),
                 })
             }
         }
@@ -128,6 +132,7 @@ impl Bucketing {
                 ranges,
                 null_bucket,
                 null_within,
+                falls_from,
             } => {
                 let column = &columns[*column];
                 ranges.assign(column, out);
@@ -143,8 +148,41 @@ impl Bucketing {
                         }
                     }
                 }
+                if let Some(last) = falls_from {
+                    out.iter_mut().for_each(|bucket| *bucket = *last - *bucket);
+                }
             }
         }
+    }
+}
+
+/// The hash of columns, as the exchange has it, for rows that do not travel.
+pub struct HashBuckets {
+    bucketing: Bucketing,
+    buckets: Vec<u16>,
+}
+
+impl HashBuckets {
+    /// Errors: `Config` where a column is missing or has no hash.
+    pub fn new(columns: &[String], buckets: u32, schema: &Schema) -> Result<Self, TaskError> {
+        let plan = ExchangePlan {
+            function: BucketFn::Hash {
+                columns: columns.to_vec(),
+            },
+            buckets,
+        };
+        Ok(Self {
+            bucketing: Bucketing::new(&plan, schema)?,
+            buckets: Vec::new(),
+        })
+    }
+
+    /// The bucket of each row of a batch of that schema.
+    pub fn of(&mut self, batch: &RecordBatch) -> Result<&[u16], TaskError> {
+        let columns = batch.columns().iter().map(to_travelling).collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(|error| config(error.to_string()))?;
+        self.bucketing.assign(&columns, batch.num_rows(), &mut self.buckets);
+        Ok(&self.buckets)
     }
 }
 

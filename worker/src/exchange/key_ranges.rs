@@ -22,7 +22,7 @@ pub(super) enum KeyRanges {
     Integers(Vec<i128>),
     /// Sortable bits.
     Floats(Vec<u64>),
-    Texts(Vec<Vec<u8>>),
+    Texts(TextBounds),
 }
 
 impl KeyRanges {
@@ -35,7 +35,11 @@ impl KeyRanges {
         let mismatch = || format!("its type {column} cannot be cut by keys of type {key_type:?}");
         match key_type {
             KeyType::Text => match Carrier::of(column) {
-                Carrier::Bytes => bounds.iter().map(text_of).collect::<Option<_>>().map(KeyRanges::Texts),
+                Carrier::Bytes => bounds
+                    .iter()
+                    .map(text_of)
+                    .collect::<Option<Vec<_>>>()
+                    .map(|bounds| KeyRanges::Texts(TextBounds::new(bounds))),
                 _ => None,
             },
             KeyType::Float => match column {
@@ -61,8 +65,7 @@ impl KeyRanges {
         match self {
             KeyRanges::Texts(bounds) => with_bytes!(column, texts => {
                 out.extend((0..texts.len()).map(|row| {
-                    let text = bytes_of(texts.value(row));
-                    bounds.partition_point(|bound| bound.as_slice() <= text) as u16
+                    bounds.at_or_below(bytes_of(texts.value(row))) as u16
                 }));
             }),
             KeyRanges::Floats(bounds) => match column.data_type() {
@@ -87,6 +90,42 @@ impl KeyRanges {
                     bounds.partition_point(|&bound| bound <= i128::from(bit)) as u16
                 }));
             }, Bytes => unreachable!("bounds are not text"), Other => unreachable!("refused when the bounds were made")),
+        }
+    }
+}
+
+/// Bounds of texts: most texts are told apart from all of them by their first bytes.
+pub(super) struct TextBounds {
+    bounds: Vec<Vec<u8>>,
+    /// The first bytes of each, as a number that compares like them.
+    prefixes: Vec<u64>,
+}
+
+impl TextBounds {
+    fn new(bounds: Vec<Vec<u8>>) -> Self {
+        Self {
+            prefixes: bounds.iter().map(|bound| prefix(bound)).collect(),
+            bounds,
+        }
+    }
+
+    /// How many bounds are no greater than a text.
+    fn at_or_below(&self, text: &[u8]) -> usize {
+        let first = prefix(text);
+        let low = self.prefixes.partition_point(|&bound| bound < first);
+        let alike = self.prefixes[low..].partition_point(|&bound| bound <= first);
+        low + self.bounds[low..low + alike].partition_point(|bound| bound.as_slice() <= text)
+    }
+}
+
+/// Texts that end before are filled up with zeros: what the numbers leave open has to be compared.
+fn prefix(text: &[u8]) -> u64 {
+    match text.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => {
+            let mut first = [0; 8];
+            first[..text.len()].copy_from_slice(text);
+            u64::from_be_bytes(first)
         }
     }
 }

@@ -37,7 +37,7 @@ use gapless_common::{
 };
 
 pub use self::{
-    bucket::MAX_BUCKETS,
+    bucket::{HashBuckets, MAX_BUCKETS},
     gather::GatherReader,
     layout::Scattered,
     scatter::{Checked, ScatterFolders, scatter},

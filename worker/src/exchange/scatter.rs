@@ -336,6 +336,7 @@ impl<'a> Scatter<'a> {
             counters,
             records,
             files,
+            order: None,
             rejects,
             totals,
         };

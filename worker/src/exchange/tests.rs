@@ -619,17 +619,25 @@ fn check_ranges(key_type: KeyType, bounds: Vec<Key>, column: ArrayRef, keys: Vec
             })
             .collect();
         let ty = column.data_type().clone();
-        let function = BucketFn::KeyRange {
-            column: "k".into(),
-            key_type,
-            bounds: bounds.clone(),
-            null_bucket: placed,
-        };
-        assert_eq!(
-            buckets_of(function, buckets, column.clone()),
-            expected,
-            "{ty} by {key_type:?}, NULL at {placed:?}"
-        );
+        for descending in [false, true] {
+            let function = BucketFn::KeyRange {
+                column: "k".into(),
+                key_type,
+                bounds: bounds.clone(),
+                null_bucket: placed,
+                descending,
+            };
+            // Counted from the other end.
+            let numbered = expected.iter().map(|&bucket| match descending {
+                true => buckets as u16 - 1 - bucket,
+                false => bucket,
+            });
+            assert_eq!(
+                buckets_of(function, buckets, column.clone()),
+                numbered.collect::<Vec<_>>(),
+                "{ty} by {key_type:?}, NULL at {placed:?}, descending: {descending}"
+            );
+        }
     }
 }
 
@@ -730,6 +738,7 @@ fn a_function_that_does_not_fit_the_source_is_refused() {
         key_type,
         bounds,
         null_bucket: None,
+        descending: false,
     };
     let cases = [
         (hash_on(&["x"]), 4, "needs column x"),

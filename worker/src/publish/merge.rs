@@ -1,5 +1,5 @@
 //! Merge: rewrites the files of a contiguous share of partitions into one file (for each Hive
-//! folder), in the order of partition and sequence. One commit.
+//! folder), in the order of units and sequence. One commit.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use gapless_common::{
 };
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::reconcile::{frame, read_stage};
+use super::reconcile::{frame, in_units, read_stage};
 use crate::{
     attempt::{CommittedPartition, StepContext},
     sink::{
@@ -50,7 +50,7 @@ pub fn merge(
     let folders = StepFolders::of(context)?;
     let shares = frame(context)?.merge.unwrap_or(1);
     let mut partitions: Vec<&CommittedPartition> = execute.iter().collect();
-    partitions.sort_unstable_by_key(|partition| (partition.units, partition.partition));
+    partitions.sort_unstable_by_key(|partition| in_units(partition));
     let share: Vec<CommittedPartition> = share_of(number, shares, partitions.len())
         .map(|index| partitions[index].clone())
         .collect();
@@ -101,6 +101,7 @@ pub fn merge(
         counters,
         records: RecordHash::default(),
         files,
+        order: None,
         rejects: None,
         totals: Vec::new(),
     };

@@ -1,13 +1,17 @@
 //! Reconciling: do the manifests of the committed chunks, and the counters that the leader has
 //! recorded, tell one story without a hole? Then the certificate is written from it.
 
+use std::collections::BTreeMap;
+
 use gapless_common::{
     attempt::{Counters, RecordHash, Segment},
     certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
     error::{ErrorClass, TaskError},
-    ids::Stage,
-    job::Sink,
+    ids::{PartitionNo, Stage},
+    job::{Sink, SplitBy},
+    key::Key,
     manifest::{ChunkManifest, DataFile},
+    order::{self, KeySpan},
     plan::{StepFrame, TransformMode},
     range::UnitRange,
 };
@@ -60,6 +64,7 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
     check_counts(context, frame, committed)?;
     let read = if frame.exchange.is_some() { &scatter } else { &execute };
     check_totals(context, frame, read)?;
+    check_order(context, &execute)?;
     let exchange = match frame.exchange {
         Some(_) => exchange_proofs(sealed)?,
         None => Vec::new(),
@@ -86,6 +91,7 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
         .filter_map(|(name, m)| Some((*name, m.rejects.clone()?)))
         .collect();
     let mut certificate = certificate(context, frame, committed, exchange);
+    certificate.outputs = rows_of_outputs(context, &files);
     certificate.rejects = rejects
         .iter()
         .map(|(chunk, file)| DataFile {
@@ -128,7 +134,12 @@ pub(super) fn total(partitions: &[CommittedPartition]) -> Counters {
     sum
 }
 
-/// The manifests of a stage in the order of what they cover, each checked against its neighbours and
+/// The place of a partition among others of its stage: numbers follow it only until a run is cut anew.
+pub(super) fn in_units(partition: &CommittedPartition) -> (UnitRange, PartitionNo) {
+    (partition.units, partition.partition)
+}
+
+/// The manifests of a stage in the order of units, then of sequence, each checked against its neighbours and
 /// the leader's sums.
 pub(super) fn read_stage(
     context: &StepContext,
@@ -137,7 +148,7 @@ pub(super) fn read_stage(
     partitions: &[CommittedPartition],
 ) -> Result<Vec<(ChunkName, ChunkManifest)>, TaskError> {
     let mut partitions: Vec<&CommittedPartition> = partitions.iter().collect();
-    partitions.sort_unstable_by_key(|partition| (partition.units, partition.partition));
+    partitions.sort_unstable_by_key(|partition| in_units(partition));
     let mut manifests = Vec::new();
     for partition in partitions {
         manifests.extend(read_partition(context, folders, stage, partition)?);
@@ -364,6 +375,49 @@ fn check_counts(context: &StepContext, frame: &StepFrame, committed: Committed<'
     Ok(())
 }
 
+/// Chunks follow one another in the order of the output: the rows of each were held against one another when they
+/// were written.
+fn check_order(context: &StepContext, execute: &[(ChunkName, ChunkManifest)]) -> Result<(), TaskError> {
+    let by = &context.step().sort;
+    let discards = matches!(context.step().sink, Sink::Discard);
+    if by.is_empty() || discards {
+        return Ok(());
+    }
+    let mut before: Option<(&ChunkName, &KeySpan)> = None;
+    for (name, manifest) in execute {
+        let span = match &manifest.order {
+            Some(span) => span,
+            None if manifest.counters.written == 0 => continue,
+            None => {
+                return Err(data_error(format!(
+                    "the manifest of {name} does not say where its {} sorted rows begin and end; nothing is published",
+                    manifest.counters.written
+                )));
+            }
+        };
+        if let Some((earlier, before)) = before
+            && order::compare(by, &before.last, &span.first).is_gt()
+        {
+            return Err(data_error(format!(
+                "the output is not sorted by {}: {earlier} ends with {} and {name}, which follows it, begins with {}; \
+                 nothing is published",
+                order::display(by),
+                shown(&before.last),
+                shown(&span.first)
+            )));
+        }
+        before = Some((name, span));
+    }
+    Ok(())
+}
+
+fn shown(row: &[Option<Key>]) -> String {
+    let values = row
+        .iter()
+        .map(|key| key.as_ref().map_or("NULL".to_string(), Key::to_string));
+    format!("({})", values.collect::<Vec<_>>().join(", "))
+}
+
 /// Each range of buckets gave what was scattered into it, by count and by fingerprint.
 fn exchange_proofs(sealed: &Sealed<'_>) -> Result<Vec<ExchangeProof>, TaskError> {
     let prove = |partition: &CommittedPartition| {
@@ -440,6 +494,23 @@ fn must_reconcile(frame: &StepFrame) -> bool {
     matches!(frame.facts.transform.mode, TransformMode::RowWise { expands: false })
 }
 
+/// Rows in each named part of the output, those without any too.
+fn rows_of_outputs(context: &StepContext, files: &[DataFile]) -> BTreeMap<String, u64> {
+    let split = context.step().sink.file().and_then(|sink| sink.split.as_ref());
+    let Some(split) = split.filter(|split| !matches!(split.by, SplitBy::Rows(_))) else {
+        return BTreeMap::new();
+    };
+    let mut rows: BTreeMap<String, u64> = split.otherwise.iter().map(|name| (name.clone(), 0)).collect();
+    if let SplitBy::When(outputs) = &split.by {
+        rows.extend(outputs.iter().map(|output| (output.name.clone(), 0)));
+    }
+    for file in files.iter().filter(|file| file.rows > 0) {
+        let (folder, _) = file.path.split_once('/').unwrap_or_default();
+        *rows.entry(folder.to_string()).or_default() += file.rows;
+    }
+    rows
+}
+
 fn certificate(
     context: &StepContext,
     frame: &StepFrame,
@@ -487,6 +558,7 @@ fn certificate(
         exchange,
         counters,
         records: source_totals(frame, committed).1,
+        outputs: BTreeMap::new(),
         rejects: Vec::new(),
         reconciled: must_reconcile(frame).then_some(true),
     }

@@ -547,6 +547,7 @@ fn an_exchange_is_proved_bucket_by_bucket() {
                     counters,
                     records: RecordHash(7),
                     files: vec![],
+                    order: None,
                     rejects: None,
                     totals: vec![],
                 };

@@ -6,6 +6,8 @@ use gapless_common::{
     job::{Compression, FileSink},
 };
 
+use memchr::{memchr, memchr3};
+
 use super::{
     encoder::{BUFFER_BYTES, TextEncoder, packing},
     text::{TextColumn, textual},
@@ -65,8 +67,9 @@ impl CsvStyle {
     }
 
     fn append_text(&self, text: &str, out: &mut Vec<u8>) {
-        let special = |byte: u8| byte == self.delimiter || matches!(byte, QUOTE | b'\n' | b'\r');
-        if text.is_empty() || text == self.null || text.bytes().any(special) {
+        let bytes = text.as_bytes();
+        let special = || memchr3(self.delimiter, QUOTE, b'\n', bytes).is_some() || memchr(b'\r', bytes).is_some();
+        if text.is_empty() || text == self.null || special() {
             append_quoted(text.as_bytes(), out);
         } else {
             out.extend_from_slice(text.as_bytes());

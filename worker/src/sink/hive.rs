@@ -64,6 +64,8 @@ pub(super) struct HiveSink {
     /// What stands in the files.
     schema: SchemaRef,
     names: Vec<String>,
+    /// Whether folders are named by the value of the one column alone.
+    bare: bool,
     /// Positions of the folder columns, and of the others.
     keys: Vec<usize>,
     rest: Vec<usize>,
@@ -96,6 +98,7 @@ impl HiveSink {
             staging,
             schema: Arc::new(input.project(&rest).map_err(|e| wrong_batch(&e))?),
             names: by.to_vec(),
+            bare: false,
             keys,
             rest,
             converter: RowConverter::new(fields).map_err(|e| wrong_batch(&e))?,
@@ -106,6 +109,12 @@ impl HiveSink {
             waiting_bytes: 0,
             clock: 0,
         })
+    }
+
+    /// Folders that have the very text of one column as their names, which must be fit for that.
+    pub fn named(staging: Staging, input: &SchemaRef, by: &str) -> Result<Self, TaskError> {
+        let sink = Self::new(staging, input, &[by.to_string()])?;
+        Ok(Self { bare: true, ..sink })
     }
 
     /// The folder of each row in `rows`.
@@ -127,7 +136,10 @@ impl HiveSink {
     }
 
     fn add_folder(&mut self, keys: &[ArrayRef], row: usize) -> Result<usize, TaskError> {
-        let name = folder_name(&self.names, keys, row)?;
+        let name = match self.bare {
+            true => text_at(&keys[0], row)?,
+            false => folder_name(&self.names, keys, row)?,
+        };
         // Values that differ may have one text (0.0 and -0.0 do not, but NaNs do).
         if let Some(&same) = self.by_name.get(&name) {
             return Ok(same);
@@ -136,9 +148,11 @@ impl HiveSink {
             return Err(TaskError::new(
                 ErrorClass::Data,
                 format!(
-                    "partition_by [{}] makes more than {FOLDERS} folders in one chunk, the last {name}; choose \
-                     columns with fewer values",
-                    self.names.join(", ")
+                    "{} makes more than {FOLDERS} folders in one chunk, the last {name}; choose columns with fewer values",
+                    match self.bare {
+                        true => "split".to_string(),
+                        false => format!("partition_by [{}]", self.names.join(", ")),
+                    }
                 ),
             ));
         }
@@ -316,6 +330,32 @@ fn own_copy(rows: &RecordBatch) -> Result<RecordBatch, TaskError> {
     });
     let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|e| wrong_batch(&e))?;
     RecordBatch::try_new(rows.schema(), columns).map_err(|e| wrong_batch(&e))
+}
+
+fn text_at(column: &ArrayRef, row: usize) -> Result<String, TaskError> {
+    let mut value = Vec::new();
+    TextColumn::new(column)?.append(row, &mut value)?;
+    Ok(String::from_utf8_lossy(&value).into_owned())
+}
+
+/// The name of the folder of a value. Readers hide names that begin with a point or an underscore.
+pub(super) fn folder_of_value(column: &str, value: &str) -> Result<String, TaskError> {
+    let mut name = String::new();
+    let rest = match value.as_bytes().first() {
+        Some(first @ (b'.' | b'_')) => {
+            name.push_str(&format!("%{first:02X}"));
+            &value[1..]
+        }
+        _ => value,
+    };
+    append_escaped(rest, &mut name);
+    match name.len() <= NAME_BYTES {
+        true => Ok(name),
+        false => Err(TaskError::new(
+            ErrorClass::Data,
+            format!("split: column {column} holds a value too long for a folder's name: {name}"),
+        )),
+    }
 }
 
 /// `col=value/col=value` of one row.

@@ -14,6 +14,7 @@ mod parquet;
 mod plain;
 pub(crate) mod records;
 mod report;
+mod split;
 mod text;
 
 use std::{collections::BTreeSet, path::PathBuf};

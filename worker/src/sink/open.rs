@@ -10,7 +10,7 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
-    job::{FileSink, Sink},
+    job::{FileSink, Sink, SplitBy},
 };
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     format::{Format, wrong_batch},
     hive::HiveSink,
     plain::{DiscardSink, PlainSink, Staging},
+    split::{SplitSink, check_split},
     text::check_type,
 };
 use crate::{
@@ -31,6 +32,10 @@ pub struct ChunkTarget {
     pub(super) folders: StepFolders,
     pub(super) chunk: ChunkName,
     pub(super) discards: bool,
+    /// The first unit of the chunk, where the names of files must follow the order of the output.
+    pub(super) low: Option<u64>,
+    /// The run's time: `now()` in SQL.
+    pub(super) now_micros: i64,
 }
 
 impl ChunkTarget {
@@ -50,6 +55,8 @@ impl ChunkTarget {
                 seq,
             },
             discards: matches!(context.step().sink, Sink::Discard),
+            low: None,
+            now_micros: context.started_micros,
         })
     }
 
@@ -59,7 +66,14 @@ impl ChunkTarget {
             folders,
             chunk,
             discards: false,
+            low: None,
+            now_micros: 0,
         }
+    }
+
+    /// The target of a chunk of a sorted output, which begins at unit `low`.
+    pub fn in_order(self, low: u64) -> Self {
+        Self { low: Some(low), ..self }
     }
 
     pub fn folders(&self) -> &StepFolders {
@@ -71,7 +85,7 @@ impl ChunkTarget {
     }
 
     pub(crate) fn staging(&self, format: Format) -> Staging {
-        Staging::new(self.folders.clone(), self.chunk, format)
+        Staging::new(self.folders.clone(), self.chunk, self.low, format)
     }
 }
 
@@ -86,10 +100,23 @@ pub fn open_chunk(sink: &Sink, output: &SchemaRef, target: &ChunkTarget) -> Resu
     };
     check_sink(sink, output)?;
     let numbered = with_partition_number(file, output);
-    let staging = target.staging(format.of_chunks());
-    let inner: Box<dyn ChunkSink> = if file.partition_by.is_empty() {
+    let format = format.of_chunks();
+    let staging = || target.staging(format.clone());
+    let split = file.split.as_ref();
+    let named = match split {
+        Some(split) => SplitSink::new(split, &numbered, target.now_micros, &staging)?,
+        None => None,
+    };
+    let staging = staging();
+    let inner: Box<dyn ChunkSink> = if let Some(named) = named {
+        Box::new(named)
+    } else if file.partition_by.is_empty() {
+        let most_rows = split.and_then(|split| match split.by {
+            SplitBy::Rows(rows) => Some(rows),
+            _ => None,
+        });
         let first = target.chunk.partition == 0 && target.chunk.seq == 0;
-        Box::new(PlainSink::new(staging, numbered.clone(), first))
+        Box::new(PlainSink::new(staging, numbered.clone(), first, most_rows))
     } else {
         Box::new(HiveSink::new(staging, &numbered, &file.partition_by)?)
     };
@@ -147,6 +174,9 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
         if file.partition_by[..number].contains(name) {
             return config(format!("partition_by: {name} stands twice"));
         }
+    }
+    if let Some(split) = &file.split {
+        check_split(split, &numbered)?;
     }
     if file.partition_by.len() == names.len() {
         return config("partition_by: every column would become a folder; at least one must be left".into());

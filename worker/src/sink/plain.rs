@@ -19,6 +19,10 @@ use crate::storage::{ChunkName, DurableFile, StepFolders, create_folder};
 pub(crate) struct Staging {
     folders: StepFolders,
     chunk: ChunkName,
+    /// The first unit of a chunk of a sorted output.
+    low: Option<u64>,
+    /// Whether the chunk has several files in one folder.
+    is_cut: bool,
     format: Format,
     /// Hive folders that exist, relative.
     made: HashSet<String>,
@@ -27,10 +31,12 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    pub fn new(folders: StepFolders, chunk: ChunkName, format: Format) -> Self {
+    pub fn new(folders: StepFolders, chunk: ChunkName, low: Option<u64>, format: Format) -> Self {
         Self {
             folders,
             chunk,
+            low,
+            is_cut: false,
             format,
             made: HashSet::new(),
             sync: BTreeSet::new(),
@@ -47,12 +53,14 @@ impl Staging {
     pub fn create(&mut self, hive: &str, further: u32) -> Result<(String, DurableFile), TaskError> {
         self.make_folders(hive)?;
         let slash = if hive.is_empty() { "" } else { "/" };
-        let more = if further == 0 {
-            String::new()
-        } else {
-            format!("-f{further}")
+        let name = match self.low {
+            Some(low) if hive.is_empty() && !self.is_cut => self.chunk.in_order(low),
+            // A folder's files hold its rows in the order of their numbers.
+            Some(low) => format!("{}-{further:05}", self.chunk.in_order(low)),
+            None if further == 0 => self.chunk.to_string(),
+            None => format!("{}-f{further}", self.chunk),
         };
-        let rel = format!("{hive}{slash}{}{more}.{}", self.chunk, self.format.extension());
+        let rel = format!("{hive}{slash}{name}.{}", self.format.extension());
         let file = DurableFile::create(self.folders.data_file(&rel))?;
         Ok((rel, file))
     }
@@ -129,11 +137,18 @@ pub(super) struct PlainSink {
     open: Option<OpenFile>,
     /// Whether a file is made even without rows, so that an empty output has its schema.
     ensure_file: bool,
+    /// Rows of a file; `None` for all in one.
+    most_rows: Option<u64>,
+    /// Files that are full.
+    full: u32,
 }
 
 impl PlainSink {
-    pub fn new(staging: Staging, schema: SchemaRef, ensure_file: bool) -> Self {
+    pub fn new(mut staging: Staging, schema: SchemaRef, ensure_file: bool, most_rows: Option<u64>) -> Self {
+        staging.is_cut = most_rows.is_some();
         Self {
+            most_rows,
+            full: 0,
             staging,
             schema,
             open: None,
@@ -142,27 +157,35 @@ impl PlainSink {
     }
 
     fn begin(&mut self, first: Option<&RecordBatch>) -> Result<OpenFile, TaskError> {
-        self.staging.begin("", 0, self.schema.clone(), first)
+        self.staging.begin("", self.full, self.schema.clone(), first)
     }
 }
 
 impl ChunkSink for PlainSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
-        if batch.num_rows() == 0 {
-            return Ok(());
+        let mut rest = batch.clone();
+        while rest.num_rows() > 0 {
+            let mut open = match self.open.take() {
+                Some(open) => open,
+                None => self.begin(Some(&rest))?,
+            };
+            let free = self.most_rows.map_or(u64::MAX, |most| most - open.rows);
+            let taken = rest.num_rows().min(usize::try_from(free).unwrap_or(usize::MAX));
+            open.write(&rest.slice(0, taken))?;
+            rest = rest.slice(taken, rest.num_rows() - taken);
+            if Some(open.rows) == self.most_rows {
+                self.staging.seal(open)?;
+                self.full += 1;
+            } else {
+                self.open = Some(open);
+            }
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.begin(Some(batch))?,
-        };
-        open.write(batch)?;
-        self.open = Some(open);
         Ok(())
     }
 
     fn seal(mut self: Box<Self>) -> Result<SealedChunk, TaskError> {
         let open = match self.open.take() {
-            None if self.ensure_file => Some(self.begin(None)?),
+            None if self.ensure_file && self.full == 0 => Some(self.begin(None)?),
             open => open,
         };
         if let Some(open) = open {

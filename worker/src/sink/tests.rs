@@ -35,6 +35,7 @@ pub(crate) fn file_sink(path: &str) -> FileSink {
         compression: Compression::Auto,
         files: None,
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',
@@ -80,6 +81,8 @@ impl Place {
                 folders,
                 chunk,
                 discards: matches!(sink, Sink::Discard),
+                low: None,
+                now_micros: 0,
             },
         }
     }

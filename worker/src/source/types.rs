@@ -14,7 +14,7 @@ use gapless_common::{
 };
 
 /// A bound need not be a value: a long text is cut, so that a sample stays small.
-pub const MAX_KEY_TEXT: usize = 256;
+pub const MAX_KEY_TEXT: usize = gapless_common::order::CUT_TEXT;
 
 /// The columns of a schema as a plan tells them.
 pub fn columns_of(schema: &Schema) -> Vec<Column> {

@@ -43,6 +43,20 @@ impl fmt::Display for ChunkName {
     }
 }
 
+impl ChunkName {
+    /// The name of a file of a sorted output: files in the order of their names hold rows in order. `low` is the
+    /// first unit of the chunk; numbers of partitions say nothing of the order.
+    pub fn in_order(&self, low: u64) -> String {
+        let Self {
+            partition,
+            attempt,
+            seq,
+            ..
+        } = self;
+        format!("sorted-{low:05}-{partition:05}-{attempt}-{seq}")
+    }
+}
+
 /// The folders of one step of one run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepFolders {
@@ -220,6 +234,7 @@ mod tests {
             compression: Compression::Auto,
             files: None,
             partition_by: vec![],
+            split: None,
             partition_column: None,
             header: true,
             delimiter: b',',

@@ -98,7 +98,7 @@ steps:
   - {nam: a, source: {cvs: {path: x}}, sink: {parqet: {path: y}}}",
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
-            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
+            "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, records, step, sequence",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, records, report, discard",
         ],
@@ -117,7 +117,7 @@ steps:
         "parameters: {}",
         &[
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
         ],
     );
     check(
@@ -135,7 +135,7 @@ steps:
         "job: j
 steps: []",
         &[
-            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
+            "job.yaml:2:8: `steps` in job is an empty list; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
         ],
     );
     check(
@@ -146,7 +146,7 @@ steps:
   : z",
         &[
             "job.yaml:3:3: a key is a list; allowed: text as a key",
-            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
+            "job.yaml:3:3: `steps` in job is a mapping; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
             "job.yaml:4:5: a key is a mapping; allowed: text as a key",
         ],
     );
@@ -160,7 +160,7 @@ b: &b [*a, *a]",
         &[
             "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps, redrive",
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sink, on_error",
+            "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
             "job.yaml:1:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps, redrive",
             "job.yaml:2:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
@@ -602,6 +602,77 @@ fn the_rest_of_a_step() {
 }
 
 #[test]
+fn outputs_that_are_divided() {
+    let sink = |split: &str| {
+        format!(
+            "job: j\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 9}}}}\n    sink: {{csv: {{path: o, {split}}}}}"
+        )
+    };
+    check(&sink("split: {by: n, otherwise: fail}"), &["job `j` is sound"]);
+    check(
+        &sink("split: {by: n, rows: 5}"),
+        &["job.yaml:5:42: `rows` beside `by` in split; allowed: one of by, when, hash, rows"],
+    );
+    check(
+        &sink("partition_by: [m], split: {rows: 0}"),
+        &[
+            "job.yaml:5:46: `split` beside `partition_by`, which both make folders; allowed: one of them",
+            "job.yaml:5:60: `rows` in split is `0`; allowed: a whole number from 1",
+        ],
+    );
+    check(
+        &sink("files: 2, split: {rows: 5, otherwise: rest}"),
+        &[
+            "job.yaml:5:45: `rows` beside `files`, which both make files; allowed: one of them",
+            "job.yaml:5:54: `otherwise` where every row has its place; allowed: `otherwise` beside `by` or `when`",
+        ],
+    );
+    let name = "letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64";
+    check(
+        &sink("split: {when: [{name: a, that: n > 1}, {name: a, that: n > 2}, {name: ../b, that: n > 3}]}"),
+        &[
+            "job.yaml:5:73: a second output `a` in `split`; allowed: each name once",
+            &format!("job.yaml:5:97: `name` in when is `../b`; allowed: {name}"),
+        ],
+    );
+}
+
+#[test]
+fn the_order_of_an_output() {
+    check_step(
+        "    sort: [n, {column: m, order: desc, nulls: first}]",
+        &["job `j` is sound"],
+    );
+    let item = "a list, each item the text of `column`, or a mapping with the keys column, order, nulls";
+    check_step(
+        "    sort: []",
+        &[&format!(
+            "job.yaml:6:11: `sort` in step is an empty list; allowed: {item}"
+        )],
+    );
+    check_step(
+        "    sort: [{order: down, nulls: high}, [n], \"\"]",
+        &[
+            "job.yaml:6:12: missing key `column` in sort; allowed: text",
+            "job.yaml:6:20: `order` in sort is `down`; allowed: asc, desc",
+            "job.yaml:6:33: `nulls` in sort is `high`; allowed: first, last",
+            &format!("job.yaml:6:40: `sort` in step is a list; allowed: {item}"),
+            "job.yaml:6:45: an empty name in `sort`; allowed: names of columns, each once",
+        ],
+    );
+    check_step(
+        "    sort: [n, {column: n, order: desc}]",
+        &["job.yaml:6:24: column `n` stands twice in `sort`; allowed: names of columns, each once"],
+    );
+    check_step(
+        "    partition: {hash: {column: n}}\n    sort: n",
+        &[
+            "job.yaml:6:16: a method of `partition` beside `sort`, which cuts by ranges of its first column; allowed: `partition: {count: N}`, or none",
+        ],
+    );
+}
+
+#[test]
 fn priority_and_placement() {
     let labels =
         "a mapping from label names to values, 1 to 32 of them: letters, digits, `_`, `-`, `.`, `/`, at most 64";
@@ -664,7 +735,7 @@ steps:
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",
             "job.yaml:8:97: column `d` stands twice in `partition_by`; allowed: each column once",
             "job.yaml:8:101: `d` is in both `partition_by` and `partition_column`; allowed: two different names",
-            "job.yaml:8:122: unknown key `header` in parquet sink; allowed: path, exists, compression, files, partition_by, partition_column",
+            "job.yaml:8:122: unknown key `header` in parquet sink; allowed: path, exists, compression, files, partition_by, split, partition_column",
             r#"job.yaml:9:72: `path` in csv sink has no name of its own: "x/.."; allowed: the path of a folder"#,
             "job.yaml:9:86: `exists` in csv sink is `replce`; did you mean `replace`? allowed: fail, replace, append",
             "job.yaml:9:107: `compression` in csv sink is `snappy`; allowed: none, gzip, zstd",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::super::{
-    Compression, Count, Job, Partition, Partitioning, Priority, Source, json_schema,
+    Check, Compression, Count, Job, Partition, Partitioning, Priority, Sink, Source, Split, SplitBy, json_schema,
     keys::{Kind, SECTIONS},
     parse,
 };
@@ -92,6 +92,13 @@ steps:
     partition: {bytes: {}, count: 7}
     sink: {parquet: {path: out/two}}
   - {name: three, if_unchanged: skip, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
+  - name: parted
+    source: {step: two}
+    sink: {csv: {path: out/parted, split: {when: [{name: large, that: a > 5}], otherwise: small}}}
+  - {name: by-value, source: {step: two}, sink: {parquet: {path: out/by-value, split: {by: a}}}}
+  - {name: by-hash, source: {step: two}, sink: {csv: {path: out/by-hash, split: {hash: {columns: [a], into: 4}}}}}
+  - {name: by-size, source: {step: two}, sink: {csv: {path: out/by-size, split: {rows: 1000}}}}
+  - {name: ordered, source: {step: two}, sort: [z, {column: a, order: desc, nulls: first}], sink: discard}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: lines, source: {ndjson: {path: in/a.ndjson, columns: {id: int64}, required: id}}, partition: bytes, sink: {ndjson: {path: out/lines, compression: gzip}}}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
@@ -261,6 +268,35 @@ fn every_key_reaches_the_model() {
         }}),
     );
     check_step(&job, "three", json!({"if_unchanged": "skip"}));
+    check_step(
+        &job,
+        "ordered",
+        json!({"sort": [{"column": "z"}, {"column": "a", "descending": true, "nulls_first": true}]}),
+    );
+    let split = |name: &str| match &job.step(name).expect("a step").sink {
+        Sink::Csv(sink) | Sink::Parquet(sink) => sink.split.clone().expect("a split"),
+        other => panic!("{other:?}"),
+    };
+    let when = Check {
+        name: "large".into(),
+        that: "a > 5".into(),
+    };
+    for (name, by, otherwise) in [
+        ("parted", SplitBy::When(vec![when]), Some("small")),
+        ("by-value", SplitBy::Value("a".into()), None),
+        (
+            "by-hash",
+            SplitBy::Hash {
+                columns: vec!["a".into()],
+                into: 4,
+            },
+            None,
+        ),
+        ("by-size", SplitBy::Rows(1000), None),
+    ] {
+        let otherwise = otherwise.map(str::to_string);
+        assert_eq!(split(name), Split { by, otherwise }, "{name}");
+    }
     let partition = |name: &str| job.step(name).expect("a step").partition.clone();
     let auto = |method| Partitioning {
         method,
@@ -328,7 +364,9 @@ fn schema_and_parser_know_the_same_keys() {
                 key.name,
                 section.name
             );
-            if let Kind::Section(inner) | Kind::List(inner) | Kind::Map(inner) = key.kind {
+            if let Kind::Section(inner) | Kind::List(inner) | Kind::Map(inner) | Kind::ListOr { section: inner, .. } =
+                key.kind
+            {
                 assert!(
                     SECTIONS.iter().any(|section| section.name == inner.name),
                     "{} is in no list",

@@ -107,7 +107,7 @@ fn jobs(section: &Section, value: Value) -> Vec<Value> {
         for key in parent.keys {
             let inner = match key.kind {
                 Kind::Section(inner) if inner.name == section.name => value.clone(),
-                Kind::List(inner) if inner.name == section.name => json!([value]),
+                Kind::List(inner) | Kind::ListOr { section: inner, .. } if inner.name == section.name => json!([value]),
                 Kind::Map(inner) if inner.name == section.name => json!({"x": value}),
                 _ => continue,
             };

@@ -53,6 +53,11 @@ pub enum PlanError {
     #[error("partition: the SQL needs all rows in one partition ({why}){}; use `count: 1` or leave `partition` out, \
              or write SQL that groups by columns or works row by row", several(*.asked))]
     NeedsOne { asked: Option<u32>, why: String },
+    #[error(
+        "partition: `count: {count}`, but one partition has to sort everything: {why}; use `count: 1`, or sort in a \
+             step that reads this one"
+    )]
+    SortInOne { count: u32, why: String },
     #[error("partition: `count: 0` leaves nobody to read the data; use 1 or more, or `auto`")]
     ZeroCount,
     #[error("sink: `files: 0` leaves nothing to write to; use 1 or more, or leave it out")]

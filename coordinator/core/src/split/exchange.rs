@@ -4,9 +4,10 @@
 //! same buckets anew for the workers there are then.
 
 use gapless_common::{
-    coverage::{evenly, keys_of_buckets},
+    coverage::{evenly, mirrored},
     job::{Outside, WrittenRange},
     key::{Key, KeyType},
+    order::SortColumn,
     plan::{BucketFn, ExchangePlan, KeySample, Partition},
     range::UnitRange,
 };
@@ -27,6 +28,13 @@ pub(super) struct Exchanged {
     pub execute: Vec<Partition>,
     /// Said after the reason, where there is something to tell.
     pub note: String,
+}
+
+/// Where keys are cut into buckets, and which way these run.
+struct KeyCut {
+    bounds: Vec<Key>,
+    null_bucket: Option<u32>,
+    descending: bool,
 }
 
 impl Planner<'_> {
@@ -65,7 +73,53 @@ impl Planner<'_> {
         };
         let drawn = if sample.complete { "all" } else { "a sample of" };
         let note = format!("{note}; bounds are quantiles of {drawn} {} keys", sample.keys.len());
-        Ok(self.by_keys(column, key_type, (bounds, None), ranges, note))
+        let cut = KeyCut {
+            bounds,
+            null_bucket: None,
+            descending: false,
+        };
+        Ok(self.by_keys(column, key_type, cut, ranges, note))
+    }
+
+    /// Quantiles of a column, with buckets that run in the order of a sorted output: NULL at the end where the order
+    /// has it, and the greatest keys first where values fall.
+    pub(super) fn by_order(
+        &self,
+        column: &str,
+        first: &SortColumn,
+        asked: Option<u32>,
+    ) -> Result<Exchanged, PlanError> {
+        let key_type = self.key_type(column)?;
+        let Some(sample) = self.sample(column) else {
+            return Err(PlanError::NoSample {
+                column: column.to_string(),
+            });
+        };
+        let (count, why) = self.count(asked);
+        let (bounds, mut ranges) = quantiles::key_buckets(&sample.keys, count, BUCKETS);
+        let note = match ranges.len() == count as usize {
+            true => why,
+            false => format!(
+                "{}: the sample has no more distinct keys",
+                partitions(ranges.len() as u32)
+            ),
+        };
+        if first.null_is_least() {
+            // From behind the last bucket to before the first.
+            for range in &mut ranges {
+                *range = UnitRange::new(range.low + 1, range.high + 1);
+            }
+            ranges[0].low = 0;
+            if let Some(last) = ranges.last_mut() {
+                last.high -= 1;
+            }
+        }
+        let cut = KeyCut {
+            bounds,
+            null_bucket: first.null_is_least().then_some(0),
+            descending: first.descending,
+        };
+        Ok(self.by_keys(column, key_type, cut, ranges, note))
     }
 
     pub(super) fn by_written(
@@ -89,39 +143,58 @@ impl Planner<'_> {
             .any(|known| known.name == column && known.nullable);
         let sample = self.sample(column);
         let written = written::key_buckets(column, key_type, nullable, ranges, outside, sample)?;
-        let buckets = (written.bounds, written.null_bucket);
-        Ok(self.by_keys(column, key_type, buckets, written.units, written.note))
+        let cut = KeyCut {
+            bounds: written.bounds,
+            null_bucket: written.null_bucket,
+            descending: false,
+        };
+        Ok(self.by_keys(column, key_type, cut, written.units, written.note))
     }
 
+    /// `rising`: the buckets of each partition, counted from the least keys.
     fn by_keys(
         &self,
         column: &str,
         key_type: KeyType,
-        (bounds, null_bucket): (Vec<Key>, Option<u32>),
-        units: Vec<UnitRange>,
+        cut: KeyCut,
+        mut rising: Vec<UnitRange>,
         note: String,
     ) -> Exchanged {
+        let KeyCut {
+            bounds,
+            null_bucket,
+            descending,
+        } = cut;
         let estimate = quantiles::Estimator::new(self.facts, self.sample(column), &bounds, null_bucket);
-        let row = |(number, units): (u32, UnitRange)| {
-            let keys = keys_of_buckets(&bounds, null_bucket, units);
+        if descending {
+            rising.reverse();
+        }
+        let exchange = ExchangePlan {
+            buckets: bounds.len() as u32 + 2,
+            function: BucketFn::KeyRange {
+                column: column.to_string(),
+                key_type,
+                bounds,
+                null_bucket,
+                descending,
+            },
+        };
+        let row = |(number, rising): (u32, UnitRange)| {
+            let units = match descending {
+                true => mirrored(rising, u64::from(exchange.buckets)),
+                false => rising,
+            };
             Partition {
                 number,
                 units,
-                keys: Some(keys),
-                estimate: estimate.of(units),
+                keys: exchange.keys(units),
+                estimate: estimate.of(rising),
             }
         };
-        let execute = (0..).zip(units).map(row).collect();
-        let buckets = bounds.len() as u32 + 2;
-        let function = BucketFn::KeyRange {
-            column: column.to_string(),
-            key_type,
-            bounds,
-            null_bucket,
-        };
+        let execute = (0..).zip(rising).map(row).collect();
         Exchanged {
-            function,
-            buckets,
+            function: exchange.function,
+            buckets: exchange.buckets,
             execute,
             note,
         }

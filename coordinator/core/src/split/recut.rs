@@ -1,10 +1,10 @@
 //! What is left of a stage, cut finer.
 
 use gapless_common::{
-    coverage::{self, keys_of_buckets},
+    coverage,
     ids::{PartitionNo, Stage},
     job::{Count, Partition as Wanted, Step},
-    plan::{BucketFn, Estimate, Facts, Method, Partition, StepPlan},
+    plan::{Estimate, Facts, Method, Partition, StepPlan},
     range::UnitRange,
 };
 
@@ -82,12 +82,7 @@ pub fn recut(
     let row = |(number, units): (PartitionNo, UnitRange)| Partition {
         number,
         units,
-        keys: exchange.and_then(|exchange| match &exchange.function {
-            BucketFn::Hash { .. } => None,
-            BucketFn::KeyRange {
-                bounds, null_bucket, ..
-            } => Some(keys_of_buckets(bounds, *null_bucket, units)),
-        }),
+        keys: exchange.and_then(|exchange| exchange.keys(units)),
         estimate: estimate(units),
     };
     let added = (table.len() as PartitionNo..).zip(added);

@@ -135,6 +135,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         sink: Sink::Parquet(sink(rng)),
         on_error: OnError {
             attempts: 3,
@@ -167,6 +168,7 @@ fn sink(rng: &mut Rng) -> FileSink {
         compression: Compression::Zstd,
         files: rng.per_mille(300).then(|| rng.between(1, 3) as u32),
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',

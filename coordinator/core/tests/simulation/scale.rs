@@ -696,6 +696,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         placement: Labels::default(),
         sink: Sink::Discard,
         on_error: OnError {

@@ -222,7 +222,7 @@ impl StepIo for Fake {
         false
     }
 
-    fn open_sink(&self, _: &Assignment, seq: u32, _: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
+    fn open_sink(&self, _: &Assignment, seq: u32, _: u64, _: &SchemaRef) -> Result<Box<dyn ChunkSink>, TaskError> {
         self.world.lock().expect("no panic").sinks_opened += 1;
         Ok(Box::new(Rows {
             seq,
@@ -302,6 +302,7 @@ fn assignment(case: &Case) -> Assignment {
             .collect(),
         sql: case.sql.map(str::to_string),
         command: None,
+        sort: Vec::new(),
         sink: Sink::Discard,
         on_error: OnError {
             reject_limit: case.reject_limit,

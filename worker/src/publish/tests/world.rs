@@ -33,6 +33,7 @@ pub(super) fn file_sink(exists: Exists) -> FileSink {
         compression: Compression::Auto,
         files: None,
         partition_by: vec![],
+        split: None,
         partition_column: None,
         header: true,
         delimiter: b',',
@@ -69,6 +70,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         checks: vec![],
         sql: None,
         command: None,
+        sort: Vec::new(),
         on_error: OnError::default(),
         sink: sink.clone(),
         if_unchanged: Default::default(),
@@ -228,6 +230,7 @@ impl Run {
             counters,
             records: RecordHash((from..to).map(u128::from).sum()),
             files,
+            order: None,
             rejects: rejects_file,
             totals: Vec::new(),
         };
