@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Read, Write},
     path::Path,
     sync::Arc,
@@ -23,7 +22,7 @@ use crate::{
     attempt::{CommittedPartition, StepContext},
     sink::{BodyTotals, ChunkTarget, CsvStyle, Format, LayoutStyle, ReportFile, ReportStyle, Staging, parquet_error},
     source::records::recount,
-    storage::{DurableFile, StepFolders, io_error},
+    storage::{DurableFile, StepFolders, StoredFile, io_error},
 };
 
 /// Rows of a batch on the way from file to file.
@@ -238,7 +237,7 @@ fn merge_csv(
     for (number, file) in files.iter().enumerate() {
         let path = folders.data_file(&file.path);
         let wrong = |error: io::Error| io_error("read", &path, &error);
-        let mut text = style.decoder(open(&path)?).map_err(wrong)?;
+        let mut text = style.decoder(open(&path)?.into_reader()).map_err(wrong)?;
         let mut header = HeaderSkip::new(style.header && number > 0);
         loop {
             let length = text.read(&mut buffer).map_err(wrong)?;
@@ -288,7 +287,7 @@ fn merge_records(
     let mut rows = 0;
     for file in files {
         let path = folders.data_file(&file.path);
-        let mut text = open(&path)?;
+        let mut text = open(&path)?.into_reader();
         loop {
             let length = text
                 .read(&mut buffer)
@@ -340,8 +339,8 @@ impl HeaderSkip {
     }
 }
 
-fn open(path: &Path) -> Result<File, TaskError> {
-    File::open(path).map_err(|error| io_error("read", path, &error))
+fn open(path: &Path) -> Result<StoredFile, TaskError> {
+    StoredFile::open(path).map_err(|error| io_error("read", path, &error))
 }
 
 #[cfg(test)]

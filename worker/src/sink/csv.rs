@@ -105,11 +105,11 @@ impl CsvStyle {
     }
 
     /// A reader of what such an encoder wrote.
-    pub fn decoder(&self, file: std::fs::File) -> io::Result<Box<dyn Read>> {
+    pub fn decoder(&self, file: Box<dyn Read + Send>) -> io::Result<Box<dyn Read>> {
         Ok(match self.compression {
             Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
             Compression::Zstd => Box::new(zstd::Decoder::new(file)?),
-            _ => Box::new(file),
+            _ => file,
         })
     }
 }
