@@ -1,7 +1,11 @@
 //! Checks and plans that need no cluster: the job language, the survey, the split and the proof, in
 //! this process.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+    path::Path,
+};
 
 use gapless_common::{
     certificate::Certificate,
@@ -17,7 +21,7 @@ use gapless_platform::clock::Clock;
 pub use gapless_worker::verify::{Difference, Unread};
 use gapless_worker::{
     examine::{Remark, examine_job},
-    reread, verify,
+    reread, storage, verify,
     work::survey_step,
 };
 use uuid::Uuid;
@@ -153,6 +157,24 @@ pub struct Verification {
     pub differences: Vec<Difference>,
     /// What the job's paths match by now that the run did not read.
     pub unread: Vec<Unread>,
+}
+
+/// Whether a path is an address in an object store.
+pub fn is_object(path: &Path) -> bool {
+    storage::is_object(path)
+}
+
+/// The text of an object.
+pub fn object_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut object = storage::StoredFile::open(path)?.into_reader();
+    object.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The names directly below a prefix of an object store.
+pub fn object_names(prefix: &Path) -> Result<Vec<String>, Failure> {
+    storage::list_folder(prefix).map_err(|error| Failure::failed(error.message))
 }
 
 /// Reads the source of a certificate again.

@@ -87,6 +87,14 @@ fn a_job_reads_from_and_writes_to_s3() {
         let (code, told) = run(&world, ".gapless");
         assert_eq!(code, 0, "{told}");
         check(&world, &s3, &sales);
+        let output = format!("s3://{BUCKET}/out/load");
+        let verified = world.gapless(&["verify", "--certificate", &output]);
+        assert_eq!(
+            verified.status.code(),
+            Some(0),
+            "{}",
+            String::from_utf8_lossy(&verified.stderr)
+        );
     }
 }
 

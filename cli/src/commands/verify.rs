@@ -57,6 +57,9 @@ struct Finding {
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let certificates = match (&arguments.certificate, &arguments.run) {
         (Some(path), _) if path.is_dir() => of_output(path)?,
+        (Some(path), _) if local::is_object(path) && path.extension().is_none_or(|end| end != "json") => {
+            of_object_output(path)?
+        }
         (Some(path), _) => vec![path.clone()],
         (None, Some(run)) => published(run, &arguments.target, app).await?,
         (None, None) => return Err(Failure::usage("name a run, or a certificate with --certificate")),
@@ -107,6 +110,21 @@ fn of_output(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     }
 }
 
+/// The same for an output in an object store.
+fn of_object_output(output: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let certificates = output.join("_gapless");
+    let names = local::object_names(&certificates)?;
+    let ours = names.iter().filter(|name| name.starts_with("certificate-"));
+    let paths: Vec<PathBuf> = ours.map(|name| certificates.join(name)).collect();
+    match paths.is_empty() {
+        true => Err(Failure::new(
+            Kind::NotFound,
+            format!("no certificate in {}", certificates.display()),
+        )),
+        false => Ok(paths),
+    }
+}
+
 /// The certificates that a run has published.
 async fn published(run: &str, target: &TargetArguments, app: &App) -> Result<Vec<PathBuf>, Failure> {
     let mut client = Client::open(target, app).await?;
@@ -126,7 +144,11 @@ async fn published(run: &str, target: &TargetArguments, app: &App) -> Result<Vec
 
 fn read(path: &Path) -> Result<Certificate, Failure> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = match local::is_object(path) {
+        true => local::object_text(path),
+        false => fs::read_to_string(path),
+    };
+    let text = text.map_err(|error| {
         let message = format!("cannot read the certificate {name}: {error}; verify where the output is at hand");
         let kind = match error.kind() {
             io::ErrorKind::NotFound => Kind::NotFound,

@@ -121,9 +121,14 @@ pub(super) fn expose(
         bucket.copy(stretch).map_err(|error| object_error("publish", &error))?;
         gate(Action::Linked)?;
     }
+    let later = Later::read(folders, generation)?;
+    if later.replaces {
+        // Held up for so long that a later publication has taken the place: nothing of this one comes back.
+        let ours: Vec<String> = ours.into_iter().cloned().collect();
+        return bucket.delete(&ours).map_err(|error| object_error("remove", &error));
+    }
     if exposure.exists == Exists::Replace {
         let certificate = final_key(&folders.certificate_name());
-        let later = Later::read(folders, generation)?;
         let former: Vec<String> = present
             .iter()
             .filter(|found| !ours.contains(&found.key) && found.key != certificate)
@@ -144,6 +149,8 @@ pub(super) fn expose(
 /// What publications after this one have shown: they may have come while this one was held up.
 struct Later {
     files: HashSet<String>,
+    /// Whether one of them is all that its output consists of.
+    replaces: bool,
     /// Ends of names of rejects, certificates.
     ends: Vec<String>,
 }
@@ -156,9 +163,11 @@ impl Later {
             .filter(|verdict| verdict.verdict == VerdictKind::Committed);
         let mut later = Later {
             files: HashSet::new(),
+            replaces: false,
             ends: Vec::new(),
         };
         for verdict in committed {
+            later.replaces |= verdict.replaces;
             later.files.extend(verdict.files.iter().map(|file| file.path.clone()));
             later.ends.push(format!("-g{}.ndjson", verdict.generation));
             later.ends.push(format!("-{}-{}.json", verdict.step, verdict.run));

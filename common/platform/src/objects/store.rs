@@ -564,7 +564,8 @@ fn lister(store: Arc<object_store::aws::AmazonS3>, url: &ObjectUrl) -> Lister {
             };
             let client = client.ok_or_else(|| failed("no client"))?;
             let options = SignedUrlOptions::default().with_query([("uploads", ""), ("prefix", prefix.as_str())]);
-            let signed = store.signed_url_opts(reqwest::Method::GET, &Path::default(), REQUEST, &options);
+            let whole = Path::default();
+            let signed = store.signed_url_opts(reqwest::Method::GET, &whole, REQUEST, &options);
             let signed = signed.await.map_err(|error| told(&root, &error))?;
             // The error of the client would show the signed address.
             let answer = client.get(signed).send().await.map_err(|_| failed("no answer"))?;
