@@ -218,7 +218,7 @@ fn csv_is_compressed_as_asked() {
         };
         let mut text = String::new();
         style
-            .decoder(fs::File::open(place.path(&files[0])).unwrap())
+            .decoder(Box::new(fs::File::open(place.path(&files[0])).unwrap()))
             .unwrap()
             .read_to_string(&mut text)
             .unwrap();

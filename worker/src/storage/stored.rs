@@ -18,6 +18,7 @@ use parquet::{
 use super::place::object;
 
 /// An open file of the file system, or an object of a known etag.
+#[derive(Debug)]
 pub enum StoredFile {
     Local(File),
     Object(Arc<ObjectFile>),

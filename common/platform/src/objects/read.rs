@@ -1,7 +1,7 @@
 //! Reading one object as if it were a file: by offset, with the next stretch on its way.
 
 use std::{
-    io,
+    fmt, io,
     ops::Range,
     sync::{Mutex, PoisonError},
 };
@@ -33,6 +33,12 @@ struct State {
     block: Option<(u64, Bytes)>,
     /// The block that is on its way, and where it begins.
     ahead: Option<(u64, Pending<Bytes>)>,
+}
+
+impl fmt::Debug for ObjectFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ObjectFile({})", self.bucket.url(&self.found.key))
+    }
 }
 
 impl ObjectFile {
