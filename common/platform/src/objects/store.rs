@@ -632,7 +632,7 @@ fn told(url: &str, error: &object_store::Error) -> ObjectError {
         Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied,
         Error::InvalidPath { .. } => Trouble::Malformed,
-        Error::Generic { .. } if is(&["169.254.169.254", "credential", "Credential"]) => Trouble::Settings,
+        Error::Generic { .. } if of_credentials(error) => Trouble::Settings,
         _ => Trouble::Passing,
     };
     let message = match trouble {
@@ -648,6 +648,21 @@ fn told(url: &str, error: &object_store::Error) -> ObjectError {
         _ => message,
     };
     ObjectError::new(trouble, url, message)
+}
+
+/// Whether the request was for credentials, which a machine, container or service account has at an
+/// address of its own.
+fn of_credentials(error: &object_store::Error) -> bool {
+    let mut at: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = at {
+        let shown = error.to_string();
+        let signs = ["169.254.", "metadata.google.internal", "redential", "AssumeRole"];
+        if signs.iter().any(|sign| shown.contains(sign)) {
+            return true;
+        }
+        at = error.source();
+    }
+    false
 }
 
 /// What a store said, or the innermost reason why nothing came of it.
