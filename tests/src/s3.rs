@@ -14,6 +14,10 @@ use crate::{Process, World, wait_for};
 /// What the tests call their bucket.
 pub const BUCKET: &str = "lake";
 
+/// Who puts an object owns it, and others may not read it. The server believes who somebody says he is.
+const AUTHORIZATION: &str = "authorization: AWS4-HMAC-SHA256 Credential=AKIATESTKEY/20261120/us-east-1/s3/aws4_request, \
+                             SignedHeaders=host, Signature=none";
+
 /// The server, with an empty bucket. Ends with the test.
 pub struct S3 {
     _server: Process,
@@ -266,7 +270,7 @@ fn pass(client: TcpStream, server: &str, hook: &Hook) -> Option<()> {
 fn request(address: &str, method: &str, target: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(address).expect("somebody listens");
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} {target} HTTP/1.1\r\nhost: {}\r\n{AUTHORIZATION}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         address,
         body.len()
     );

@@ -623,6 +623,15 @@ fn told(url: &str, error: &object_store::Error) -> ObjectError {
         "ContainerNotFound",
         "The specified bucket does not exist",
     ];
+    let denied = [
+        "AccessDenied",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "status 401",
+        "status 403",
+    ];
     let is = |names: &[&str]| names.iter().any(|name| message.contains(name));
     let trouble = match error {
         Error::NotFound { .. } if is(&no_bucket) => Trouble::NoBucket,
@@ -633,6 +642,8 @@ fn told(url: &str, error: &object_store::Error) -> ObjectError {
         Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied,
         Error::InvalidPath { .. } => Trouble::Malformed,
         Error::Generic { .. } if of_credentials(error) => Trouble::Settings,
+        // Listings and deletions are told by their code alone.
+        Error::Generic { .. } if is(&denied) => Trouble::Denied,
         _ => Trouble::Passing,
     };
     let message = match trouble {
