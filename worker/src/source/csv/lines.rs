@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
 };
 
@@ -107,7 +107,7 @@ impl Stretches {
     }
 
     /// Newlines in `[0, to)`, from memory where a stretch lies wholly below `to`.
-    fn count(&mut self, path: &PathBuf, to: u64) -> io::Result<u64> {
+    fn count(&mut self, path: &Path, to: u64) -> io::Result<u64> {
         let mut file = None;
         let (mut at, mut total) = (0, 0);
         while at < to {
