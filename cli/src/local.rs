@@ -1,7 +1,12 @@
 //! Checks and plans that need no cluster: the job language, the survey, the split and the proof, in
 //! this process.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read},
+    path::Path,
+};
 
 use gapless_common::{
     certificate::Certificate,
@@ -19,7 +24,7 @@ use gapless_worker::{
     examine::{Remark, examine_job},
     redrive,
     rejects::{ParquetRejects, Quarantine},
-    reread, verify,
+    reread, storage, verify,
     work::survey_step,
 };
 pub use gapless_worker::{
@@ -163,6 +168,24 @@ pub struct Verification {
     pub unread: Vec<Unread>,
 }
 
+/// Whether a path is an address in an object store.
+pub fn is_object(path: &Path) -> bool {
+    storage::is_object(path)
+}
+
+/// The text of an object.
+pub fn object_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut object = storage::StoredFile::open(path)?.into_reader();
+    object.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The names directly below a prefix of an object store.
+pub fn object_names(prefix: &Path) -> Result<Vec<String>, Failure> {
+    storage::list_folder(prefix).map_err(|error| Failure::failed(error.message))
+}
+
 /// Reads the source of a certificate again.
 pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
     let mut source = reread::Source::of(certificate).ok_or_else(|| {
@@ -219,7 +242,11 @@ pub fn prepare_redrive(folder: &str, certificate: &str, from: Option<&Path>) -> 
 /// Reads a certificate.
 pub fn certificate_at(path: &Path) -> Result<Certificate, Failure> {
     let name = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = match is_object(path) {
+        true => object_text(path),
+        false => fs::read_to_string(path),
+    };
+    let text = text.map_err(|error| {
         let message = format!("cannot read the certificate {name}: {error}; do this where the output is at hand");
         let kind = match error.kind() {
             io::ErrorKind::NotFound => Kind::NotFound,

@@ -3,6 +3,7 @@
 //! Everything here is data and pure functions over it. No IO, no clock, no async, no engine:
 //! the decision core, the workers and the command line all speak in these types.
 
+pub mod address;
 pub mod attempt;
 pub mod certificate;
 pub mod coverage;

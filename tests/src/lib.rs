@@ -6,6 +6,8 @@ pub mod coordinators;
 pub mod etcd;
 pub mod etcd_admin;
 pub mod network;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod sales;
 pub mod strace;
 
@@ -66,6 +68,8 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 /// A folder with input, a job and everything that a run leaves.
 pub struct World {
     folder: TempDir,
+    /// What its programs find in their environment beside the test's own.
+    environment: BTreeMap<String, String>,
 }
 
 /// Sales by shop, as the input has them: shop → (rows, sum of cents).
@@ -76,6 +80,7 @@ impl World {
     pub fn empty() -> World {
         World {
             folder: tempfile::tempdir().expect("a temporary folder"),
+            environment: BTreeMap::new(),
         }
     }
 
@@ -116,6 +121,11 @@ impl World {
 
     pub fn path(&self, relative: &str) -> PathBuf {
         self.folder.path().join(relative)
+    }
+
+    /// Puts a variable into the environment of the programs that are started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.insert(name.to_string(), value.to_string());
     }
 
     /// A step that copies every sale in `load` partitions, and one that sums them by shop.
@@ -184,6 +194,7 @@ steps:
         };
         command.args(arguments).current_dir(self.folder.path());
         without_settings(&mut command);
+        command.envs(&self.environment);
         command
     }
 
@@ -252,7 +263,8 @@ impl Drop for World {
 
 /// Keeps the settings of whoever runs the tests from a program.
 pub(crate) fn without_settings(command: &mut Command) {
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("GAPLESS_")) {
+    let of_the_user = |name: &str| name.starts_with("GAPLESS_") || name.starts_with("AWS_");
+    for (name, _) in std::env::vars().filter(|(name, _)| of_the_user(name)) {
         command.env_remove(name);
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use gapless_common::{
+    address::{ObjectUrl, is_url},
     error::{ErrorClass, TaskError},
     ids::Stage,
     job::{Source, Step},
@@ -18,7 +19,7 @@ use gapless_common::{
 use crate::{
     attempt::{Assignment, StepContext},
     source::pins::expand,
-    storage::StepFolders,
+    storage::{StepFolders, is_object, resolve},
 };
 
 /// Signs that make a path a pattern.
@@ -42,7 +43,11 @@ impl AllowList {
     /// Follows the links of each folder now: what is meant is where they lead at the start.
     pub fn new(folders: &[PathBuf]) -> Result<AllowList, AllowError> {
         let resolved = folders.iter().map(|path| {
-            fs::canonicalize(path).map_err(|source| AllowError {
+            let resolved = match is_object(path) {
+                true => address(path),
+                false => fs::canonicalize(path),
+            };
+            resolved.map_err(|source| AllowError {
                 path: path.clone(),
                 source,
             })
@@ -72,7 +77,7 @@ impl AllowList {
         self.check_source(step, context)?;
         let pinned = context.frame.iter().flat_map(|frame| &frame.facts.files);
         for file in pinned {
-            self.inside(&context.base_dir.join(&file.path), "a source")?;
+            self.inside(&resolve(&context.base_dir, &file.path), "a source")?;
         }
         Ok(())
     }
@@ -115,7 +120,7 @@ impl AllowList {
         let Some(file) = step.sink.file() else { return Ok(()) };
         let no = context.step_no;
         let folders = StepFolders::new(&step.sink, &context.base_dir, &context.scratch, context.run, no)?;
-        self.inside(&context.base_dir.join(&file.path), "a sink")?;
+        self.inside(&resolve(&context.base_dir, &file.path), "a sink")?;
         self.inside(folders.output(), "a sink")?;
         self.inside(folders.control(), "what a sink keeps beside it")
     }
@@ -125,7 +130,7 @@ impl AllowList {
         self.check_roots(patterns, base_dir, what)?;
         for pattern in patterns {
             for path in expand(base_dir, std::slice::from_ref(pattern))? {
-                self.inside(&base_dir.join(path), what)?;
+                self.inside(&resolve(base_dir, &path), what)?;
             }
         }
         Ok(())
@@ -134,6 +139,13 @@ impl AllowList {
     /// The folders that patterns begin in: nothing is even listed outside.
     fn check_roots(&self, patterns: &[String], base_dir: &Path, what: &str) -> Result<(), TaskError> {
         for pattern in patterns {
+            if is_url(pattern) {
+                let wild = pattern.find(WILDCARDS).map_or(pattern.as_str(), |at| {
+                    pattern[..at].rsplit_once('/').map_or("", |(folder, _)| folder)
+                });
+                self.inside(Path::new(wild), what)?;
+                continue;
+            }
             let mut root = base_dir.to_path_buf();
             let mut wild = false;
             for component in Path::new(pattern).components() {
@@ -154,8 +166,11 @@ impl AllowList {
     }
 
     fn inside(&self, path: &Path, what: &str) -> Result<(), TaskError> {
-        let resolved =
-            resolve(path).map_err(|error| refused(path, what, &format!("it cannot be resolved: {error}")))?;
+        let resolved = match is_object(path) {
+            true => address(path),
+            false => follow(path),
+        };
+        let resolved = resolved.map_err(|error| refused(path, what, &format!("it cannot be resolved: {error}")))?;
         if self.folders.iter().any(|folder| resolved.starts_with(folder)) {
             return Ok(());
         }
@@ -178,9 +193,17 @@ fn refused(path: &Path, what: &str, why: &str) -> TaskError {
     TaskError::new(ErrorClass::Config, message)
 }
 
+/// An address of an object store as there is only one of: there are no links, and no `..`.
+fn address(path: &Path) -> io::Result<PathBuf> {
+    let parsed = path.to_string_lossy().parse::<ObjectUrl>();
+    parsed
+        .map(|url| PathBuf::from(url.to_string()))
+        .map_err(|why| io::Error::other(format!("the address {why}")))
+}
+
 /// Where a path leads: links followed, `..` resolved. What is not there yet is where its nearest folder
 /// leads.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
+fn follow(path: &Path) -> io::Result<PathBuf> {
     let error = match fs::canonicalize(path) {
         Ok(resolved) => return Ok(resolved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => error,
@@ -191,7 +214,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
         return Err(error);
     }
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(resolve(parent)?.join(name)),
+        (Some(parent), Some(name)) => Ok(follow(parent)?.join(name)),
         _ => Err(error),
     }
 }
@@ -277,7 +300,7 @@ mod tests {
                     seal: None,
                 }),
             };
-            AllowList::new(&[self.path("in/here"), self.path("in")])
+            AllowList::new(&[self.path("in/here"), self.path("in"), PathBuf::from("s3://b/open/")])
                 .expect("folders")
                 .check(&assignment)
         }
@@ -326,6 +349,11 @@ mod tests {
             (good.0, good.1, beside.as_str(), "inside/x"),
             // What is kept beside it would be outside.
             (good.0, good.1, "../in", ".in.gapless"),
+            ("s3://b/secret/a.csv", good.1, good.2, "s3://b/secret/a.csv"),
+            ("s3://b/openly/a.csv", good.1, good.2, "s3://b/openly/a.csv"),
+            ("s3://b/open*", good.1, good.2, "s3://b (a source)"),
+            ("s3://other/open/a.csv", good.1, good.2, "s3://other/open/a.csv"),
+            (good.0, "s3://b/x/*", good.2, "s3://b/x"),
         ] {
             let error = world.check(source, lookup, sink).expect_err(source);
             assert_eq!(error.class, ErrorClass::Config, "{error}");

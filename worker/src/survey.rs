@@ -1,7 +1,7 @@
 //! The source's part of a survey: which files there are, what they look like, how much they hold,
 //! and a bounded sample of keys. Metadata and a few blocks, never the data.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use arrow::{
     array::Array,
@@ -17,12 +17,14 @@ use gapless_common::{
     range::UnitRange,
 };
 
+use crate::storage::{list_folder, read_if_present, resolve};
+
 use crate::source::{
     SourceReader,
     csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
     open::{Stored, open_files, stored},
     parquet::{footer, sample_column, unite},
-    pins::{config, expand, io_error, pin},
+    pins::{config, expand, pin},
     records::{RecordsReader, Shape, edges},
     types::{columns_of, key_at, key_type},
 };
@@ -176,27 +178,24 @@ pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Re
         return Err(config(format!("step {name} has no output files")));
     };
     let path = sink.path.trim_end_matches('/');
-    let output = base_dir.join(path);
+    let output = resolve(base_dir, path);
     let folder = match (output.parent(), output.file_name().and_then(|name| name.to_str())) {
         (Some(parent), Some(name)) => parent.join(format!(".{name}.gapless")).join("published"),
         _ => return Err(config(format!("{path}: not a folder that output can be published in"))),
     };
-    let shown = folder.to_string_lossy();
     let unpublished = || config(format!("step {name} has published nothing for run {run} at {path}"));
-    let listing = match fs::read_dir(&folder) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(unpublished()),
-        listing => listing.map_err(|error| io_error(&shown, "listing", &error))?,
-    };
     let mut latest: Option<Verdict> = None;
-    for entry in listing {
-        let record = entry.map_err(|error| io_error(&shown, "listing", &error))?.path();
-        if record.extension().is_none_or(|extension| extension != "json") {
+    for name in list_folder(&folder)? {
+        let record = folder.join(&name);
+        if !name.ends_with(".json") {
             continue;
         }
-        let shown = record.to_string_lossy();
-        let text = fs::read(&record).map_err(|error| io_error(&shown, "reading", &error))?;
+        // Gone again: a temporary name.
+        let Some(text) = read_if_present(&record)? else {
+            continue;
+        };
         let verdict: Verdict = serde_json::from_slice(&text)
-            .map_err(|error| config(format!("{shown}: not a record of a publication: {error}")))?;
+            .map_err(|error| config(format!("{}: not a record of a publication: {error}", record.display())))?;
         let ours =
             verdict.verdict == VerdictKind::Committed && verdict.run == run && usize::from(verdict.step) == step_no;
         if ours

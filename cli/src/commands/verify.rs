@@ -56,6 +56,9 @@ struct Finding {
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let certificates = match (&arguments.certificate, &arguments.run) {
         (Some(path), _) if path.is_dir() => of_output(path)?,
+        (Some(path), _) if local::is_object(path) && path.extension().is_none_or(|end| end != "json") => {
+            of_object_output(path)?
+        }
         (Some(path), _) => vec![path.clone()],
         (None, Some(run)) => published(run, &arguments.target, app).await?,
         (None, None) => return Err(Failure::usage("name a run, or a certificate with --certificate")),
@@ -97,6 +100,21 @@ fn of_output(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
         .map(fs::DirEntry::path)
         .collect();
     paths.sort_unstable();
+    match paths.is_empty() {
+        true => Err(Failure::new(
+            Kind::NotFound,
+            format!("no certificate in {}", certificates.display()),
+        )),
+        false => Ok(paths),
+    }
+}
+
+/// The same for an output in an object store.
+fn of_object_output(output: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let certificates = output.join("_gapless");
+    let names = local::object_names(&certificates)?;
+    let ours = names.iter().filter(|name| name.starts_with("certificate-"));
+    let paths: Vec<PathBuf> = ours.map(|name| certificates.join(name)).collect();
     match paths.is_empty() {
         true => Err(Failure::new(
             Kind::NotFound,

@@ -39,7 +39,7 @@ fn what_is_not_there_or_no_file_is_told_before_any_record_is_read() {
     room.fails("step a, survey: in.csv: no such file");
     let room = Room::new("another store").job(&of("ftp://host/in.csv"));
     room.is_refused(
-        "`path` in csv source is an address; only local paths are read and written so far: \"ftp://host/in.csv\"",
+        "`path` in csv source has a scheme that is not known; known are s3://, gs:// and az://: \"ftp://host/in.csv\"",
     );
 }
 

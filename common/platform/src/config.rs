@@ -12,7 +12,7 @@ use std::{
     thread,
 };
 
-use gapless_common::labels::Labels;
+use gapless_common::{address::is_url, labels::Labels};
 
 use crate::{
     secret::{PasswordSource, Secret, TokenSource},
@@ -702,6 +702,10 @@ fn parse_number(
 fn parse_path(sources: &[Sourced], setting: Setting) -> Result<PathBuf, ConfigError> {
     parse(sources, setting, |text| match text {
         "" => Err("write the path of a folder".to_string()),
+        path if is_url(path) => Err(
+            "write the path of a folder, shared by all workers: object stores hold sources and sinks, not this"
+                .to_string(),
+        ),
         path => Ok(PathBuf::from(path)),
     })
 }
@@ -800,8 +804,12 @@ fn allow_paths(text: &str) -> Result<Vec<PathBuf>, String> {
     }
     let paths = text.split(',').map(str::trim).filter(|part| !part.is_empty());
     let paths: Vec<PathBuf> = paths.map(PathBuf::from).collect();
-    match paths.iter().find(|path| !path.is_absolute()) {
-        Some(path) => Err(format!("{}: write absolute paths, such as /srv/data", path.display())),
+    let usable = |path: &Path| path.is_absolute() || path.to_str().is_some_and(is_url);
+    match paths.iter().find(|path| !usable(path)) {
+        Some(path) => Err(format!(
+            "{}: write absolute paths, such as /srv/data, or addresses, such as s3://bucket/data",
+            path.display()
+        )),
         // Nothing allowed would be a worker that can do nothing: surely a slip.
         None if paths.is_empty() => Err("write at least one absolute path, or any".to_string()),
         None => Ok(paths),

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod config;
 pub mod metrics;
 pub mod monitor;
+pub mod objects;
 pub mod process;
 pub mod retry;
 pub mod secret;

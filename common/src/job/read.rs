@@ -4,7 +4,10 @@ use std::str::FromStr;
 
 use serde::de::{DeserializeOwned, IntoDeserializer, value::Error as WordError};
 
-use crate::labels::Labels;
+use crate::{
+    address::{ObjectUrl, is_url},
+    labels::Labels,
+};
 
 use super::{
     error::{Faults, Position, nearest, shown},
@@ -573,7 +576,7 @@ fn path_fault(path: &str) -> Option<&'static str> {
     match path {
         _ if path.trim().is_empty() => Some("is empty"),
         _ if path.chars().any(char::is_control) => Some("holds a control character"),
-        _ if path.contains("://") => Some("is an address; only local paths are read and written so far"),
+        _ if is_url(path) => path.parse::<ObjectUrl>().err(),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use gapless_common::{
     attempt::Fence,
-    error::TaskError,
+    error::{ErrorClass, TaskError},
     manifest::{Verdict, VerdictKind, Version},
 };
 
@@ -13,7 +13,10 @@ use super::{
     settle::complete,
     verdict::create,
 };
-use crate::{attempt::StepContext, storage::StepFolders};
+use crate::{
+    attempt::StepContext,
+    storage::{StepFolders, is_object},
+};
 
 /// Aborts the step. `sealed` tells what would be published: the seal and the committed partitions, or
 /// zero and none where the step was not sealed. A step found published is made visible with them
@@ -45,7 +48,12 @@ pub fn abort(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Abortion, TaskE
 
 /// Aborts a step that was not prepared: nobody can be publishing it, so there is nothing to settle.
 pub fn abort_unprepared(context: &StepContext, fence: Fence, gate: &mut Gate<'_>) -> Result<Abortion, TaskError> {
-    sweep(&StepFolders::of(context)?, fence, gate)?;
+    let folders = StepFolders::of(context)?;
+    match sweep(&folders, fence, gate) {
+        // What keeps this worker out of the store kept prepare out: there is nothing of ours.
+        Err(error) if is_object(folders.staged()) && error.class == ErrorClass::Config => {}
+        swept => swept?,
+    }
     Ok(Abortion {
         verdict: VerdictKind::Aborted,
         publication: None,

@@ -14,13 +14,13 @@ use gapless_common::{
 };
 
 use super::{
-    Action, Gate,
+    Action, Gate, objects,
     prepare::{check_replaceable, parent_of},
     reconcile::Accounts,
 };
 use crate::storage::{
-    CONTROL_SUBFOLDER, ChunkName, StepFolders, create_folder, exchange_folders, io_error, link_file, list_folder,
-    move_folder, remove_tree, sync_folder, write_new,
+    CONTROL_SUBFOLDER, ChunkName, StepFolders, create_folder, exchange_folders, file_exists, io_error, is_object,
+    link_file, list_folder, move_folder, remove_tree, sync_folder, write_new,
 };
 
 /// How one step is published.
@@ -34,6 +34,9 @@ impl Exposure<'_> {
     /// Lays out the folder that will be seen: links to the data files, the rejects, the certificate.
     /// An appended output is linked file by file later, since its names carry the generation.
     pub fn lay_out(&self, accounts: &Accounts) -> Result<(), TaskError> {
+        if is_object(self.folders.output()) {
+            return objects::check_staged(self.folders, accounts);
+        }
         let place = self.folders.publication(self.fence.id);
         // Of an earlier life of this attempt.
         remove_tree(&place)?;
@@ -56,8 +59,8 @@ impl Exposure<'_> {
     }
 
     /// Whether the output shows this step. The certificate comes with the folder, or last.
-    pub fn is_exposed(&self) -> bool {
-        self.folders.certificate().exists()
+    pub fn is_exposed(&self) -> Result<bool, TaskError> {
+        file_exists(&self.folders.certificate())
     }
 
     /// Makes visible what was laid out by this attempt. `files` are those of the verdict, in the
@@ -71,6 +74,9 @@ impl Exposure<'_> {
         gate: &mut Gate<'_>,
     ) -> Result<(), TaskError> {
         let (place, output) = (self.folders.publication(self.fence.id), self.folders.output());
+        if is_object(output) {
+            return objects::expose(self, accounts, files, generation, gate);
+        }
         match self.exists {
             Exists::Append => self.append(accounts, files, generation, &place, gate),
             Exists::Fail => {
@@ -210,6 +216,9 @@ fn missing(path: &Path, error: &std::io::Error) -> TaskError {
 pub(super) fn sweep(folders: &StepFolders, fence: Fence, gate: &mut Gate<'_>) -> Result<(), TaskError> {
     let mut parents = BTreeSet::new();
     for place in [folders.staged(), folders.scratch()] {
+        if is_object(place) {
+            continue;
+        }
         let parent = parent_of(place);
         parents.insert(parent.to_path_buf());
         let aside = parent.join(format!("{}{}", folders.swept_prefix(), fence.id));
@@ -223,6 +232,10 @@ pub(super) fn sweep(folders: &StepFolders, fence: Fence, gate: &mut Gate<'_>) ->
         }
     }
     gate(Action::MovedAway)?;
+    // Objects are not moved. Whoever comes late reads the verdict and the certificate before it acts.
+    if is_object(folders.staged()) {
+        remove_tree(folders.staged())?;
+    }
     for parent in parents {
         for name in list_folder(&parent)? {
             if name.starts_with(&folders.swept_prefix()) {

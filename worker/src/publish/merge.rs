@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, Read, Write},
     path::Path,
     sync::Arc,
@@ -27,7 +26,7 @@ use crate::{
         parquet_error,
     },
     source::records::recount,
-    storage::{DurableFile, StepFolders, io_error},
+    storage::{DurableFile, StepFolders, StoredFile, io_error},
 };
 
 /// Rows of a batch on the way from file to file.
@@ -240,7 +239,7 @@ fn merge_text(
     for (number, file) in files.iter().enumerate() {
         let path = folders.data_file(&file.path);
         let wrong = |error: io::Error| io_error("read", &path, &error);
-        let mut text = decoder(open(&path)?, compression).map_err(wrong)?;
+        let mut text = decoder(open(&path)?.into_reader(), compression).map_err(wrong)?;
         let mut skip = HeaderSkip::new(header && number > 0);
         loop {
             let length = text.read(&mut buffer).map_err(wrong)?;
@@ -291,7 +290,7 @@ fn merge_records(
     let mut rows = 0;
     for file in files {
         let path = folders.data_file(&file.path);
-        let mut text = open(&path)?;
+        let mut text = open(&path)?.into_reader();
         loop {
             let length = text
                 .read(&mut buffer)
@@ -343,8 +342,8 @@ impl HeaderSkip {
     }
 }
 
-fn open(path: &Path) -> Result<File, TaskError> {
-    File::open(path).map_err(|error| io_error("read", path, &error))
+fn open(path: &Path) -> Result<StoredFile, TaskError> {
+    StoredFile::open(path).map_err(|error| io_error("read", path, &error))
 }
 
 #[cfg(test)]

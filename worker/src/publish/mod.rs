@@ -7,6 +7,7 @@
 mod abort;
 mod expose;
 mod merge;
+mod objects;
 mod prepare;
 mod reconcile;
 mod settle;

@@ -18,8 +18,8 @@ use crate::{
     attempt::StepContext,
     sink::Format,
     storage::{
-        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, io_error,
-        list_folder, remove_tree, sync_folder,
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, file_exists,
+        folder_exists, io_error, is_object, list_folder, read_if_present, remove_tree, sync_folder,
     },
 };
 
@@ -49,7 +49,9 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     if let Some(file) = context.step().sink.file() {
         check_columns(context, file)?;
     }
-    make_all(parent_of(folders.output()))?;
+    if !is_object(folders.output()) {
+        make_all(parent_of(folders.output()))?;
+    }
     check_output(context, &folders)?;
     for path in [
         folders.published(),
@@ -59,7 +61,9 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         folders.manifests(Stage::Scatter),
         folders.exchange(),
     ] {
-        make_all(&path)?;
+        if !is_object(&path) {
+            make_all(&path)?;
+        }
     }
     for path in [
         folders.control(),
@@ -69,9 +73,14 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     ] {
         sync_folder(path)?;
     }
-    check_room(folders.staged())?;
     check_room(folders.scratch())?;
-    probe(&folders, fence, exists_mode(context))?;
+    match is_object(folders.staged()) {
+        true => probe_store(&folders, fence)?,
+        false => {
+            check_room(folders.staged())?;
+            probe(&folders, fence, exists_mode(context))?;
+        }
+    }
     Ok(Preparation {
         generation: known.last().copied().unwrap_or(0) + 1,
         output,
@@ -106,6 +115,21 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
     let output = folders.output();
     let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
     let exists = exists_mode(context);
+    let not_empty = format!(
+        "{} exists and is not empty; move it away, choose another path, or write `exists: replace` or \
+         `exists: append`",
+        output.display()
+    );
+    if is_object(output) {
+        // Also asks whether the bucket is there and may be listed.
+        let empty = !folder_exists(output)?;
+        return match exists {
+            Exists::Fail if !empty => config(not_empty),
+            Exists::Fail => check_undisturbed(folders),
+            Exists::Replace => check_replaceable(folders),
+            Exists::Append => Ok(()),
+        };
+    }
     match fs::metadata(output) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("look at", output, &error)),
@@ -125,30 +149,37 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
                 ));
             }
             if exists == Exists::Fail && !list_folder(output)?.is_empty() {
-                return config(format!(
-                    "{} exists and is not empty; move it away, choose another path, or write `exists: replace` or \
-                     `exists: append`",
-                    output.display()
-                ));
+                return config(not_empty);
             }
         }
     }
     if exists == Exists::Replace {
         check_replaceable(folders)?;
     }
-    if exists == Exists::Fail
-        && let Some(last) = generations(folders)?.last()
+    match exists {
+        Exists::Fail => check_undisturbed(folders),
+        Exists::Replace | Exists::Append => Ok(()),
+    }
+}
+
+/// Whether nobody is about to show what he has published already.
+fn check_undisturbed(folders: &StepFolders) -> Result<(), TaskError> {
+    if let Some(last) = generations(folders)?.last()
         && let Some(verdict) = verdicts_from(folders, *last)?.pop()
         && verdict.verdict == VerdictKind::Committed
-        && folders
-            .staged()
-            .with_file_name(format!("{}-{}", verdict.run, verdict.step))
-            .exists()
+        && folder_exists(
+            &folders
+                .staged()
+                .with_file_name(format!("{}-{}", verdict.run, verdict.step)),
+        )?
     {
-        return config(format!(
-            "run {} is publishing to {}; let it end (submit its job again if it was stopped), or choose another path",
-            verdict.run,
-            output.display()
+        return Err(TaskError::new(
+            ErrorClass::Config,
+            format!(
+                "run {} is publishing to {}; let it end (submit its job again if it was stopped), or choose another path",
+                verdict.run,
+                folders.output().display()
+            ),
         ));
     }
     Ok(())
@@ -171,10 +202,11 @@ pub(super) fn check_replaceable(folders: &StepFolders) -> Result<(), TaskError> 
     let listed = verdicts_from(folders, 0)?
         .into_iter()
         .filter(|verdict| verdict.verdict == VerdictKind::Committed)
-        .flat_map(|verdict| verdict.files)
-        .any(|file| output.join(&file.path).exists());
-    if listed {
-        return Ok(());
+        .flat_map(|verdict| verdict.files);
+    for file in listed {
+        if file_exists(&output.join(&file.path))? {
+            return Ok(());
+        }
     }
     Err(TaskError::new(
         ErrorClass::Config,
@@ -238,6 +270,31 @@ fn probe(folders: &StepFolders, fence: Fence, exists: Exists) -> Result<(), Task
         exchange_folders(&one, &other)?;
     }
     remove_tree(&place)
+}
+
+/// Tries what publishing stands on in an object store: of two puts of one name, each made only if there is
+/// no such object, the second is refused. Some stores, and proxies before them, do not know that condition.
+fn probe_store(folders: &StepFolders, fence: Fence) -> Result<(), TaskError> {
+    let place = folders.staged().join(format!("probe-{}", fence.id));
+    remove_tree(&place)?;
+    let record = place.join("record");
+    let first = create_once(&record, "1", b"1")?;
+    let second = create_once(&record, "2", b"2")?;
+    let kept = read_if_present(&record)?;
+    remove_tree(&place)?;
+    if first == Created::Created && second == Created::Exists(b"1".to_vec()) && kept.as_deref() == Some(b"1") {
+        return Ok(());
+    }
+    Err(TaskError::new(
+        ErrorClass::Config,
+        format!(
+            "the store of {} does not put an object only if it is absent (If-None-Match: *): of two puts of {} both were \
+             accepted, so two workers could publish this step twice; nothing was written: use a store that honours the \
+             condition, or write to a local folder",
+            folders.output().display(),
+            record.display()
+        ),
+    ))
 }
 
 pub(super) fn parent_of(path: &Path) -> &Path {

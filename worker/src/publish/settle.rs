@@ -14,7 +14,10 @@ use super::{
     reconcile::{Accounts, frame, reconcile, source_totals},
     verdict::{create, verdicts_from},
 };
-use crate::{attempt::StepContext, storage::StepFolders};
+use crate::{
+    attempt::StepContext,
+    storage::{StepFolders, folder_exists, is_object},
+};
 
 /// Publishes a sealed step once.
 ///
@@ -95,7 +98,7 @@ pub(super) fn complete(
 /// publisher has done so and swept; a later verdict that replaces it means that it must not come back.
 fn is_pending(exposure: &Exposure<'_>, verdict: &Verdict) -> Result<bool, TaskError> {
     let folders = exposure.folders;
-    Ok(!exposure.is_exposed() && folders.staged().exists() && !is_superseded(folders, verdict)?)
+    Ok(!exposure.is_exposed()? && folder_exists(folders.staged())? && !is_superseded(folders, verdict)?)
 }
 
 fn show(
@@ -164,7 +167,7 @@ fn settle(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts) -> Re
     let exists = exists_mode(sealed.context);
     let mut generation = sealed.generation;
     loop {
-        let proposed = proposal(sealed, accounts, generation);
+        let proposed = proposal(sealed, folders, accounts, generation);
         let verdict = create(folders, sealed.fence, &proposed)?;
         if is_own(&verdict, sealed.context) {
             return Ok(verdict);
@@ -184,9 +187,9 @@ fn settle(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts) -> Re
     }
 }
 
-fn proposal(sealed: &Sealed<'_>, accounts: &Accounts, generation: u64) -> Verdict {
+fn proposal(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts, generation: u64) -> Verdict {
     let appends = exists_mode(sealed.context) == Exists::Append;
-    let shown = |file: &DataFile| match appends {
+    let shown = |file: &DataFile| match appends || is_object(folders.output()) {
         true => DataFile {
             path: appended_name(&file.path, generation),
             ..file.clone()

@@ -1,7 +1,6 @@
 //! Where the bytes of a text file go: as they are, or compressed.
 
 use std::{
-    fs::File,
     io::{self, Read, Write},
     path::Path,
 };
@@ -81,7 +80,7 @@ impl TextEncoder {
 }
 
 /// A reader of what such an encoder wrote.
-pub(crate) fn decoder(file: File, compression: Compression) -> io::Result<Box<dyn Read>> {
+pub(crate) fn decoder(file: impl Read + Send + 'static, compression: Compression) -> io::Result<Box<dyn Read>> {
     Ok(match compression {
         Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
         Compression::Zstd => Box::new(zstd::Decoder::new(file)?),

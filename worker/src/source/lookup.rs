@@ -4,7 +4,6 @@
 //! read the same bytes. A copy on another machine has another time and inode, so the digest alone decides.
 
 use std::{
-    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -21,10 +20,13 @@ use super::{
     SourceReader,
     csv::Format,
     open::{Stored, open_files},
-    pins::{config, data, expand, io_error, pin},
+    pins::{config, data, expand, io_error, is_there, pin},
     types::columns_of,
 };
-use crate::survey::{survey_parquet, survey_records, survey_text};
+use crate::{
+    storage::StoredFile,
+    survey::{survey_parquet, survey_records, survey_text},
+};
 
 /// The largest look-up table, in bytes of its files: it is held in memory by every worker.
 pub const MAX_TABLE: u64 = 256 * 1024 * 1024;
@@ -116,9 +118,8 @@ pub fn read_pinned(name: &str, lookup: &Lookup, base_dir: &Path, pinned: &[Looku
 
 /// A pinned file as it is now; `None` where it is gone. The digest is empty where the size tells enough.
 pub fn look_again(base_dir: &Path, pinned: &LookupFile) -> Result<Option<LookupFile>, TaskError> {
-    match base_dir.join(&pinned.path).symlink_metadata() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        _ => {}
+    if !is_there(base_dir, &pinned.path)? {
+        return Ok(None);
     }
     let (file, now) = pin(base_dir, &pinned.path)?;
     let digest = match now.size == pinned.size {
@@ -170,8 +171,8 @@ fn digests(name: &str, base_dir: &Path, paths: &[String]) -> Result<Vec<LookupFi
 }
 
 /// XXH3-128 of a file's content; of no more than one byte beyond `size`, which a pin has bounded.
-fn digest(path: &str, file: File, size: u64) -> Result<String, TaskError> {
-    let mut file = file.take(size + 1);
+fn digest(path: &str, file: StoredFile, size: u64) -> Result<String, TaskError> {
+    let mut file = file.into_reader().take(size + 1);
     let mut hash = Xxh3Default::new();
     let mut piece = vec![0; PIECE];
     loop {

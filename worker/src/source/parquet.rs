@@ -2,8 +2,6 @@
 //! file, and decoded from memory; a reader resumes at row groups.
 
 use std::{
-    fs::File,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,6 +28,8 @@ use parquet::{
     },
 };
 use xxhash_rust::xxh3::xxh3_128;
+
+use crate::storage::{StoredFile, object_error_in};
 
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
@@ -67,10 +67,13 @@ pub fn footer(base_dir: &Path, path: &str) -> Result<Footer, TaskError> {
 }
 
 /// Loads the footer, with text as views, which need no copy.
-fn load(file: &File, path: &str) -> Result<ArrowReaderMetadata, TaskError> {
+fn load(file: &StoredFile, path: &str) -> Result<ArrowReaderMetadata, TaskError> {
     let broken = |error: ParquetError| match error {
         ParquetError::External(inner) if inner.downcast_ref::<std::io::Error>().is_some() => {
-            data(format!("{path}: reading the Parquet footer failed: {inner}"))
+            match inner.downcast_ref::<std::io::Error>() {
+                Some(error) if object_error_in(error).is_some() => io_error(path, "reading", error),
+                _ => data(format!("{path}: reading the Parquet footer failed: {inner}")),
+            }
         }
         error => data(format!(
             "{path}: not a readable Parquet file: {error}; it is cut off, still being written, or something else"
@@ -151,7 +154,7 @@ pub struct ParquetReader {
 }
 
 struct OpenFile {
-    file: File,
+    file: StoredFile,
     path: Arc<str>,
     metadata: ArrowReaderMetadata,
     /// Units of the domain that are row groups of this file.
@@ -399,9 +402,8 @@ impl ChunksInMemory {
         let mut chunks = Vec::new();
         let file_len = open
             .file
-            .metadata()
-            .map_err(|error| io_error(&open.path, "reading", &error))?
-            .len();
+            .size()
+            .map_err(|error| io_error(&open.path, "reading", &error))?;
         for (leaf, column) in group.columns().iter().enumerate() {
             if !open.mask.leaf_included(leaf) {
                 continue;

@@ -7,15 +7,24 @@ use std::{
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
+    sync::Arc,
 };
 
 use gapless_common::{
+    address::is_url,
     error::{ErrorClass, TaskError},
     plan::PinnedFile,
 };
+use gapless_platform::objects::{Bucket, Found, ObjectError, ObjectFile, Trouble};
+
+use crate::storage::{StoredFile, object, object_error, object_error_in, resolve};
 
 /// A file can be matched by a pattern, but not without end: the list travels in one row.
 pub const MAX_FILES: usize = 100_000;
+
+/// Objects that are looked through for one pattern: a listing has 1,000 for each request, so these
+/// take about a minute.
+const MAX_LISTED: usize = 1_000_000;
 
 pub(crate) fn config(message: impl Into<String>) -> TaskError {
     TaskError::new(ErrorClass::Config, message)
@@ -28,6 +37,12 @@ pub(crate) fn data(message: impl Into<String>) -> TaskError {
 /// What an IO error on a source file means for the task: a missing file or permission is a fault of
 /// the job's surroundings, anything else may pass.
 pub(crate) fn io_error(path: &str, doing: &str, error: &io::Error) -> TaskError {
+    if let Some(error) = object_error_in(error) {
+        return match error.trouble {
+            Trouble::Changed => changed(path, "it was written again or deleted"),
+            _ => object_error("read", error),
+        };
+    }
     match error.kind() {
         io::ErrorKind::NotFound => config(format!(
             "{path}: no such file (while {doing} it); mend the path, or wait for the file"
@@ -57,11 +72,6 @@ pub fn expand(base_dir: &Path, patterns: &[String]) -> Result<Vec<String>, TaskE
     let mut files = Vec::new();
     let mut seen = HashSet::new();
     for pattern in patterns {
-        if let Some((scheme, _)) = pattern.split_once("://") {
-            return Err(config(format!(
-                "{pattern}: {scheme}:// paths cannot be read yet; use a local path"
-            )));
-        }
         for path in matches(base_dir, pattern)? {
             if !seen.insert(path.clone()) {
                 return Err(config(format!(
@@ -80,6 +90,9 @@ pub fn expand(base_dir: &Path, patterns: &[String]) -> Result<Vec<String>, TaskE
 }
 
 fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
+    if is_url(pattern) {
+        return objects_matching(pattern);
+    }
     // A name that exists is taken literally, whatever signs it is made of.
     let literal = !pattern.contains(['*', '?', '[']) || base_dir.join(pattern).symlink_metadata().is_ok();
     if literal {
@@ -91,18 +104,7 @@ fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
         true => format!("{}/{pattern}", glob::Pattern::escape(prefix.trim_end_matches('/'))),
         false => pattern.to_string(),
     };
-    let options = glob::MatchOptions {
-        case_sensitive: true,
-        require_literal_separator: true,
-        // Hidden files are a tool's own: temporary names, control folders.
-        require_literal_leading_dot: true,
-    };
-    let found = glob::glob_with(&full, options).map_err(|error| {
-        config(format!(
-            "{pattern}: not a usable pattern: {} (at sign {})",
-            error.msg, error.pos
-        ))
-    })?;
+    let found = glob::glob_with(&full, MATCHING).map_err(|error| malformed(pattern, &error))?;
     let mut paths = Vec::new();
     for entry in found {
         let path = entry.map_err(|error| io_error(&error.path().to_string_lossy(), "listing", error.error()))?;
@@ -132,25 +134,119 @@ fn matches(base_dir: &Path, pattern: &str) -> Result<Vec<String>, TaskError> {
     Ok(paths)
 }
 
+const MATCHING: glob::MatchOptions = glob::MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    // Hidden files are a tool's own: temporary names, control folders.
+    require_literal_leading_dot: true,
+};
+
+fn malformed(pattern: &str, error: &glob::PatternError) -> TaskError {
+    config(format!(
+        "{pattern}: not a usable pattern: {} (at sign {})",
+        error.msg, error.pos
+    ))
+}
+
+/// The objects that a pattern means: it is matched against whole keys, `*` never across a slash.
+fn objects_matching(address: &str) -> Result<Vec<String>, TaskError> {
+    let Some((bucket, pattern)) = opened(Path::new(address))? else {
+        return Ok(Vec::new());
+    };
+    let Some(wild) = pattern.find(['*', '?', '[']) else {
+        return Ok(vec![address.to_string()]);
+    };
+    // A name that exists is taken literally, here too.
+    if found(&bucket, &pattern)?.is_some() {
+        return Ok(vec![address.to_string()]);
+    }
+    let compiled = glob::Pattern::new(&pattern).map_err(|error| malformed(address, &error))?;
+    let folder = pattern[..wild].rsplit_once('/').map_or("", |(folder, _)| folder);
+    let listed = bucket
+        .list(folder, MAX_LISTED)
+        .map_err(|error| object_error("list", &error))?;
+    if listed.len() > MAX_LISTED {
+        return Err(config(format!(
+            "{address}: there are more than {MAX_LISTED} objects to look through below {}; let the wildcard stand \
+             further back in the key",
+            bucket.url(folder)
+        )));
+    }
+    let paths: Vec<String> = listed
+        .iter()
+        .filter(|found| compiled.matches_with(&found.key, MATCHING))
+        .map(|found| bucket.url(&found.key))
+        .collect();
+    match paths.is_empty() {
+        true => Err(config(format!(
+            "no object matches {address} ({} objects lie below {})",
+            listed.len(),
+            bucket.url(folder)
+        ))),
+        false => Ok(paths),
+    }
+}
+
+/// The bucket and key of an address; `None` for a path of a file system.
+fn opened(path: &Path) -> Result<Option<(Bucket, String)>, TaskError> {
+    object(path).map_err(|error| object_error("open", &error))
+}
+
+fn found(bucket: &Bucket, key: &str) -> Result<Option<Found>, TaskError> {
+    bucket.head(key).map_err(|error| object_error("look at", &error))
+}
+
+/// An object that must be there.
+fn there(bucket: &Bucket, key: &str) -> Result<Found, TaskError> {
+    if let Some(found) = found(bucket, key)? {
+        return Ok(found);
+    }
+    // A missing bucket has no better answer to a question for one object.
+    bucket.list(key, 0).map_err(|error| object_error("read", &error))?;
+    let missing = ObjectError::new(Trouble::NotFound, bucket.url(key), "there is no such object");
+    Err(object_error("read", &missing))
+}
+
+fn changed(path: &str, how: &str) -> TaskError {
+    config(format!(
+        "{path}: changed after planning ({how}); this run was planned for the old data: `gapless cancel` it, then submit \
+         the job again to plan for the new"
+    ))
+}
+
 /// Opens a file that a source names and pins it. `units` and `rows` are left for the format to fill.
 ///
 /// Errors: `Config` for a missing or unreadable file, a folder, a pipe or a device.
-pub fn pin(base_dir: &Path, path: &str) -> Result<(File, PinnedFile), TaskError> {
-    let (file, meta) = open_regular(base_dir, path)?;
-    let pinned = PinnedFile {
+pub fn pin(base_dir: &Path, path: &str) -> Result<(StoredFile, PinnedFile), TaskError> {
+    let pinned = |size, etag| PinnedFile {
         path: path.to_string(),
-        size: meta.len(),
-        etag: etag(&meta),
+        size,
+        etag,
         units: 0,
         rows: None,
     };
-    Ok((file, pinned))
+    if let Some((bucket, key)) = opened(&resolve(base_dir, path))? {
+        let found = there(&bucket, &key)?;
+        let pinned = pinned(found.size, found.etag.clone());
+        return Ok((StoredFile::Object(Arc::new(ObjectFile::new(bucket, found))), pinned));
+    }
+    let (file, meta) = open_regular(base_dir, path)?;
+    let pinned = pinned(meta.len(), etag(&meta));
+    Ok((StoredFile::Local(file), pinned))
 }
 
 /// A pinned file as it is now; `None` where it is gone.
 ///
 /// Errors: as [`pin`], but for a missing file.
 pub fn look(base_dir: &Path, pinned: &PinnedFile) -> Result<Option<PinnedFile>, TaskError> {
+    if let Some((bucket, key)) = opened(&resolve(base_dir, &pinned.path))? {
+        let found = found(&bucket, &key)?;
+        return Ok(found.map(|found| PinnedFile {
+            size: found.size,
+            etag: found.etag,
+            ..pinned.clone()
+        }));
+    }
     match base_dir.join(&pinned.path).metadata() {
         Ok(meta) => Ok(Some(PinnedFile {
             size: meta.len(),
@@ -162,21 +258,40 @@ pub fn look(base_dir: &Path, pinned: &PinnedFile) -> Result<Option<PinnedFile>, 
     }
 }
 
+/// Whether there is anything of this name, be it a broken link.
+pub(super) fn is_there(base_dir: &Path, path: &str) -> Result<bool, TaskError> {
+    let full = resolve(base_dir, path);
+    match opened(&full)? {
+        Some((bucket, key)) => Ok(found(&bucket, &key)?.is_some()),
+        None => {
+            let looked = full.symlink_metadata();
+            Ok(!matches!(looked, Err(error) if error.kind() == io::ErrorKind::NotFound))
+        }
+    }
+}
+
 /// Opens a pinned file again.
 ///
 /// Errors: `Config` when it is missing or is no longer the file that was planned for.
-pub fn open_pinned(base_dir: &Path, pinned: &PinnedFile) -> Result<File, TaskError> {
-    let (file, meta) = open_regular(base_dir, &pinned.path)?;
-    if meta.len() != pinned.size || etag(&meta) != pinned.etag {
-        return Err(config(format!(
-            "{}: changed after planning (it had {} bytes, now {}, or was written since); this run was planned for the \
-             old data: `gapless cancel` it, then submit the job again to plan for the new",
-            pinned.path,
-            pinned.size,
-            meta.len()
-        )));
+pub fn open_pinned(base_dir: &Path, pinned: &PinnedFile) -> Result<StoredFile, TaskError> {
+    if let Some((bucket, key)) = opened(&resolve(base_dir, &pinned.path))? {
+        let found = there(&bucket, &key)?;
+        check_pin(pinned, found.size, &found.etag)?;
+        return Ok(StoredFile::Object(Arc::new(ObjectFile::new(bucket, found))));
     }
-    Ok(file)
+    let (file, meta) = open_regular(base_dir, &pinned.path)?;
+    check_pin(pinned, meta.len(), &etag(&meta))?;
+    Ok(StoredFile::Local(file))
+}
+
+fn check_pin(pinned: &PinnedFile, size: u64, etag: &str) -> Result<(), TaskError> {
+    match size == pinned.size && etag == pinned.etag {
+        true => Ok(()),
+        false => {
+            let how = format!("it had {} bytes, now {size}, or was written since", pinned.size);
+            Err(changed(&pinned.path, &how))
+        }
+    }
 }
 
 fn open_regular(base_dir: &Path, path: &str) -> Result<(File, Metadata), TaskError> {
@@ -222,7 +337,7 @@ mod tests {
         assert_eq!(expand(&["b.csv", "a[1].csv"]).unwrap(), ["b.csv", "a[1].csv"]);
         assert!(expand(&["a*.csv", "a.csv"]).unwrap_err().contains("named twice"));
         assert!(expand(&["x*.csv"]).unwrap_err().contains("no file matches x*.csv"));
-        assert!(expand(&["s3://bucket/x"]).unwrap_err().contains("s3://"));
+        assert!(expand(&["ftp://bucket/x"]).unwrap_err().contains("known are s3://"));
     }
 
     #[test]

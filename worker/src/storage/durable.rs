@@ -2,45 +2,70 @@
 
 use std::{
     collections::BTreeSet,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use gapless_common::error::{ErrorClass, TaskError};
+use gapless_platform::objects::{self, Bucket, ObjectError, Upload};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::{
     flusher::{self, Pending, Tracked},
-    io_error,
+    io_error, is_object, object, object_error,
 };
 
 /// After so many bytes the disk is told to begin, so that little is left when the file is sealed.
 const WRITE_BACK_BYTES: u64 = 8 << 20;
 
-/// A new file that is written front to back. Nothing of it counts before [`SealedFile::wait`]; dropped
-/// before that, it is removed, so that the same attempt can make it anew.
+/// A new file or object that is written front to back. Nothing of it counts before [`SealedFile::wait`]; a file
+/// that is dropped before that is removed, so that the same attempt can make it anew, and an object never comes to be.
 pub struct DurableFile {
     path: PathBuf,
     uncounted: Uncounted,
-    file: Arc<Tracked>,
+    target: Target,
     hash: Box<Xxh3>,
     bytes: u64,
     since_write_back: u64,
 }
 
+enum Target {
+    Local(Arc<Tracked>),
+    Object(Upload),
+}
+
 impl DurableFile {
     /// Creates `path`, which must not exist: names carry the attempt, so that an existing file was
     /// written by an earlier life of the same attempt and may already count.
+    /// Of an object that is found when it is sealed.
     pub fn create(path: PathBuf) -> Result<Self, TaskError> {
-        let file = OpenOptions::new()
+        let (target, uncounted) = match placed(&path)? {
+            Some((bucket, key)) => (Target::Object(bucket.upload(&key)), None),
+            None => (
+                Target::Local(Tracked::new(Self::create_local(&path)?)),
+                Some(path.clone()),
+            ),
+        };
+        Ok(Self {
+            path,
+            uncounted: Uncounted(uncounted),
+            target,
+            hash: Box::default(),
+            bytes: 0,
+            since_write_back: 0,
+        })
+    }
+
+    fn create_local(path: &Path) -> Result<File, TaskError> {
+        OpenOptions::new()
             .write(true)
             .create_new(true)
-            .open(&path)
+            .open(path)
             .map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => gone(&path),
+                io::ErrorKind::NotFound => gone(path),
                 io::ErrorKind::AlreadyExists => TaskError::new(
                     ErrorClass::Transient,
                     format!(
@@ -48,16 +73,8 @@ impl DurableFile {
                         path.display()
                     ),
                 ),
-                _ => io_error("create", &path, &error),
-            })?;
-        Ok(Self {
-            uncounted: Uncounted(Some(path.clone())),
-            path,
-            file: Tracked::new(file),
-            hash: Box::default(),
-            bytes: 0,
-            since_write_back: 0,
-        })
+                _ => io_error("create", path, &error),
+            })
     }
 
     pub fn path(&self) -> &Path {
@@ -76,20 +93,31 @@ impl DurableFile {
             uncounted: self.uncounted,
             bytes: self.bytes,
             checksum: self.hash.digest(),
-            pending: flusher::finish(self.file),
+            pending: match self.target {
+                Target::Local(file) => Sealing::Local(flusher::finish(file)),
+                Target::Object(mut upload) => Sealing::Object(upload.finish()),
+            },
         }
     }
 }
 
 impl Write for DurableFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let written = (&self.file.file).write(buffer)?;
+        let written = match &mut self.target {
+            Target::Local(file) => (&file.file).write(buffer)?,
+            Target::Object(upload) => {
+                upload.write(buffer)?;
+                buffer.len()
+            }
+        };
         self.hash.update(&buffer[..written]);
         self.bytes += written as u64;
         self.since_write_back += written as u64;
-        if self.since_write_back >= WRITE_BACK_BYTES {
+        if let Target::Local(file) = &self.target
+            && self.since_write_back >= WRITE_BACK_BYTES
+        {
             self.since_write_back = 0;
-            flusher::start(&self.file);
+            flusher::start(file);
         }
         Ok(written)
     }
@@ -106,15 +134,23 @@ pub struct SealedFile {
     pub bytes: u64,
     /// XXH3-64 of the content.
     pub checksum: u64,
-    pending: Pending,
+    pending: Sealing,
+}
+
+enum Sealing {
+    Local(Pending),
+    Object(objects::Pending<()>),
 }
 
 impl SealedFile {
     /// Returns when the content is durable.
     pub fn wait(mut self) -> Result<(u64, u64), TaskError> {
-        self.pending
-            .wait()
-            .map_err(|error| io_error("make durable", &self.path, &error))?;
+        match self.pending {
+            Sealing::Local(pending) => pending
+                .wait()
+                .map_err(|error| io_error("make durable", &self.path, &error))?,
+            Sealing::Object(pending) => pending.wait().map_err(|error| object_error("write", &error))?,
+        }
         self.uncounted.0 = None;
         Ok((self.bytes, self.checksum))
     }
@@ -129,6 +165,11 @@ impl Drop for Uncounted {
             fs::remove_file(path).ok();
         }
     }
+}
+
+/// The bucket and key of a place in an object store.
+fn placed(path: &Path) -> Result<Option<(Bucket, String)>, TaskError> {
+    object(path).map_err(|error| object_error("open", &error))
 }
 
 /// The folder of a run is made by prepare and moved away as a whole when the step is settled.
@@ -165,7 +206,11 @@ pub enum Created {
 /// creates it, and all agree on the content. The place is the arbiter (`link(2)` has one winner).
 ///
 /// `unique` makes the temporary name beside it unlike that of other callers.
+/// In an object store the arbiter is a put that is made only if there is no object of that name.
 pub fn create_once(path: &Path, unique: &str, content: &[u8]) -> Result<Created, TaskError> {
+    if let Some((bucket, key)) = placed(path)? {
+        return create_object(&bucket, &key, content);
+    }
     if let Some(content) = read_if_present(path)? {
         sync_folder(parent(path))?;
         return Ok(Created::Exists(content));
@@ -192,8 +237,30 @@ pub fn create_once(path: &Path, unique: &str, content: &[u8]) -> Result<Created,
     Ok(outcome)
 }
 
+fn create_object(bucket: &Bucket, key: &str, content: &[u8]) -> Result<Created, TaskError> {
+    let fail = |error| object_error("create", &error);
+    if bucket.create(key, content.to_vec()).map_err(fail)? {
+        return Ok(Created::Created);
+    }
+    // It may be our own, of a try whose answer was lost: who reads the content finds that out.
+    match bucket.get(key).map_err(fail)? {
+        Some(content) => Ok(Created::Exists(content.to_vec())),
+        None => Err(TaskError::new(
+            ErrorClass::Transient,
+            format!(
+                "{} could not be created, and is not there: others tried at the same moment",
+                bucket.url(key)
+            ),
+        )),
+    }
+}
+
 /// The content of a file, or `None` where there is none.
 pub fn read_if_present(path: &Path) -> Result<Option<Vec<u8>>, TaskError> {
+    if let Some((bucket, key)) = placed(path)? {
+        let content = bucket.get(&key).map_err(|error| object_error("read", &error))?;
+        return Ok(content.map(Vec::from));
+    }
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -208,8 +275,11 @@ fn remove_file_if_present(path: &Path) -> Result<(), TaskError> {
     }
 }
 
-/// Makes the names in a folder durable.
+/// Makes the names in a folder durable. Those of objects are, with the object.
 pub fn sync_folder(path: &Path) -> Result<(), TaskError> {
+    if is_object(path) {
+        return Ok(());
+    }
     flusher::folder(path.to_path_buf())
         .wait()
         .map_err(|error| io_error("make durable the folder", path, &error))
@@ -220,6 +290,7 @@ pub fn create_durable(files: Vec<SealedFile>, folders: &BTreeSet<PathBuf>) -> Re
     let facts = files.into_iter().map(SealedFile::wait).collect::<Result<Vec<_>, _>>()?;
     let pending: Vec<_> = folders
         .iter()
+        .filter(|folder| !is_object(folder))
         .map(|folder| (folder, flusher::folder(folder.clone())))
         .collect();
     for (folder, pending) in pending {
@@ -230,8 +301,12 @@ pub fn create_durable(files: Vec<SealedFile>, folders: &BTreeSet<PathBuf>) -> Re
     Ok(facts)
 }
 
-/// Creates one folder whose parent exists; `Ok(false)` where it is there already.
+/// Creates one folder whose parent exists; `Ok(false)` where it is there already. An object store
+/// has none.
 pub fn create_folder(path: &Path) -> Result<bool, TaskError> {
+    if is_object(path) {
+        return Ok(true);
+    }
     match fs::create_dir(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
@@ -298,6 +373,9 @@ pub fn exchange_folders(one: &Path, other: &Path) -> Result<(), TaskError> {
 
 /// The names in a folder, sorted by bytes; empty where there is no folder.
 pub fn list_folder(path: &Path) -> Result<Vec<String>, TaskError> {
+    if let Some((bucket, key)) = placed(path)? {
+        return bucket.names(&key).map_err(|error| object_error("list", &error));
+    }
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -318,6 +396,9 @@ const REMOVALS: usize = 8;
 
 /// Removes a folder and what is in it, also while others do the same; nothing to do where there is none.
 pub fn remove_tree(path: &Path) -> Result<(), TaskError> {
+    if let Some((bucket, key)) = placed(path)? {
+        return remove_objects(&bucket, &key).map_err(|error| object_error("remove", &error));
+    }
     let mut result = fs::remove_dir_all(path);
     for _ in 1..REMOVALS {
         match &result {
@@ -331,6 +412,43 @@ pub fn remove_tree(path: &Path) -> Result<(), TaskError> {
         }
     }
     result.map_err(|error| io_error("remove", path, &error))
+}
+
+/// Objects that are listed before they are deleted.
+const STRETCH: usize = 10_000;
+
+fn remove_objects(bucket: &Bucket, key: &str) -> Result<(), ObjectError> {
+    bucket.abort_uploads(key)?;
+    loop {
+        let found = bucket.list(key, STRETCH)?;
+        let keys: Vec<String> = found.into_iter().map(|found| found.key).collect();
+        bucket.delete(&keys)?;
+        if keys.len() <= STRETCH {
+            return Ok(());
+        }
+    }
+}
+
+/// Whether there is a file.
+pub fn file_exists(path: &Path) -> Result<bool, TaskError> {
+    match placed(path)? {
+        Some((bucket, key)) => {
+            let found = bucket.head(&key).map_err(|error| object_error("look at", &error))?;
+            Ok(found.is_some())
+        }
+        None => Ok(path.exists()),
+    }
+}
+
+/// Whether there is a folder; of objects: whether there is one below it.
+pub fn folder_exists(path: &Path) -> Result<bool, TaskError> {
+    match placed(path)? {
+        Some((bucket, key)) => {
+            let found = bucket.list(&key, 0).map_err(|error| object_error("list", &error))?;
+            Ok(!found.is_empty())
+        }
+        None => Ok(path.exists()),
+    }
 }
 
 pub(super) fn parent(path: &Path) -> &Path {

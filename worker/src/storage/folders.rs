@@ -10,6 +10,7 @@ use std::{
 };
 
 use gapless_common::{
+    address::{ObjectUrl, is_url},
     error::{ErrorClass, TaskError},
     ids::{AttemptId, PartitionNo, RunId, Stage, StepNo},
     job::Sink,
@@ -84,7 +85,7 @@ impl StepFolders {
         let own = format!("{run}-{step}");
         let scratch_own = scratch.join(&own);
         let output = match sink.file() {
-            Some(file) => lexically_clean(&base_dir.join(&file.path)),
+            Some(file) => placed(base_dir, &file.path)?,
             None => scratch.join("published").join(&own),
         };
         let (Some(parent), Some(name)) = (output.parent(), output.file_name()) else {
@@ -198,6 +199,19 @@ impl StepFolders {
     /// that was cut off are found: names that begin with this.
     pub fn swept_prefix(&self) -> String {
         format!(".swept-{}-{}-", self.run, self.step)
+    }
+}
+
+/// Errors: `Config` for an address that names a whole bucket or nothing.
+fn placed(base_dir: &Path, path: &str) -> Result<PathBuf, TaskError> {
+    if !is_url(path) {
+        return Ok(lexically_clean(&base_dir.join(path)));
+    }
+    let config = |why: &str| TaskError::new(ErrorClass::Config, format!("the sink's path {path} {why}"));
+    let url: ObjectUrl = path.parse().map_err(config)?;
+    match url.key.is_empty() {
+        true => Err(config("is a whole bucket; write s3://bucket/<name>")),
+        false => Ok(PathBuf::from(url.to_string())),
     }
 }
 

@@ -1,4 +1,7 @@
-//! Storage: the only room that makes local files durable and knows where the files of a step lie.
+//! Storage: the only room that makes files durable and knows where the files of a step lie.
+//!
+//! A place is a path; `place` tells those of object stores from those of file systems, and every
+//! function here takes either.
 //!
 //! object_store does not fsync local files and a plain rename overwrites silently, so local output
 //! goes through this small writer: content synced, name created once, folder synced.
@@ -6,18 +9,23 @@
 mod durable;
 mod flusher;
 mod folders;
+mod place;
 mod spill;
+mod stored;
 
 use std::{io, path::Path};
 
 use gapless_common::error::{ErrorClass, TaskError};
 
 pub use durable::{
-    Created, DurableFile, SealedFile, create_durable, create_folder, create_once, exchange_folders, link_file,
-    list_folder, move_folder, read_if_present, remove_tree, sync_folder, write_new,
+    Created, DurableFile, SealedFile, create_durable, create_folder, create_once, exchange_folders, file_exists,
+    folder_exists, link_file, list_folder, move_folder, read_if_present, remove_tree, sync_folder, write_new,
 };
 pub use folders::{CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, ChunkName, StepFolders};
+pub use place::{is_object, object_error, resolve};
+pub(crate) use place::{object, object_error_in};
 pub use spill::{SpillFolder, sweep_spill};
+pub use stored::{FromOffset, StoredFile};
 
 /// What kind of trouble an error of the file system is.
 ///
@@ -25,6 +33,9 @@ pub use spill::{SpillFolder, sweep_spill};
 /// itself; everything else is worth another try.
 pub fn classify(error: &io::Error) -> ErrorClass {
     use rustix::io::Errno;
+    if let Some(error) = object_error_in(error) {
+        return object_error("", error).class;
+    }
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         // The kernel reports a file system without free inodes as ENOSPC too.
         Some(Errno::NOSPC | Errno::DQUOT | Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::FBIG | Errno::MLINK) => {
@@ -50,6 +61,9 @@ pub fn classify(error: &io::Error) -> ErrorClass {
 ///
 /// `action` completes "cannot …".
 pub fn io_error(action: &str, path: &Path, error: &io::Error) -> TaskError {
+    if let Some(error) = object_error_in(error) {
+        return object_error(action, error);
+    }
     use rustix::io::Errno;
     let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => "; free space or inodes there, then the run goes on",

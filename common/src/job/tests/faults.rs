@@ -455,7 +455,7 @@ steps:
   - {name: b, source: {csv: {path: x, header: false}}, sink: discard}
   - {name: c, source: {csv: {path: x, delimiter: '"'}}, sink: discard}
   - {name: d, source: {csv: {path: []}}, sink: discard}
-  - {name: e, source: {csv: {path: 's3://b/x'}}, sink: discard}
+  - {name: e, source: {csv: {path: 'ftp://b/x'}}, sink: discard}
   - {name: f, source: {csv: {path: "a\nb"}}, sink: discard}
   - {name: g, source: {csv: {path: x}, parquet: {path: x}}, sink: discard}
   - {name: h, source: {sequence: {from: 10, to: 1}}, sink: discard}
@@ -467,7 +467,7 @@ steps:
             "job.yaml:4:39: `header: false` without `columns` in csv source; allowed: columns, in the order of the file",
             r#"job.yaml:5:39: `"` is both delimiter and quote in csv source; allowed: two different characters"#,
             "job.yaml:6:36: `path` in csv source is an empty list; allowed: a path, or a list of paths",
-            r#"job.yaml:7:36: `path` in csv source is an address; only local paths are read and written so far: "s3://b/x"; allowed: a path, or a list of paths"#,
+            r#"job.yaml:7:36: `path` in csv source has a scheme that is not known; known are s3://, gs:// and az://: "ftp://b/x"; allowed: a path, or a list of paths"#,
             r#"job.yaml:8:36: `path` in csv source holds a control character: "a\nb"; allowed: a path, or a list of paths"#,
             "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, records, step, sequence",
             "job.yaml:10:45: `to` in sequence is 1, below `from`, which is 10; allowed: `to` at or above `from`",

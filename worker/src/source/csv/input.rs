@@ -2,9 +2,7 @@
 //! ones. Knows where records begin and end, nothing of fields.
 
 use std::{
-    fs::File,
     io::{self, Read},
-    os::unix::fs::FileExt,
     path::PathBuf,
     sync::Arc,
 };
@@ -19,7 +17,10 @@ use super::{
     lines::LineBase,
     scan::Scan,
 };
-use crate::source::pins::{config, data, io_error};
+use crate::{
+    source::pins::{config, data, io_error},
+    storage::{FromOffset, StoredFile},
+};
 
 /// A line longer than this is not a record but a file that is no CSV.
 pub const MAX_RECORD: usize = 16 * 1024 * 1024;
@@ -31,7 +32,7 @@ const BLOCK: usize = 512 * 1024;
 const TAIL: u64 = 4096;
 
 enum Bytes {
-    Plain(File),
+    Plain(StoredFile),
     Stream(Box<dyn Read + Send>),
 }
 
@@ -62,29 +63,16 @@ pub(super) struct Block {
     pub len: u64,
 }
 
-struct FromOffset<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for FromOffset<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.file.read_at(buffer, self.at)?;
-        self.at += got as u64;
-        Ok(got)
-    }
-}
-
 /// How files begin: of zstd also those with a frame to skip in front, whose first four bits count.
 const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 
 /// Whether a file that is said to be compressed begins as such files do.
-fn check_magic(codec: Codec, path: &str, file: &File) -> Result<(), TaskError> {
+fn check_magic(codec: Codec, path: &str, file: &StoredFile) -> Result<(), TaskError> {
     let mut first = [0; 4];
     let got =
-        read_full(&mut FromOffset { file, at: 0 }, &mut first).map_err(|error| io_error(path, "reading", &error))?;
+        read_full(&mut FromOffset::new(file, 0), &mut first).map_err(|error| io_error(path, "reading", &error))?;
     let (name, is_one) = match codec {
         Codec::Plain => return Ok(()),
         Codec::Gzip => ("gzip", first.starts_with(GZIP_MAGIC)),
@@ -103,10 +91,11 @@ fn check_magic(codec: Codec, path: &str, file: &File) -> Result<(), TaskError> {
 }
 
 /// The text of a file, from its first byte.
-fn decoder(format: &Format, path: &str, file: File) -> Result<Box<dyn Read + Send>, TaskError> {
+fn decoder(format: &Format, path: &str, file: StoredFile) -> Result<Box<dyn Read + Send>, TaskError> {
     check_magic(format.codec(path)?, path, &file)?;
+    let file = file.into_reader();
     let bytes: Box<dyn Read + Send> = match format.codec(path)? {
-        Codec::Plain => Box::new(file),
+        Codec::Plain => file,
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
             BLOCK / 4,
             file,
@@ -119,20 +108,20 @@ fn decoder(format: &Format, path: &str, file: File) -> Result<Box<dyn Read + Sen
 }
 
 /// Reads the beginning of a file as a survey does.
-pub(super) fn head(file: File, path: &str, format: &Format) -> Result<Head, TaskError> {
+pub(super) fn head(file: StoredFile, path: &str, format: &Format) -> Result<Head, TaskError> {
     let mut input = decoder(format, path, file)?;
     Head::read(path, &mut input, format)
 }
 
 /// The names in the first record of a file of objects.
-pub(super) fn names(file: File, path: &str, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
+pub(super) fn names(file: StoredFile, path: &str, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
     first_names(path, &mut decoder(format, path, file)?)
 }
 
 impl Input {
     /// Opens `[low, high)` of a file's bytes; a compressed file is opened as a whole.
     pub fn open(
-        file: File,
+        file: StoredFile,
         full_path: PathBuf,
         pinned: &PinnedFile,
         layout: &Layout,
@@ -141,7 +130,7 @@ impl Input {
         let path: Arc<str> = Arc::from(pinned.path.as_str());
         match layout.format.reads_from_start(&path)? {
             false => {
-                let head = Head::read(&path, &mut FromOffset { file: &file, at: 0 }, &layout.format)?;
+                let head = Head::read(&path, &mut FromOffset::new(&file, 0), &layout.format)?;
                 if let Some(header) = &head.header {
                     layout.check_header(&path, header)?;
                 }
@@ -304,7 +293,7 @@ impl Input {
         let got = match &mut self.bytes {
             Bytes::Plain(file) => {
                 let at = self.at + carried as u64;
-                let got = read_full(&mut FromOffset { file, at }, free)
+                let got = read_full(&mut FromOffset::new(file, at), free)
                     .map_err(|error| io_error(&self.path, "reading", &error))?;
                 if got < wanted {
                     return Err(config(format!(
@@ -326,7 +315,7 @@ impl Input {
 }
 
 /// The offset behind the first newline at or after `from`, or the end of the file.
-fn line_after(file: &File, path: &str, from: u64, size: u64) -> Result<u64, TaskError> {
+fn line_after(file: &StoredFile, path: &str, from: u64, size: u64) -> Result<u64, TaskError> {
     let mut buffer = vec![0; TAIL as usize];
     let mut at = from;
     while at < size {

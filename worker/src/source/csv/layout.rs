@@ -20,7 +20,10 @@ use super::{
     json::{self, Shape},
     scan::{Signs, split_line},
 };
-use crate::source::pins::{config, io_error};
+use crate::{
+    source::pins::{config, io_error},
+    storage::object_error_in,
+};
 
 /// A header is names, not data.
 const MAX_HEADER: usize = 1024 * 1024;
@@ -491,7 +494,7 @@ pub(super) fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<u
 
 /// An error of the system may pass; one of the decoder is the file's.
 pub(super) fn decode_error(path: &str, error: &io::Error) -> TaskError {
-    if error.raw_os_error().is_some() {
+    if error.raw_os_error().is_some() || object_error_in(error).is_some() {
         return io_error(path, "reading", error);
     }
     if error.get_ref().is_some_and(|inner| inner.is::<NoByteOrderMark>()) {

@@ -7,12 +7,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    fs::File,
     io,
-    os::unix::fs::FileExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError},
 };
+
+use crate::storage::StoredFile;
 
 /// Files whose counts are remembered; the one unused for longest goes first.
 const MAX_FILES: usize = 64;
@@ -107,7 +107,7 @@ impl Stretches {
     }
 
     /// Newlines in `[0, to)`, from memory where a stretch lies wholly below `to`.
-    fn count(&mut self, path: &PathBuf, to: u64) -> io::Result<u64> {
+    fn count(&mut self, path: &Path, to: u64) -> io::Result<u64> {
         let mut file = None;
         let (mut at, mut total) = (0, 0);
         while at < to {
@@ -124,7 +124,7 @@ impl Stretches {
                 .map_or(to, |(&start, _)| start);
             let file = match &mut file {
                 Some(file) => file,
-                none => none.insert(File::open(path)?),
+                none => none.insert(StoredFile::open(path)?),
             };
             let newlines = count_newlines(file, at, next)?;
             self.learn(at, next, newlines);
@@ -135,7 +135,7 @@ impl Stretches {
     }
 }
 
-fn count_newlines(file: &File, mut from: u64, to: u64) -> io::Result<u64> {
+fn count_newlines(file: &StoredFile, mut from: u64, to: u64) -> io::Result<u64> {
     let mut buffer = vec![0; READ.min((to - from) as usize)];
     let mut total = 0;
     while from < to {

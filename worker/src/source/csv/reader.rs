@@ -29,9 +29,12 @@ use super::{
     lines::LineBase,
     scan::{Scan, Signs, split_line},
 };
-use crate::source::{
-    InputBatch, Intake, Origin, Place, Reject, SourceReader,
-    pins::{data, open_pinned, pin},
+use crate::{
+    source::{
+        InputBatch, Intake, Origin, Place, Reject, SourceReader,
+        pins::{data, open_pinned, pin},
+    },
+    storage::resolve,
 };
 
 /// The rule under which a record that cannot be parsed is rejected.
@@ -126,7 +129,7 @@ impl CsvReader {
         for (at, pinned) in self.files.iter().enumerate() {
             if self.position < base + pinned.units {
                 let file = open_pinned(&self.base_dir, pinned)?;
-                let full_path = self.base_dir.join(&pinned.path);
+                let full_path = resolve(&self.base_dir, &pinned.path);
                 let stretch = match self.unit {
                     Unit::Byte => (self.position - base, self.range.high - base),
                     _ => (0, pinned.size),

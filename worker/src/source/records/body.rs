@@ -1,7 +1,7 @@
 //! Blocks of whole records from the part of a file between header and trailer. Knows where lines and
 //! records begin and end, nothing of fields.
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use arrow::buffer::Buffer;
 use gapless_common::{error::TaskError, exact::Exact, plan::PinnedFile};
@@ -10,13 +10,16 @@ use super::{
     edges::{edges, read, without_cr},
     shape::Shape,
 };
-use crate::source::{
-    csv::{
-        MAX_RECORD,
-        block::{PAD, Pool},
-        lines::LineBase,
+use crate::{
+    source::{
+        csv::{
+            MAX_RECORD,
+            block::{PAD, Pool},
+            lines::LineBase,
+        },
+        pins::data,
     },
-    pins::data,
+    storage::StoredFile,
 };
 
 /// Bytes read at once.
@@ -57,7 +60,7 @@ impl Block {
 
 /// The records of one file whose first bytes lie in `[start, stop)`.
 pub(super) struct Body {
-    file: File,
+    file: StoredFile,
     pub path: Arc<str>,
     stop: u64,
     /// Where the trailer begins, or the file ends.
@@ -76,7 +79,7 @@ pub(super) struct Body {
 impl Body {
     /// Opens `[low, high)` of a file's bytes.
     pub fn open(
-        file: File,
+        file: StoredFile,
         full_path: PathBuf,
         pinned: &PinnedFile,
         shape: &Shape,

@@ -1,16 +1,17 @@
 //! Header and trailer: where the records of a file begin and end, and what the file declares.
 
-use std::{fs::File, os::unix::fs::FileExt};
-
 use gapless_common::{error::TaskError, exact::Exact, job::LineType};
 
 use super::{
     cells::{exact, spans_of},
     shape::{Shape, has_tag},
 };
-use crate::source::{
-    csv::MAX_RECORD,
-    pins::{config, data, io_error},
+use crate::{
+    source::{
+        csv::MAX_RECORD,
+        pins::{config, data, io_error},
+    },
+    storage::StoredFile,
 };
 
 /// Read at once at either end of a file.
@@ -32,7 +33,7 @@ pub(crate) struct Edges {
 ///
 /// Errors: `Data` where one is missing, is not what the layout says, or declares no number;
 /// `Transient` when reading fails.
-pub(crate) fn edges(file: &File, path: &str, size: u64, shape: &Shape) -> Result<Edges, TaskError> {
+pub(crate) fn edges(file: &StoredFile, path: &str, size: u64, shape: &Shape) -> Result<Edges, TaskError> {
     let layout = &shape.layout;
     let mut edges = Edges {
         start: byte_order_mark(file, path, size)?,
@@ -65,7 +66,7 @@ fn missing(path: &str, edge: &LineType, why: &str) -> TaskError {
     ))
 }
 
-fn byte_order_mark(file: &File, path: &str, size: u64) -> Result<u64, TaskError> {
+fn byte_order_mark(file: &StoredFile, path: &str, size: u64) -> Result<u64, TaskError> {
     let mut start = [0; BOM.len()];
     if size < BOM.len() as u64 {
         return Ok(0);
@@ -74,7 +75,7 @@ fn byte_order_mark(file: &File, path: &str, size: u64) -> Result<u64, TaskError>
     Ok(if start == BOM { BOM.len() as u64 } else { 0 })
 }
 
-pub(super) fn read(file: &File, path: &str, buffer: &mut [u8], at: u64) -> Result<(), TaskError> {
+pub(super) fn read(file: &StoredFile, path: &str, buffer: &mut [u8], at: u64) -> Result<(), TaskError> {
     file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
         std::io::ErrorKind::UnexpectedEof => config(format!("{path}: changed after planning: it has become shorter")),
         _ => io_error(path, "reading", &error),
@@ -94,7 +95,7 @@ pub(super) fn without_cr(line: &[u8]) -> &[u8] {
 
 /// The first line that is not passed over, and the place behind it.
 fn first_line(
-    file: &File,
+    file: &StoredFile,
     path: &str,
     mut at: u64,
     size: u64,
@@ -126,7 +127,7 @@ fn first_line(
 
 /// The last line at or behind `from` that is not passed over, and its place.
 fn last_line(
-    file: &File,
+    file: &StoredFile,
     path: &str,
     from: u64,
     size: u64,

@@ -130,7 +130,7 @@ impl RecordsReader {
         for (at, pinned) in self.files.iter().enumerate() {
             if self.position < base + pinned.units {
                 let file = open_pinned(&self.base_dir, pinned)?;
-                let full_path = self.base_dir.join(&pinned.path);
+                let full_path = crate::storage::resolve(&self.base_dir, &pinned.path);
                 let stretch = (self.position - base, self.range.high - base);
                 let body = Body::open(file, full_path, pinned, &self.shape, stretch)?;
                 self.count(&body, 0, 0, &vec![Exact::default(); self.shape.sums.len()])?;
