@@ -194,6 +194,15 @@ impl<'a> Coordinators<'a> {
         (step["state"] == "execute").then(|| step["partitions"]["done"].as_u64())?
     }
 
+    /// Submits the job, waits until so much of its first step is on record, and gives the run.
+    pub fn begin(&self, partitions: u64) -> String {
+        let run = self.submit();
+        wait_for("partitions on record", || {
+            self.committed(&run).filter(|done| *done >= partitions)
+        });
+        run
+    }
+
     pub fn submit(&self) -> String {
         let output = self.gapless(&["submit", "job.yaml", "-o", "name", "--endpoints", &self.endpoints()]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -54,6 +54,15 @@ impl World {
         );
     }
 
+    /// Whether a fault came before the step `load` was published.
+    pub fn assert_unpublished(&self) {
+        let verdicts = self.verdicts("load");
+        assert!(
+            verdicts.is_empty(),
+            "the fault came before the step was published: {verdicts:?}"
+        );
+    }
+
     /// What the verdicts at an output say, by their generation.
     pub fn verdicts(&self, step: &str) -> Vec<String> {
         let folder = fs::read_dir(self.path(&format!("out/.{step}.gapless/published")));

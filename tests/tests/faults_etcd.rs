@@ -31,22 +31,6 @@ fn world() -> (World, Sales) {
     (world, sales)
 }
 
-/// Submits the job and waits until so much of it is on record.
-fn begin(cluster: &Coordinators, partitions: u64) -> String {
-    let run = cluster.submit();
-    wait_for("partitions on record", || {
-        cluster.committed(&run).filter(|done| *done >= partitions)
-    });
-    run
-}
-
-fn assert_unpublished(world: &World) {
-    assert!(
-        world.verdicts("load").is_empty(),
-        "the fault came before the step was published"
-    );
-}
-
 /// Waits for the right end of the run, in which no worker lost what it had in hand.
 fn assert_completed_by_all(cluster: &Coordinators, run: &str, sales: &Sales) {
     let ended = cluster.ended(run);
@@ -73,10 +57,10 @@ fn hold(since: Instant, time: Duration, mut holds: impl FnMut()) {
 fn the_leader_of_etcd_is_killed_and_no_attempt_is_lost() {
     let (world, sales) = world();
     let mut cluster = Coordinators::start(&world, 3, 2);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let leader = Admin::new(&cluster.etcd).leader();
     cluster.etcd.kill(leader);
-    assert_unpublished(&world);
+    world.assert_unpublished();
     assert_completed_by_all(&cluster, &run, &sales);
 }
 
@@ -84,14 +68,14 @@ fn the_leader_of_etcd_is_killed_and_no_attempt_is_lost() {
 fn without_a_quorum_nobody_is_answered_and_the_run_goes_on_by_itself_when_there_is_one_again() {
     let (world, sales) = world();
     let mut cluster = Coordinators::start(&world, 3, 2);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let admin = Admin::new(&cluster.etcd);
     let leader = admin.leader();
     let other = (leader + 1) % 3;
     cluster.etcd.kill(leader);
     cluster.etcd.kill(other);
     let since = Instant::now();
-    assert_unpublished(&world);
+    world.assert_unpublished();
     wait_for("nobody to lead", || cluster.leader().is_none().then_some(()));
     let committed = world.manifests("load");
     // It asks until somebody may answer, and nobody does.
@@ -105,7 +89,7 @@ fn without_a_quorum_nobody_is_answered_and_the_run_goes_on_by_itself_when_there_
         world.manifests("load") <= committed + cluster.workers.len(),
         "workers finish what they have in hand, and no more"
     );
-    assert_unpublished(&world);
+    world.assert_unpublished();
     cluster.etcd.start_again(other);
     assert_eq!(asking.code(), 0, "and then it is answered: {}", asking.log());
     assert_completed_by_all(&cluster, &run, &sales);
@@ -115,12 +99,12 @@ fn without_a_quorum_nobody_is_answered_and_the_run_goes_on_by_itself_when_there_
 fn a_leader_of_etcd_that_is_frozen_for_long_is_done_without_and_fits_in_again() {
     let (world, sales) = world();
     let cluster = Coordinators::start(&world, 3, 2);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let admin = Admin::new(&cluster.etcd);
     let leader = admin.leader();
     cluster.etcd.freeze(leader);
     let since = Instant::now();
-    assert_unpublished(&world);
+    world.assert_unpublished();
     assert_completed_by_all(&cluster, &run, &sales);
     hold(since, LONG, || ());
     cluster.etcd.thaw(leader);
@@ -137,13 +121,13 @@ fn a_leader_of_etcd_that_is_frozen_for_long_is_done_without_and_fits_in_again() 
 fn an_etcd_that_is_frozen_as_a_whole_for_long_is_waited_for() {
     let (world, sales) = world();
     let cluster = Coordinators::start(&world, 1, 2);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     cluster.etcd.freeze(0);
     let since = Instant::now();
-    assert_unpublished(&world);
+    world.assert_unpublished();
     wait_for("nobody to lead", || cluster.leader().is_none().then_some(()));
     hold(since, LONG, || assert_eq!(cluster.leader(), None));
-    assert_unpublished(&world);
+    world.assert_unpublished();
     cluster.etcd.thaw(0);
     assert_completed_by_all(&cluster, &run, &sales);
 }
@@ -152,10 +136,10 @@ fn an_etcd_that_is_frozen_as_a_whole_for_long_is_waited_for() {
 fn all_of_etcd_is_killed_and_started_on_its_data_and_no_attempt_is_lost() {
     let (world, sales) = world();
     let mut cluster = Coordinators::start(&world, 3, 2);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let since = Instant::now();
     (0..3).for_each(|member| cluster.etcd.kill(member));
-    assert_unpublished(&world);
+    world.assert_unpublished();
     hold(since, 2 * Duration::from_millis(LEASE_MS), || ());
     cluster.etcd.start_all_again(&[0, 1, 2]);
     assert_completed_by_all(&cluster, &run, &sales);
@@ -180,10 +164,10 @@ fn an_etcd_that_is_full_is_told_with_what_to_do_and_the_run_goes_on_when_there_i
     let admin = Admin::new(&cluster.etcd);
     // What is left is filled in no time.
     admin.fill_up_to(QUOTA / 4);
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     admin.fill();
     let since = Instant::now();
-    assert_unpublished(&world);
+    world.assert_unpublished();
     wait_for("the log to say what to do", || {
         says_what_to_do(&cluster.coordinator("first").log()).then_some(())
     });
@@ -260,9 +244,9 @@ fn others_compact_all_the_time_and_the_standby_leads_when_its_turn_comes() {
             }
         });
         let so_far = || compactions.load(Ordering::Relaxed);
-        let run = begin(&cluster, 2);
+        let run = cluster.begin(2);
         wait_for("compactions while the standby waits", || (so_far() > 10).then_some(()));
-        assert_unpublished(&world);
+        world.assert_unpublished();
         assert!(cluster.coordinator("first").kill(), "the leader was alive");
         let before = so_far();
         assert_completed_by_all(&cluster, &run, &sales);

@@ -36,22 +36,6 @@ fn network<'a>(cluster: &'a Coordinators) -> &'a Network {
     cluster.network.as_ref().expect("it has one")
 }
 
-/// Submits the job and waits until so much of it is on record.
-fn begin(cluster: &Coordinators, partitions: u64) -> String {
-    let run = cluster.submit();
-    wait_for("partitions on record", || {
-        cluster.committed(&run).filter(|done| *done >= partitions)
-    });
-    run
-}
-
-fn assert_unpublished(world: &World) {
-    assert!(
-        world.verdicts("load").is_empty(),
-        "the fault came before the step was published"
-    );
-}
-
 fn completed(cluster: &Coordinators, run: &str, sales: &Sales) -> Value {
     let ended = cluster.ended(run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
@@ -82,9 +66,9 @@ fn work_alone(cluster: &mut Coordinators, worker: usize, sales: &Sales) {
 fn a_worker_is_cut_off(ways: &[(&str, &str)]) {
     let (world, sales) = world();
     let Some(mut cluster) = cluster(&world) else { return };
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let cut = network(&cluster).cut(ways);
-    assert_unpublished(&world);
+    world.assert_unpublished();
     let sessions = told(cluster.worker(1), "in session");
     wait_told(cluster.coordinator("first"), "worker worker-1 lost", 0);
     let ended = completed(&cluster, &run, &sales);
@@ -123,10 +107,10 @@ fn a_worker_that_does_not_hear_the_leader_is_done_without_and_comes_back() {
 fn the_leader_is_cut_off_from_etcd(ways: &[(&str, &str)]) {
     let (world, sales) = world();
     let Some(mut cluster) = cluster(&world) else { return };
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let cut = network(&cluster).cut(ways);
     let since = Instant::now();
-    assert_unpublished(&world);
+    world.assert_unpublished();
     let (first, second) = (cluster.endpoint("first"), cluster.endpoint("second"));
     wait_told(cluster.coordinator("first"), "falling silent", 0);
     wait_told(cluster.coordinator("second"), "leading", 0);
@@ -179,7 +163,7 @@ fn with_every_tenth_packet_lost_the_run_completes() {
 fn a_leader_whose_machine_vanishes_is_missed_by_all_who_spoke_to_it() {
     let (world, sales) = world();
     let Some(mut cluster) = cluster(&world) else { return };
-    let run = begin(&cluster, 2);
+    let run = cluster.begin(2);
     let observer = cluster.network.as_ref().map(Network::observer);
     let endpoints = cluster.endpoints();
     let watch = ["watch", &run, "--endpoints", &endpoints];
@@ -191,7 +175,7 @@ fn a_leader_whose_machine_vanishes_is_missed_by_all_who_spoke_to_it() {
         .flat_map(|other| [(*other, "first"), ("first", *other)])
         .collect();
     let cut = network(&cluster).cut(&ways);
-    assert_unpublished(&world);
+    world.assert_unpublished();
     wait_told(cluster.coordinator("second"), "leading", 0);
     assert_eq!(
         watching.code(),

@@ -512,7 +512,10 @@ fn checks(fields: &Fields) -> Vec<Check> {
 }
 
 /// The SQL and the command, at most one of them. `None`: wrong, or open until parameters are bound.
-#[allow(clippy::type_complexity)]
+#[allow(
+    clippy::type_complexity,
+    reason = "two answers of the form that readers of optional keys have"
+)]
 fn transform(fields: &Fields) -> (Option<Option<String>>, Option<Option<Command>>) {
     let Some(transform) = fields.section("transform") else {
         return (Some(None), Some(None));
