@@ -159,7 +159,8 @@ impl Client {
                 Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded
             );
             let denied = refused_handshake(&status, &self.line.endpoint).is_some();
-            if leader.is_none() && (denied || !broken || again != Again::Always) {
+            let may_repeat = again == Again::Always || never_sent(&status);
+            if leader.is_none() && (denied || !broken || !may_repeat) {
                 return Err(status);
             }
             let here = &self.line.endpoint;
@@ -489,10 +490,28 @@ fn refused_handshake(error: &dyn std::error::Error, endpoint: &str) -> Option<Fa
     Some(Failure::new(Kind::Denied, message))
 }
 
+/// Whether the connection was closed before the call left this side. A server that refuses the client's
+/// certificate does that: whether the call hears its alert or only this is chance.
+fn never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 fn failure_of(status: &Status, endpoint: &str) -> Failure {
     let message = status.message();
     if let Some(failure) = refused_handshake(status, endpoint) {
         return failure;
+    }
+    if never_sent(status) {
+        let hint = "it closes the connection before it takes a call; a server that asks for another certificate does so \
+                    (--tls-cert, --tls-key), and its log names the reason";
+        return unreachable(&[format!("{endpoint}: {hint} ({message})")]);
     }
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange => Failure::usage(message),

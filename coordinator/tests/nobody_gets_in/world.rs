@@ -28,6 +28,8 @@ use tonic::{Status, service::interceptor::InterceptedService, transport::Channel
 
 /// Far above what any wait here takes; only a failing test reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// What hyper says of a call that was still in its queue when the connection ended.
+const NEVER_SENT: &str = "operation was canceled: connection closed";
 const LOOK: Duration = Duration::from_millis(2);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -245,14 +247,20 @@ impl World {
         ClusterClient::with_interceptor(channel, access.clone())
     }
 
-    /// Asks for the state of the cluster: the error with all its causes where that fails.
+    /// Asks for the state of the cluster: the error with all its causes where that fails. Where the
+    /// connection was closed before the call was sent, which of its two ends the call hears of is chance:
+    /// it is asked again then, as the command line does.
     pub async fn ask(&self, access: &Access) -> Result<v1::ClusterInfo, String> {
-        let channel = self.channel(access).await?;
-        let mut client = ClusterClient::with_interceptor(channel, access.clone());
-        let answer = client.get_cluster(v1::GetClusterRequest {}).await;
-        answer
-            .map(|answer| answer.into_inner())
-            .map_err(|status| causes(&status))
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let channel = self.channel(access).await?;
+            let mut client = ClusterClient::with_interceptor(channel, access.clone());
+            match client.get_cluster(v1::GetClusterRequest {}).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if causes(&status).contains(NEVER_SENT) && Instant::now() < end => {}
+                Err(status) => return Err(causes(&status)),
+            }
+        }
     }
 
     /// Lines of the audit file so far.
