@@ -229,13 +229,14 @@ class Cluster:
     """A coordinator and workers of one slot each, with a state folder of their own; a context manager. With
     `standbys` (on etcd) there are more coordinators, and the first one leads. `nice` is of the workers."""
 
-    def __init__(self, workers=CPUS, standbys=0, leader_ttl=None, more=(), nice=0, **logging):
+    def __init__(self, workers=CPUS, standbys=0, leader_ttl=None, more=(), worker_more=(), nice=0, **logging):
         os.makedirs(OUT, exist_ok=True)
         # Beside the outputs: staged files are linked into them, which needs one file system.
         self.folder = tempfile.mkdtemp(prefix=".gapless-bench-", dir=OUT)
         self.binary, self.processes, self.log = binary(), [], open(LOG, "ab")
         self.wanted, self.standbys, self.jobs, self.etcd = workers, standbys, 0, None
         self.coordinators, self.workers, self.nice = [], {}, ["nice", "-n", str(nice)] if nice else []
+        self.worker_more = worker_more
         self.more = [*more, *(["--leader-ttl-s", str(leader_ttl)] if leader_ttl else [])]
         # No settings from outside but for logging: neither variables nor a configuration file.
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GAPLESS_") or k.startswith("GAPLESS_LOG_")}
@@ -286,7 +287,7 @@ class Cluster:
 
     def add_worker(self, name):
         with open(f"{self.folder}/{name}.log", "ab") as log:
-            self.workers[name] = self.start("worker", "--slots", "1", "--name", name, stdout=log, stderr=log)
+            self.workers[name] = self.start("worker", "--slots", "1", "--name", name, *self.worker_more, stdout=log, stderr=log)
 
     @property
     def endpoint(self):

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What failures cost Gapless, and how many workers a coordinator serves: real processes, real signals.
 
-usage: recovery.py worker|frozen|leader|w6|sessions [rounds]        prints one JSON line
+usage: recovery.py worker|frozen|leader|w6|sessions|grants [rounds]        prints one JSON line
 
   worker    SIGKILL of a worker that computes: until its partition begins elsewhere
   frozen    SIGSTOP of one, with a lease of 2 s: until its partition begins elsewhere
@@ -9,6 +9,7 @@ usage: recovery.py worker|frozen|leader|w6|sessions [rounds]        prints one J
   w6        W1 in 48 partitions on two workers; one is killed at the half and started again, as a process manager
             does. In turn with rounds in which nothing is killed
   sessions  200 workers, 10,000 partitions: from the end of a task to the begin of the next one of its worker
+  grants    the same with tasks that wait for 2 s each, so that the workers leave processors for a grant's way
 
 Inputs and environment as for peer_gapless.py, which this uses. BENCH_STORE=etcd puts the rows into an etcd.
 """
@@ -23,6 +24,15 @@ TTL_S = 2
 PARTITIONS = 48  # of w6
 WORKERS = 200
 NICE = 15  # of the workers among the sessions
+WAIT_S = 2  # of a task that waits: 100 tasks end in a second then
+WAITS = """job: waits
+steps:
+  - name: wait
+    source: {{sequence: {{from: 0, to: {rows}}}}}
+    partition: {{count: {rows}}}
+    transform: {{command: {{program: [sh, -c, "sleep {seconds}; exec cat"]}}}}
+    sink: discard
+"""
 TASKS = {"GAPLESS_LOG_LEVEL": "info,gapless_worker::runner=debug", "GAPLESS_LOG_FORMAT": "json"}
 
 
@@ -178,19 +188,20 @@ def turns(port):
     return {float(most): int(count) for most, count in buckets}
 
 
-def sessions(rounds):
+def gaps_of_workers(figure, rounds, job, allow=()):
     """Each worker has one slot. What its slot waits is the commit's way to the leader, a durable batch, and the
-    grant's way back, wherever nothing was granted ahead; and its share of the processors, which all of them use at
-    once. The coordinator's part is a turn of its loop: from the first event it takes to the last grant it sends. It
-    goes before the workers here, as on a machine of its own."""
+    grant's way back, wherever nothing was granted ahead; and its share of the processors. The coordinator's part is
+    a turn of its loop: from the first event it takes to the last grant it sends. It goes before the workers here, as
+    on a machine of its own."""
     gaps, seconds, taken = [], [], {}
     for _ in range(rounds):
         port = free_port()
-        with Cluster(workers=WORKERS, more=["--metrics-listen", f"127.0.0.1:{port}"], nice=NICE, **TASKS) as cluster:
+        more = ["--metrics-listen", f"127.0.0.1:{port}"]
+        with Cluster(workers=WORKERS, more=more, worker_more=allow, nice=NICE, **TASKS) as cluster:
             # So that no worker plans the step while others wait for a processor.
             cluster.do(tiny("warm", 1, 4 * WORKERS), "number=0")
             before = turns(port)
-            run, _ = cluster.do(tiny("tiny", 1, gapless.TINY_PARTITIONS), "number=0")
+            run, _ = cluster.do(*job)
             seconds.append(run.seconds)
             for most, count in turns(port).items():
                 taken[most] = taken.get(most, 0) + count - before[most]
@@ -204,11 +215,22 @@ def sessions(rounds):
                     gaps.append(at - ended.pop(name))
     gaps.sort()
     at = lambda part: round(gaps[min(len(gaps) - 1, int(len(gaps) * part))] * 1000, 2)
-    print(json.dumps({"figure": "sessions", "rounds": rounds, "workers": WORKERS, "partitions": gapless.TINY_PARTITIONS,
+    print(json.dumps({"figure": figure, "rounds": rounds, "workers": WORKERS, "partitions": gapless.TINY_PARTITIONS,
                       "median_s": round(statistics.median(seconds), 3), "grants": len(gaps), "p50_ms": at(0.5), "p99_ms": at(0.99),
                       "turns": taken[float("inf")], "turn_p99_at_most_ms": 1000 * min(
                           most for most, count in taken.items() if count >= 0.99 * taken[float("inf")])}),
           flush=True)
+
+
+def sessions(rounds):
+    """All workers compute at once, on the processors that the grants need too."""
+    gaps_of_workers("sessions", rounds, (tiny("tiny", 1, gapless.TINY_PARTITIONS), "number=0"))
+
+
+def grants(rounds):
+    """All workers are busy, and few of them with computing, as where each has a processor of its own."""
+    job = WAITS.format(rows=gapless.TINY_PARTITIONS, seconds=WAIT_S)
+    gaps_of_workers("grants", rounds, (job,), allow=["--allow-command"])
 
 
 def rounded(seconds):
@@ -221,7 +243,7 @@ def tell(figure, rounds, seconds, **more):
 
 
 if __name__ == "__main__":
-    figures = {"worker": worker, "frozen": frozen, "leader": leader, "w6": w6, "sessions": sessions}
+    figures = {"worker": worker, "frozen": frozen, "leader": leader, "w6": w6, "sessions": sessions, "grants": grants}
     if len(sys.argv) not in (2, 3) or sys.argv[1] not in figures:
         sys.exit(__doc__)
     figures[sys.argv[1]](int(sys.argv[2]) if sys.argv[2:] else ROUNDS)
