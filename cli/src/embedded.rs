@@ -16,7 +16,7 @@ use gapless_coordinator::{
     ServeConfig, ServeError, StoreConfig,
     store::{EtcdConfig, StoreError},
 };
-use gapless_platform::{clock::Clock, process, shutdown::Shutdown};
+use gapless_platform::{clock::Clock, config::SpillDir, process, shutdown::Shutdown};
 use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
 use gapless_worker::{
@@ -32,7 +32,10 @@ use crate::failure::{Failure, Kind};
 #[derive(Clone, Debug)]
 pub struct CoordinatorSettings {
     pub state: State,
+    /// A folder, or an address of an object store.
     pub scratch: PathBuf,
+    /// Where a file remembers how far a cluster on etcd has come.
+    pub memory_dir: Option<PathBuf>,
     /// Port 0 lets the system choose.
     pub listen: SocketAddr,
     pub lease_ms: u32,
@@ -77,6 +80,7 @@ pub struct WorkerSettings {
     pub allow_paths: Vec<PathBuf>,
     /// Whether it starts the programs of jobs.
     pub allow_command: bool,
+    pub spill_dir: SpillDir,
 }
 
 /// A coordinator that serves in this process.
@@ -109,6 +113,7 @@ impl Coordinator {
                 })),
             },
             scratch: settings.scratch,
+            memory_dir: settings.memory_dir,
             listen: settings.listen,
             lease_ms: settings.lease_ms,
             heartbeat_ms: settings.heartbeat_ms,
@@ -173,7 +178,7 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         metrics: settings.metrics,
     };
     let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
-    let stages = Arc::new(Stages::within(allowed, settings.allow_command));
+    let stages = Arc::new(Stages::within(allowed, settings.allow_command, settings.spill_dir));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
     let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;
     match ended {
@@ -269,6 +274,7 @@ pub async fn open_store(state: &Path) -> Result<Coordinator, Failure> {
     let settings = CoordinatorSettings {
         state: State::Folder(state.to_path_buf()),
         scratch: state.join("scratch"),
+        memory_dir: None,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 5000,
         heartbeat_ms: 1000,

@@ -2,7 +2,7 @@
 //!
 //! A wiped etcd that is started again with the same names, or one restored from an old copy, looks like
 //! any other. But others remember how far its cluster had come: this process, a file in the scratch
-//! folder, and each worker. What they remember is a *mark*: the store's own count of its writes, below
+//! folder (the state folder, where scratch is in an object store), and each worker. What they remember is a *mark*: the store's own count of its writes, below
 //! the epoch. The term of a new leader is above every mark of a store that only ever went forward.
 
 use std::{
@@ -87,12 +87,11 @@ struct Written {
 }
 
 impl Memory {
-    /// A memory whose file lies in the scratch folder, which workers and coordinators share and which
-    /// outlives them.
-    pub fn in_scratch(scratch: &Path, cluster_name: &str) -> Memory {
+    /// A memory whose file lies in a folder that outlives this process; best in one that coordinators share.
+    pub fn in_folder(folder: &Path, cluster_name: &str) -> Memory {
         Memory {
             seen: None,
-            file: Some(scratch.join(format!("cluster-{cluster_name}.json"))),
+            file: Some(folder.join(format!("cluster-{cluster_name}.json"))),
         }
     }
 
@@ -218,7 +217,7 @@ mod tests {
     #[test]
     fn what_one_process_has_seen_the_next_one_finds() {
         let scratch = tempfile::tempdir().expect("a folder");
-        let mut memory = Memory::in_scratch(scratch.path(), "sales");
+        let mut memory = Memory::in_folder(scratch.path(), "sales");
         assert_eq!(memory.recall().expect("no file yet"), None);
         let file = memory.file().expect("named").to_path_buf();
         write(&file, OURS, Term(900)).expect("written");

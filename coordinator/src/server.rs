@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use gapless_common::address::is_url;
 use gapless_platform::{clock::Clock, shutdown::Shutdown};
 use gapless_proto::v1::{self, cluster_server::ClusterServer, jobs_server::JobsServer, workers_server::WorkersServer};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
@@ -39,8 +40,12 @@ pub enum StoreConfig {
 #[derive(Clone, Debug)]
 pub struct ServeConfig {
     pub store: StoreConfig,
-    /// Folder for exchange files and staged data, which every worker can reach.
+    /// Folder for exchange files and staged data, which every worker can reach, or an address in an object
+    /// store, which this coordinator does not ask for anything.
     pub scratch: PathBuf,
+    /// Folder for a file that remembers how far a cluster on etcd has come; `None` where there is no folder
+    /// that outlives this process.
+    pub memory_dir: Option<PathBuf>,
     /// Port 0 lets the system choose.
     pub listen: SocketAddr,
     pub lease_ms: u32,
@@ -101,7 +106,10 @@ enum Place {
 pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, ServeError> {
     let clock = Clock::system();
     let guard = Guard::new(&config.security, config.listen, clock.clone())?;
-    let scratch = make_folder(&config.scratch)?;
+    let scratch = match config.scratch.to_str().is_some_and(is_url) {
+        true => config.scratch.clone(),
+        false => make_folder(&config.scratch)?,
+    };
     let store = match &config.store {
         StoreConfig::Embedded { state_dir } => {
             make_folder(state_dir)?;
@@ -125,7 +133,16 @@ pub async fn serve(config: ServeConfig, shutdown: Shutdown) -> Result<Server, Se
     let memory = match &config.store {
         // Whoever uses an embedded store alone remembers nothing that could outlive it.
         StoreConfig::Embedded { .. } => Memory::default(),
-        StoreConfig::Etcd(etcd) => Memory::in_scratch(&scratch, &etcd.cluster),
+        StoreConfig::Etcd(etcd) => match &config.memory_dir {
+            Some(folder) => Memory::in_folder(&make_folder(folder)?, &etcd.cluster),
+            None => {
+                tracing::info!(
+                    "scratch is in an object store and no state folder is named: only the coordinators and workers that \
+                     run remember how far the cluster has come; --state names a folder for a file that outlives them"
+                );
+                Memory::default()
+            }
+        },
     };
     let mut leading = Leading::new(
         role,

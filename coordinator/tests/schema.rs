@@ -53,6 +53,7 @@ fn start(runtime: &Runtime, store: StoreConfig) -> Result<Coordinator, ServeErro
     let config = ServeConfig {
         store,
         scratch: scratch.path().to_path_buf(),
+        memory_dir: Some(scratch.path().to_path_buf()),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 2000,
         heartbeat_ms: 200,

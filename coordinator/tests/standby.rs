@@ -46,6 +46,7 @@ impl<'a> Coordinator<'a> {
         let config = ServeConfig {
             store: StoreConfig::Etcd(Box::new(etcd)),
             scratch: scratch.path().to_path_buf(),
+            memory_dir: Some(scratch.path().to_path_buf()),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_ms: 2000,
             heartbeat_ms: 200,
@@ -253,6 +254,7 @@ fn etcd_that_is_not_there_is_told_at_the_start() {
             quota_bytes: PLENTY,
         })),
         scratch: scratch.path().to_path_buf(),
+        memory_dir: Some(scratch.path().to_path_buf()),
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         lease_ms: 2000,
         heartbeat_ms: 200,

@@ -19,6 +19,7 @@ use gapless_common::{
     manifest::{ChunkManifest, DataFile},
     plan::{Facts, PinnedLookup},
 };
+use gapless_platform::config::SpillDir;
 
 use crate::{
     allow::AllowList,
@@ -30,12 +31,12 @@ use crate::{
     command,
     engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
-    publish::{published_already, run_abort, run_merge, run_prepare, run_publish},
+    publish::{published_already, sweep_late, run_abort, run_merge, run_prepare, run_publish},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     sort::check_order,
     source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json, types::key_type},
-    storage::{SpillFolder, StepFolders, sweep_spill},
+    storage::{SpillFolder, StepFolders, spill_folder, sweep_spill},
     survey::{published_files, sample_keys, survey_source},
 };
 
@@ -57,8 +58,9 @@ pub struct Stages {
     allowed: AllowList,
     /// Whether programs of jobs are started here.
     commands: bool,
+    spill_dir: SpillDir,
     shared: Mutex<VecDeque<Shared>>,
-    /// This worker's place for spilled data; made with the first task, which tells the scratch folder.
+    /// This worker's place for spilled data; made with the first task, which tells where scratch is.
     spill: OnceLock<SpillFolder>,
 }
 
@@ -66,10 +68,10 @@ impl Work for Stages {
     fn run(&self, assignment: Assignment, leader: &dyn Leader, slot: &mut SlotState) -> Result<Outcome, TaskError> {
         self.allowed.check(&assignment)?;
         self.check_command(&assignment)?;
-        let scratch = &assignment.context.scratch;
-        let spill = self.spill(scratch)?;
+        let all = spill_folder(&self.spill_dir, &assignment.context.scratch)?;
+        let spill = self.spill(&all)?;
         if matches!(assignment.task.stage, Stage::Publish | Stage::Abort) {
-            sweep(scratch);
+            sweep(&all);
         }
         let outcome = match assignment.task.stage {
             Stage::Survey => run_survey(&assignment.context),
@@ -94,17 +96,18 @@ impl Work for Stages {
         };
         match assignment.task.stage {
             // What a published step has staged is swept: of that alone the error would tell.
-            Stage::Scatter | Stage::Execute | Stage::Merge => {
-                outcome.map_err(|error| published_already(&assignment.context).unwrap_or(error))
-            }
+            Stage::Scatter | Stage::Execute | Stage::Merge => outcome.map_err(|error| {
+                sweep_late(&assignment.context);
+                published_already(&assignment.context).unwrap_or(error)
+            }),
             Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => outcome,
         }
     }
 }
 
 /// Removes what killed workers have spilled. Nobody's work depends on it.
-fn sweep(scratch: &Path) {
-    match sweep_spill(scratch) {
+fn sweep(all: &Path) {
+    match sweep_spill(all) {
         Ok(0) => {}
         Ok(workers) => tracing::info!(workers, "removed what workers that are gone had spilled"),
         Err(error) => tracing::warn!(%error, "spilled data of workers that are gone stays"),
@@ -323,10 +326,12 @@ fn open_planned(
 
 impl Stages {
     /// Touches nothing outside these folders, and starts programs of jobs only where `commands` says so.
-    pub fn within(allowed: AllowList, commands: bool) -> Stages {
+    /// What memory does not hold goes to `spill_dir`.
+    pub fn within(allowed: AllowList, commands: bool, spill_dir: SpillDir) -> Stages {
         Stages {
             allowed,
             commands,
+            spill_dir,
             ..Stages::default()
         }
     }
@@ -350,12 +355,12 @@ impl Stages {
     }
 
     /// This worker's folder for spilled data. With the first task, remains of other workers are removed.
-    fn spill(&self, scratch: &Path) -> Result<&SpillFolder, TaskError> {
+    fn spill(&self, all: &Path) -> Result<&SpillFolder, TaskError> {
         if let Some(spill) = self.spill.get() {
             return Ok(spill);
         }
-        let spill = SpillFolder::open(scratch)?;
-        sweep(scratch);
+        let spill = SpillFolder::open(all)?;
+        sweep(all);
         // Of two slots at once one keeps its folder, the other's is removed at once.
         Ok(self.spill.get_or_init(|| spill))
     }

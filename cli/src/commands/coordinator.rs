@@ -4,6 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
+use gapless_common::address::is_url;
 use gapless_platform::{
     config::{Config, Origin, Setting, StoreKind},
     shutdown::Shutdown,
@@ -31,7 +32,7 @@ pub struct Arguments {
     /// Folder of the embedded store
     #[arg(long, visible_alias = "state-dir", value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Folder for exchange files and staged data, which every worker must reach
+    /// Folder, or address in an object store, for exchange files and staged data, which every worker must reach
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
     /// Silence after which a worker's tasks are given to others, in milliseconds
@@ -137,6 +138,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let monitor = start_monitor(&config, metrics.clone()).await?;
     let settings = CoordinatorSettings {
         state: state.clone(),
+        memory_dir: memory_dir(&config),
         scratch: config.scratch,
         listen: config.listen,
         lease_ms: config.lease_ms,
@@ -170,6 +172,15 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     ended
 }
 
+/// Where a file remembers how far a cluster on etcd has come: in the scratch folder, which its machines share.
+/// Where scratch is in an object store, of which a coordinator has no keys, in the state folder that was named.
+fn memory_dir(config: &Config) -> Option<PathBuf> {
+    if !config.scratch.to_str().is_some_and(is_url) {
+        return Some(config.scratch.clone());
+    }
+    (*config.origin(Setting::StateDir) != Origin::Default).then(|| config.state_dir.clone())
+}
+
 fn state(config: &Config) -> Result<State, Failure> {
     if config.store == StoreKind::Embedded {
         return Ok(State::Folder(config.state_dir.clone()));
@@ -177,7 +188,7 @@ fn state(config: &Config) -> Result<State, Failure> {
     if *config.origin(Setting::Scratch) == Origin::Default {
         return Err(Failure::usage(
             "with etcd, say with --scratch where exchange files and staged data lie: a folder that has the same path \
-             for all coordinators and workers",
+             for all coordinators and workers, or an address in an object store, such as s3://bucket/scratch",
         ));
     }
     Ok(State::Etcd(Box::new(EtcdSettings {

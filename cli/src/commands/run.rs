@@ -39,9 +39,13 @@ pub struct Arguments {
     /// Folder of the embedded store [default: .gapless beside the job file]
     #[arg(long, visible_alias = "state-dir", value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Folder for exchange files and staged data [default: scratch in the state folder]
+    /// Folder, or address in an object store, for exchange files and staged data [default: scratch in the
+    /// state folder]
     #[arg(long, value_name = "DIR")]
     scratch: Option<PathBuf>,
+    /// Folder of this machine for what memory does not hold [default: spill in the scratch folder, or in TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
     /// Number of workers in this process
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     workers: u32,
@@ -182,6 +186,11 @@ fn settings(arguments: &Arguments, job: &JobFile, app: &App) -> Result<Config, F
         Setting::Scratch,
         arguments.scratch.as_ref().map(|path| path.display()),
     );
+    flag(
+        &mut flags,
+        Setting::SpillDir,
+        arguments.spill_dir.as_ref().map(|path| path.display()),
+    );
     flag(&mut flags, Setting::Slots, arguments.slots);
     let mut config = app.config(flags)?;
     if *config.origin(Setting::StateDir) == Origin::Default {
@@ -211,6 +220,7 @@ impl Household {
         let settings = CoordinatorSettings {
             state: State::Folder(config.state_dir.clone()),
             scratch: config.scratch.clone(),
+            memory_dir: None,
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             lease_ms: config.lease_ms,
             heartbeat_ms: config.heartbeat_ms,
@@ -234,6 +244,7 @@ impl Household {
                 access: Access::default(),
                 allow_paths: config.allow_paths.clone(),
                 allow_command: config.allow_command,
+                spill_dir: config.spill_dir.clone(),
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));
         }

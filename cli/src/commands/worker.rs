@@ -1,6 +1,6 @@
 //! `gapless worker`: works for a cluster until it is told to stop.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use gapless_platform::{config::Setting, shutdown::Shutdown};
@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Name in lists and messages [default: host name and process id]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// Folder of this machine for what memory does not hold [default: spill in the scratch folder, or in TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
     /// Touch no data outside this folder; may be given many times [default: any]
     #[arg(long = "allow-path", value_name = "DIR", help_heading = "Security")]
     allow_paths: Vec<String>,
@@ -47,6 +50,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     flag(&mut flags, Setting::Endpoints, arguments.endpoint.as_ref());
     flag(&mut flags, Setting::Slots, arguments.slots);
     flag(&mut flags, Setting::Labels, arguments.labels.as_ref());
+    flag(
+        &mut flags,
+        Setting::SpillDir,
+        arguments.spill_dir.as_ref().map(|path| path.display()),
+    );
     arguments.telling.note(&mut flags);
     arguments.access.note(&mut flags);
     let allowed = (!arguments.allow_paths.is_empty()).then(|| arguments.allow_paths.join(","));
@@ -73,6 +81,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         access,
         allow_paths: config.allow_paths,
         allow_command: config.allow_command,
+        spill_dir: config.spill_dir,
     };
     let ended = run_worker(settings, shutdown).await;
     drop((signals, monitor));

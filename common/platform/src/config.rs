@@ -12,9 +12,13 @@ use std::{
     thread,
 };
 
-use gapless_common::{address::is_url, labels::Labels};
+use gapless_common::{
+    address::{ObjectUrl, is_url},
+    labels::Labels,
+};
 
 use crate::{
+    objects::{ObjectError, is_built},
     secret::{PasswordSource, Secret, TokenSource},
     telemetry::{self, LogFormat},
     tls::TlsFiles,
@@ -56,6 +60,7 @@ pub enum Setting {
     Listen,
     StateDir,
     Scratch,
+    SpillDir,
     Slots,
     MemoryPerSlotMib,
     LeaseMs,
@@ -87,11 +92,12 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 32] = [
+    pub const ALL: [Setting; 33] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
         Setting::Scratch,
+        Setting::SpillDir,
         Setting::Slots,
         Setting::MemoryPerSlotMib,
         Setting::LeaseMs,
@@ -129,6 +135,7 @@ impl Setting {
             Setting::Listen => "listen",
             Setting::StateDir => "state_dir",
             Setting::Scratch => "scratch",
+            Setting::SpillDir => "spill_dir",
             Setting::Slots => "slots",
             Setting::MemoryPerSlotMib => "memory_per_slot_mib",
             Setting::LeaseMs => "lease_ms",
@@ -167,7 +174,10 @@ impl Setting {
             Setting::Listen => "address on which a coordinator serves",
             Setting::StateDir => "folder of the embedded store",
             Setting::Scratch => {
-                "folder for exchange files and staged data, shared by all workers; `auto` is scratch in the state folder"
+                "folder for exchange files and staged data, shared by all workers, or an address in an object store; `auto` is scratch in the state folder"
+            }
+            Setting::SpillDir => {
+                "folder of one machine for what a worker's memory does not hold; `auto` is spill in the scratch folder or, where that is in an object store, a folder of this user in TMPDIR"
             }
             Setting::Slots => "tasks a worker runs at a time; `auto` is one for each processor",
             Setting::MemoryPerSlotMib => "memory for the data of one task, in MiB",
@@ -219,7 +229,7 @@ impl Setting {
             Setting::Endpoints => "127.0.0.1:7070",
             Setting::Listen => "127.0.0.1:7070",
             Setting::StateDir => ".gapless",
-            Setting::Scratch => "auto",
+            Setting::Scratch | Setting::SpillDir => "auto",
             Setting::Slots => "auto",
             Setting::MemoryPerSlotMib => "512",
             Setting::LeaseMs => "5000",
@@ -383,6 +393,19 @@ fn usual_file(home: Option<&String>) -> Result<Option<(PathBuf, String)>, Config
     Ok(None)
 }
 
+/// The folder of the system for temporary files, as other programs know it.
+const TEMPORARY_VARIABLE: &str = "TMPDIR";
+const DEFAULT_TEMPORARY: &str = "/tmp";
+
+/// Where a worker puts what its memory does not hold. Where scratch lies, it learns from the coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SpillDir {
+    /// As configured; `None` for a place that follows from where scratch is.
+    pub named: Option<PathBuf>,
+    /// Of the system, for all programs.
+    pub temporary: PathBuf,
+}
+
 /// A setting's text and where it comes from, for `config show --origin`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sourced {
@@ -397,7 +420,9 @@ pub struct Config {
     pub endpoints: Vec<String>,
     pub listen: SocketAddr,
     pub state_dir: PathBuf,
+    /// A folder, or an address of an object store.
     pub scratch: PathBuf,
+    pub spill_dir: SpillDir,
     pub slots: u32,
     pub memory_per_slot_mib: u32,
     pub lease_ms: u32,
@@ -447,7 +472,18 @@ impl Config {
         let state_dir = parse_path(&sources, Setting::StateDir)?;
         let scratch = match text(&sources, Setting::Scratch) {
             "auto" => state_dir.join("scratch"),
-            _ => parse_path(&sources, Setting::Scratch)?,
+            _ => parse(&sources, Setting::Scratch, folder_or_address)?,
+        };
+        let spill_dir = SpillDir {
+            named: match text(&sources, Setting::SpillDir) {
+                "auto" => None,
+                _ => Some(parse_path(&sources, Setting::SpillDir)?),
+            },
+            temporary: layers
+                .variables
+                .get(TEMPORARY_VARIABLE)
+                .filter(|path| !path.is_empty())
+                .map_or_else(|| PathBuf::from(DEFAULT_TEMPORARY), PathBuf::from),
         };
         let slots = match text(&sources, Setting::Slots) {
             "auto" => processors(),
@@ -473,6 +509,7 @@ impl Config {
             })?,
             state_dir,
             scratch,
+            spill_dir,
             slots,
             memory_per_slot_mib: parse_number(&sources, Setting::MemoryPerSlotMib, 16..=MAX_MEMORY_PER_SLOT_MIB)?,
             lease_ms: parse_number(&sources, Setting::LeaseMs, LEASE_MS)?,
@@ -702,12 +739,23 @@ fn parse_number(
 fn parse_path(sources: &[Sourced], setting: Setting) -> Result<PathBuf, ConfigError> {
     parse(sources, setting, |text| match text {
         "" => Err("write the path of a folder".to_string()),
-        path if is_url(path) => Err(
-            "write the path of a folder, shared by all workers: object stores hold sources and sinks, not this"
-                .to_string(),
-        ),
+        path if is_url(path) => {
+            Err("write the path of a folder: object stores hold sources, sinks and scratch, not this".to_string())
+        }
         path => Ok(PathBuf::from(path)),
     })
+}
+
+fn folder_or_address(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("write the path of a folder, or an address, such as s3://bucket/scratch".to_string()),
+        address if is_url(address) => match address.parse::<ObjectUrl>() {
+            Ok(url) if !is_built(url.scheme) => Err(ObjectError::not_built(url.scheme, &url).message),
+            Ok(url) => Ok(PathBuf::from(url.to_string())),
+            Err(why) => Err(format!("the address {why}; write s3://bucket/scratch")),
+        },
+        path => Ok(PathBuf::from(path)),
+    }
 }
 
 fn cluster_name(text: &str) -> Result<String, String> {

@@ -209,6 +209,7 @@ impl World {
                 state_dir: folder.path().join("state"),
             },
             scratch: folder.path().join("scratch"),
+            memory_dir: None,
             listen: ([127, 0, 0, 1], 0).into(),
             // Workers of these tests send no heartbeats.
             lease_ms: 600_000,

@@ -2,6 +2,7 @@
 //! Every segment is checked against its hash before a row of it is passed on.
 
 use std::{
+    collections::HashMap,
     fs::File,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -12,13 +13,15 @@ use arrow::{
     array::RecordBatch,
     datatypes::{Schema, SchemaRef},
 };
+use bytes::Bytes;
 use gapless_common::{
     error::{ErrorClass, TaskError},
     range::UnitRange,
 };
+use gapless_platform::objects::Pending;
 
 use super::{
-    file::{damaged, footer_of, unreadable},
+    index::{ExchangeObject, Indexed, Indexes, damaged, unreadable, unreadable_object},
     layout::{ColumnLayout, Scattered, Segment, SegmentKey, columns_hash, segment_hash},
     restore::Restorer,
 };
@@ -34,6 +37,8 @@ const BATCH_BYTES: usize = 32 * 1024 * 1024;
 const MOST_BATCH_ROWS: usize = 64 * 1024;
 /// Bytes of neighbouring buckets that are read ahead, of all files together.
 const WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Stretches of objects that are asked for before they are needed: some 20 ms each, whatever they bring.
+const REQUESTS_AHEAD: usize = 16;
 
 /// Reads buckets `[low, high)` of a sealed scatter stage. Positions are buckets.
 pub struct GatherReader {
@@ -44,6 +49,7 @@ pub struct GatherReader {
     spare: Vec<Vec<u8>>,
     /// The file that was read last.
     file: Option<(Arc<Path>, File)>,
+    ahead: Ahead,
     /// The buckets that are read together.
     window: UnitRange,
     bucket: u64,
@@ -60,6 +66,8 @@ pub struct GatherReader {
 /// The range's segments in one block of one file.
 struct Part {
     path: Arc<Path>,
+    /// `None` for a file of the file system.
+    object: Option<Arc<ExchangeObject>>,
     columns: Arc<[ColumnLayout]>,
     columns_hash: u64,
     segments: Vec<Segment>,
@@ -75,6 +83,59 @@ impl Part {
     }
 }
 
+/// Stretches of objects that are on their way: those of the parts that come next in the window.
+#[derive(Default)]
+struct Ahead {
+    pending: HashMap<usize, (Pending<Bytes>, u64)>,
+    bytes: u64,
+    /// The parts before this one have been asked for, if there was anything to ask for.
+    next: usize,
+}
+
+impl Ahead {
+    fn take(&mut self, part: usize) -> Option<Pending<Bytes>> {
+        let (pending, bytes) = self.pending.remove(&part)?;
+        self.bytes -= bytes;
+        Some(pending)
+    }
+
+    /// Asks for the parts after `current`, as many as may be on their way.
+    fn send(
+        &mut self,
+        current: usize,
+        parts: &[Part],
+        buffers: &[Option<Vec<u8>>],
+        span: impl Fn(&Part) -> (u64, usize),
+    ) {
+        self.next = self.next.max(current + 1);
+        while self.pending.len() < REQUESTS_AHEAD
+            && let Some(part) = parts.get(self.next)
+        {
+            let (start, length) = span(part);
+            let length = length as u64;
+            if self.bytes + length > WINDOW_BYTES {
+                break;
+            }
+            if let Some(object) = &part.object
+                && length > 0
+                && buffers[self.next].is_none()
+            {
+                let pending = object.fetch(start..start + length);
+                self.pending.insert(self.next, (pending, length));
+                self.bytes += length;
+            }
+            self.next += 1;
+        }
+    }
+}
+
+/// Keeps a buffer for the next file; what an object brought has come in one of its own.
+fn recycle(spare: &mut Vec<Vec<u8>>, buffer: Option<Vec<u8>>, part: &Part) {
+    if part.object.is_none() {
+        spare.extend(buffer);
+    }
+}
+
 impl GatherReader {
     /// Opens the files of a scatter stage for a range of buckets: those of a partition, or what is
     /// left of it.
@@ -84,8 +145,8 @@ impl GatherReader {
     pub fn open(files: &[PathBuf], range: UnitRange) -> Result<Self, TaskError> {
         let mut parts = Vec::new();
         let mut first: Option<(SchemaRef, u32)> = None;
-        for path in files {
-            let footer = footer_of(path)?;
+        for index in Indexes::of(files) {
+            let (path, Indexed { footer, object }) = index?;
             match &first {
                 Some((schema, buckets)) if *schema != footer.schema || *buckets != footer.buckets => {
                     return Err(damaged(
@@ -102,7 +163,7 @@ impl GatherReader {
                     format!("it has {} buckets, the partition is {range}", footer.buckets),
                 ));
             }
-            let path: Arc<Path> = path.as_path().into();
+            let path: Arc<Path> = path.into();
             for block in &footer.blocks {
                 let (before, rest) = block.segments.split_at(range.low as usize);
                 let segments = rest[..range.len() as usize].to_vec();
@@ -119,6 +180,7 @@ impl GatherReader {
                 let columns = block.columns.as_slice().into();
                 parts.push(Part {
                     path: path.clone(),
+                    object: object.clone(),
                     columns,
                     columns_hash,
                     segments,
@@ -135,6 +197,7 @@ impl GatherReader {
             parts,
             spare: Vec::new(),
             file: None,
+            ahead: Ahead::default(),
             window: UnitRange::new(range.low, range.low),
             bucket: range.low,
             part: 0,
@@ -171,9 +234,10 @@ impl GatherReader {
             high += 1;
         }
         self.window = UnitRange::new(self.bucket, high);
-        for buffer in &mut self.buffers {
-            self.spare.extend(buffer.take());
+        for (buffer, part) in self.buffers.iter_mut().zip(&self.parts) {
+            recycle(&mut self.spare, buffer.take(), part);
         }
+        self.ahead = Ahead::default();
     }
 
     /// Adds the next segment to the batch in the making.
@@ -190,6 +254,20 @@ impl GatherReader {
             return Ok(());
         }
         let (window_start, window_length) = part.span(self.window, self.range);
+        if self.buffers[index].is_none()
+            && let Some(object) = &part.object
+        {
+            let pending = match self.ahead.take(index) {
+                Some(pending) => pending,
+                None => object.fetch(window_start..window_start + window_length as u64),
+            };
+            self.ahead.send(index, &self.parts, &self.buffers, |part| part.span(self.window, self.range));
+            let bytes = pending.wait().map_err(|error| unreadable_object(&part.path, error))?;
+            if bytes.len() != window_length {
+                return Err(unreadable(&part.path, std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            self.buffers[index] = Some(bytes.into());
+        }
         if self.buffers[index].is_none() {
             let mut buffer = self.spare.pop().unwrap_or_default();
             buffer.resize(window_length, 0);
@@ -224,7 +302,7 @@ impl GatherReader {
         self.intake.bytes += u64::from(length);
         self.intake.records.add(hash);
         if self.bucket + 1 == self.window.high {
-            self.spare.extend(self.buffers[index].take());
+            recycle(&mut self.spare, self.buffers[index].take(), part);
         }
         Ok(())
     }

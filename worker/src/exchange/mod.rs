@@ -17,6 +17,7 @@ mod carrier;
 mod durable;
 mod file;
 mod gather;
+mod index;
 mod key_ranges;
 mod layout;
 mod narrow;
@@ -42,6 +43,7 @@ pub use self::{
     layout::Scattered,
     scatter::{Checked, ScatterFolders, scatter},
 };
+use self::index::{Indexed, Indexes, damaged};
 use crate::attempt::{CommittedPartition, StepContext};
 
 /// Rows of a block: enough that each of 256 buckets gets a few thousand, which lie together in the
@@ -81,10 +83,10 @@ pub fn committed_files(folder: &Path, committed: &[CommittedPartition]) -> Vec<P
 /// Errors: as [`GatherReader::open`].
 pub fn scattered(files: &[PathBuf], buckets: UnitRange) -> Result<Scattered, TaskError> {
     let mut sum = Scattered::default();
-    for path in files {
-        let footer = file::footer_of(path)?;
+    for index in Indexes::of(files) {
+        let (path, Indexed { footer, .. }) = index?;
         if buckets.high > u64::from(footer.buckets) {
-            return Err(file::damaged(
+            return Err(damaged(
                 path,
                 format!("it has {} buckets, not {buckets}", footer.buckets),
             ));
@@ -108,8 +110,8 @@ pub fn gather(
         let Counters { written, .. } = partition.counters;
         let files = committed_files(&folder, std::slice::from_ref(partition));
         let mut rows = 0;
-        for path in &files {
-            rows += file::footer_of(path)?.rows();
+        for index in Indexes::of(&files) {
+            rows += index?.1.footer.rows();
         }
         if rows != written {
             let message = format!(

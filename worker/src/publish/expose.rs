@@ -232,10 +232,9 @@ pub(super) fn sweep(folders: &StepFolders, fence: Fence, gate: &mut Gate<'_>) ->
         }
     }
     gate(Action::MovedAway)?;
-    // Objects are not moved. Whoever comes late reads the verdict and the certificate before it acts.
-    if is_object(folders.staged()) {
-        remove_tree(folders.staged())?;
-    }
+    // Objects are not moved. Whoever comes late reads the verdict and the certificate before it acts, and sweeps
+    // behind itself.
+    sweep_objects(folders)?;
     for parent in parents {
         for name in list_folder(&parent)? {
             if name.starts_with(&folders.swept_prefix()) {
@@ -244,4 +243,11 @@ pub(super) fn sweep(folders: &StepFolders, fence: Fence, gate: &mut Gate<'_>) ->
         }
     }
     gate(Action::Swept)
+}
+
+/// Removes what this step has staged in object stores, parts of uploads that have no end too.
+pub(super) fn sweep_objects(folders: &StepFolders) -> Result<(), TaskError> {
+    let places = BTreeSet::from([folders.staged(), folders.scratch()]);
+    let objects = places.into_iter().filter(|place| is_object(place));
+    objects.into_iter().try_for_each(remove_tree)
 }

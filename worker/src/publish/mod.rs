@@ -28,7 +28,7 @@ use crate::attempt::{CommittedPartition, StepContext};
 pub use abort::{abort, abort_unprepared};
 pub use merge::merge;
 pub use prepare::prepare;
-pub use settle::{publish, published_already};
+pub use settle::{publish, published_already, sweep_late};
 pub use task::{ScatteredOf, run_abort, run_merge, run_prepare, run_publish};
 
 /// What prepare reports, and publish and abort are given.

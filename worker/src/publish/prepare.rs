@@ -1,6 +1,6 @@
 //! Prepare: everything about the output that can be found wrong before any work is done.
 
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
 
 use gapless_common::{
     attempt::Fence,
@@ -73,13 +73,14 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     ] {
         sync_folder(path)?;
     }
-    check_room(folders.scratch())?;
-    match is_object(folders.staged()) {
-        true => probe_store(&folders, fence)?,
-        false => {
-            check_room(folders.staged())?;
-            probe(&folders, fence, exists_mode(context))?;
+    for place in BTreeSet::from([folders.scratch(), folders.staged()]) {
+        match is_object(place) {
+            true => probe_store(place, fence)?,
+            false => check_room(place)?,
         }
+    }
+    if !is_object(folders.staged()) {
+        probe(&folders, fence, exists_mode(context))?;
     }
     Ok(Preparation {
         generation: known.last().copied().unwrap_or(0) + 1,
@@ -272,10 +273,10 @@ fn probe(folders: &StepFolders, fence: Fence, exists: Exists) -> Result<(), Task
     remove_tree(&place)
 }
 
-/// Tries what publishing stands on in an object store: of two puts of one name, each made only if there is
+/// Tries what exactly-once stands on in an object store: of two puts of one name, each made only if there is
 /// no such object, the second is refused. Some stores, and proxies before them, do not know that condition.
-fn probe_store(folders: &StepFolders, fence: Fence) -> Result<(), TaskError> {
-    let place = folders.staged().join(format!("probe-{}", fence.id));
+fn probe_store(staged: &Path, fence: Fence) -> Result<(), TaskError> {
+    let place = staged.join(format!("probe-{}", fence.id));
     remove_tree(&place)?;
     let record = place.join("record");
     let first = create_once(&record, "1", b"1")?;
@@ -290,8 +291,8 @@ fn probe_store(folders: &StepFolders, fence: Fence) -> Result<(), TaskError> {
         format!(
             "the store of {} does not put an object only if it is absent (If-None-Match: *): of two puts of {} both were \
              accepted, so two workers could publish this step twice; nothing was written: use a store that honours the \
-             condition, or write to a local folder",
-            folders.output().display(),
+             condition, or a local folder",
+            staged.display(),
             record.display()
         ),
     ))

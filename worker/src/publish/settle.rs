@@ -9,14 +9,14 @@ use gapless_common::{
 
 use super::{
     Action, Gate, Preparation, Publication, Sealed, aborted, exists_mode,
-    expose::{Exposure, appended_name, sweep},
+    expose::{Exposure, appended_name, sweep, sweep_objects},
     is_own,
     reconcile::{Accounts, frame, reconcile, source_totals},
     verdict::{create, verdicts_from},
 };
 use crate::{
     attempt::StepContext,
-    storage::{StepFolders, folder_exists, is_object},
+    storage::{StepFolders, file_exists, folder_exists, is_object},
 };
 
 /// Publishes a sealed step once.
@@ -120,6 +120,37 @@ fn show(
 pub(super) fn own_verdict(sealed: &Sealed<'_>, folders: &StepFolders) -> Result<Option<Verdict>, TaskError> {
     let verdicts = verdicts_from(folders, sealed.generation)?;
     Ok(verdicts.into_iter().find(|verdict| is_own(verdict, sealed.context)))
+}
+
+/// Removes what an attempt has added to a step after its sweep: it was held up for so long. In a file system the
+/// folder that it would have added to is gone. Nobody's work depends on it.
+pub fn sweep_late(context: &StepContext) {
+    let swept = || -> Result<bool, TaskError> {
+        let folders = StepFolders::of(context)?;
+        if !is_object(folders.staged()) && !is_object(folders.scratch()) {
+            return Ok(false);
+        }
+        let preparation = context.preparation.as_ref();
+        let Some(Preparation { generation, .. }) = preparation.and_then(|json| serde_json::from_slice(json).ok()) else {
+            return Ok(false);
+        };
+        let verdicts = verdicts_from(&folders, generation)?;
+        let settled = match verdicts.iter().find(|verdict| is_own(verdict, context)) {
+            None => false,
+            Some(own) if own.verdict == VerdictKind::Aborted => true,
+            // Until its output is whole, all that is staged is needed.
+            Some(own) => file_exists(&folders.certificate())? || is_superseded(&folders, own)?,
+        };
+        if settled {
+            sweep_objects(&folders)?;
+        }
+        Ok(settled)
+    };
+    match swept() {
+        Ok(true) => tracing::info!("removed what this attempt has written after its step was settled"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "what this attempt has written may stay"),
+    }
 }
 
 /// Why there is nothing to work on in a step: it has been published, which whoever gave the task out does

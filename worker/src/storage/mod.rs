@@ -24,7 +24,7 @@ pub use durable::{
 pub use folders::{CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, ChunkName, StepFolders};
 pub use place::{is_object, object_error, resolve};
 pub(crate) use place::{object, object_error_in};
-pub use spill::{SpillFolder, sweep_spill};
+pub use spill::{SpillFolder, spill_folder, sweep_spill};
 pub use stored::{FromOffset, StoredFile};
 
 /// What kind of trouble an error of the file system is.

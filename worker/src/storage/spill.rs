@@ -1,22 +1,23 @@
 //! Folders for data that does not fit in memory: one for each worker, and swept once its worker is gone.
 //!
-//! Below `<scratch>/spill` a worker has the folder `<id>` and, beside it, the file `<id>.lock`, which it keeps
-//! locked (`flock(2)`) as long as it lives. The kernel lets go of the lock with the process, however it
+//! They lie in a file system even where scratch does not ([`spill_folder`]). There a worker has the folder `<id>`
+//! and, beside it, the file `<id>.lock`, which it keeps locked (`flock(2)`) as long as it lives. The kernel lets go of the lock with the process, however it
 //! dies, so a lock that can be taken belongs to nobody. Age says nothing: a worker may sort for hours.
 
 use std::{
     fs::{self, File, TryLockError},
     io,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
-use gapless_common::error::TaskError;
+use gapless_common::error::{ErrorClass, TaskError};
+use gapless_platform::config::SpillDir;
 use uuid::Uuid;
 
 use super::{
     durable::{list_folder, remove_tree},
-    io_error,
+    io_error, is_object,
 };
 
 /// What the names of locks end with.
@@ -32,10 +33,9 @@ pub struct SpillFolder {
 }
 
 impl SpillFolder {
-    /// Locks a new folder below a scratch folder. The folder itself is made by who spills first.
-    pub fn open(scratch: &Path) -> Result<SpillFolder, TaskError> {
-        let all = folder(scratch);
-        fs::create_dir_all(&all).map_err(|error| io_error("create the folder", &all, &error))?;
+    /// Locks a new folder below that of all workers. The folder itself is made by who spills first.
+    pub fn open(all: &Path) -> Result<SpillFolder, TaskError> {
+        fs::create_dir_all(all).map_err(|error| io_error("create the folder", all, &error))?;
         loop {
             let path = all.join(Uuid::now_v7().to_string());
             let lock = lock_of(&path);
@@ -74,13 +74,46 @@ impl Drop for SpillFolder {
     }
 }
 
-/// Removes what workers that are gone have spilled below a scratch folder; says how many they were.
+/// Where workers spill: a folder that is named, else one below scratch or, where that is in an object store,
+/// one of this user among the temporary files of the system.
+///
+/// Errors: `Config` where somebody else has made that last one.
+pub fn spill_folder(spill: &SpillDir, scratch: &Path) -> Result<PathBuf, TaskError> {
+    if let Some(named) = &spill.named {
+        return Ok(named.clone());
+    }
+    if !is_object(scratch) {
+        return Ok(scratch.join("spill"));
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let path = spill.temporary.join(format!("gapless-spill-{user}"));
+    match fs::DirBuilder::new().mode(0o700).create(&path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(io_error("create the folder", &path, &error));
+        }
+        _ => {}
+    }
+    // Anybody may make names among temporary files, links too.
+    let found = fs::symlink_metadata(&path).map_err(|error| io_error("look at", &path, &error))?;
+    match found.is_dir() && found.uid() == user {
+        true => Ok(path),
+        false => Err(TaskError::new(
+            ErrorClass::Config,
+            format!(
+                "{} is not a folder of this user, and what does not fit in memory would be written there; name another \
+                 place with --spill-dir (spill_dir)",
+                path.display()
+            ),
+        )),
+    }
+}
+
+/// Removes what workers that are gone have spilled in a folder; says how many they were.
 ///
 /// Folders without a lock file are left alone: nobody can tell whose they are.
-pub fn sweep_spill(scratch: &Path) -> Result<usize, TaskError> {
-    let all = folder(scratch);
+pub fn sweep_spill(all: &Path) -> Result<usize, TaskError> {
     let mut swept = 0;
-    for name in list_folder(&all)? {
+    for name in list_folder(all)? {
         let Some(id) = name.strip_suffix(LOCK) else { continue };
         match sweep_one(&all.join(id)) {
             Ok(removed) => swept += usize::from(removed),
@@ -111,10 +144,6 @@ fn sweep_one(path: &Path) -> Result<bool, TaskError> {
     Ok(true)
 }
 
-fn folder(scratch: &Path) -> PathBuf {
-    scratch.join("spill")
-}
-
 fn lock_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(LOCK);
@@ -136,7 +165,7 @@ mod tests {
 
     /// What a worker that was killed leaves: a folder with spilled data, and a lock that nobody holds.
     fn killed(scratch: &Path, id: &str) -> PathBuf {
-        let path = folder(scratch).join(id);
+        let path = scratch.join(id);
         fs::create_dir_all(path.join("datafusion-x")).unwrap();
         fs::write(path.join("datafusion-x/0"), "spilled").unwrap();
         fs::write(lock_of(&path), "").unwrap();
@@ -151,7 +180,7 @@ mod tests {
         fs::write(living.path().join("run"), "spilled").unwrap();
         let dead = killed(scratch.path(), "dead");
         // Of a release without locks: whose it is cannot be told.
-        let unknown = folder(scratch.path()).join("datafusion-old");
+        let unknown = scratch.path().join("datafusion-old");
         fs::create_dir(&unknown).unwrap();
 
         assert_eq!(sweep_spill(scratch.path()).unwrap(), 1);
@@ -163,7 +192,7 @@ mod tests {
         let path = living.path().to_path_buf();
         drop(living);
         assert!(!path.exists() && !lock_of(&path).exists());
-        assert_eq!(list_folder(&folder(scratch.path())).unwrap(), ["datafusion-old"]);
+        assert_eq!(list_folder(scratch.path()).unwrap(), ["datafusion-old"]);
     }
 
     #[test]
@@ -186,12 +215,39 @@ mod tests {
             }
         });
         sweep_spill(scratch.path()).unwrap();
-        assert_eq!(list_folder(&folder(scratch.path())).unwrap(), Vec::<String>::new());
+        assert_eq!(list_folder(scratch.path()).unwrap(), Vec::<String>::new());
     }
 
     #[test]
     fn a_scratch_folder_that_nobody_has_spilled_to_is_swept_in_vain() {
         let scratch = tempfile::tempdir().unwrap();
         assert_eq!(sweep_spill(&scratch.path().join("none")).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_is_spilled_lies_in_a_file_system() {
+        let temporary = tempfile::tempdir().unwrap();
+        let auto = SpillDir {
+            named: None,
+            temporary: temporary.path().to_path_buf(),
+        };
+        let named = SpillDir {
+            named: Some("/fast".into()),
+            ..auto.clone()
+        };
+        let (folder, bucket) = (Path::new("/scratch"), Path::new("s3://lake/scratch"));
+        assert_eq!(spill_folder(&named, folder).unwrap(), Path::new("/fast"));
+        assert_eq!(spill_folder(&named, bucket).unwrap(), Path::new("/fast"));
+        assert_eq!(spill_folder(&auto, folder).unwrap(), Path::new("/scratch/spill"));
+        let own = spill_folder(&auto, bucket).unwrap();
+        assert!(own.starts_with(temporary.path()), "{own:?}");
+        assert_eq!(fs::metadata(&own).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(spill_folder(&auto, bucket).unwrap(), own, "and again");
+
+        fs::remove_dir(&own).unwrap();
+        std::os::unix::fs::symlink("/tmp", &own).unwrap();
+        let refused = spill_folder(&auto, bucket).unwrap_err();
+        assert_eq!(refused.class, ErrorClass::Config);
+        assert!(refused.message.contains("--spill-dir"), "{}", refused.message);
     }
 }

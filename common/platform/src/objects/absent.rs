@@ -59,6 +59,10 @@ impl Bucket {
         Pending(self.error(), PhantomData)
     }
 
+    pub fn tail(&self, _: &str, _: u64) -> Pending<(Found, Bytes)> {
+        Pending(self.error(), PhantomData)
+    }
+
     pub fn create(&self, _: &str, _: Vec<u8>) -> Result<bool, ObjectError> {
         self.none()
     }

@@ -13,9 +13,20 @@ mod read;
 #[cfg_attr(not(feature = "objects"), path = "absent.rs")]
 mod store;
 
+use gapless_common::address::Scheme;
+
 pub use error::{ObjectError, Trouble};
 pub use read::ObjectFile;
 pub use store::{Bucket, Pending, Upload};
+
+/// Whether this build has the stores of a scheme.
+pub fn is_built(scheme: Scheme) -> bool {
+    match scheme {
+        Scheme::S3 => cfg!(feature = "s3"),
+        Scheme::Gcs => cfg!(feature = "gcs"),
+        Scheme::Azure => cfg!(feature = "azure"),
+    }
+}
 
 /// Bytes of one part of a multipart upload, and of the largest object that is put in one request.
 /// Above the 5 MiB that S3 asks for; 10,000 parts of it are 80 GB, the largest object that can be written.

@@ -231,6 +231,24 @@ impl Bucket {
         })
     }
 
+    /// What there is of an object, and its last bytes, `most` of them or all.
+    pub fn tail(&self, key: &str, most: u64) -> Pending<(Found, Bytes)> {
+        self.call(key, move |store, path| async move {
+            // Not every store knows ranges from the end.
+            let found = Found::from(store.head(&path).await?);
+            if found.size == 0 {
+                return Ok((found, Bytes::new()));
+            }
+            let options = GetOptions {
+                if_match: Found::condition(&found.etag).map(String::from),
+                range: Some(GetRange::Bounded(found.size.saturating_sub(most)..found.size)),
+                ..GetOptions::default()
+            };
+            let bytes = store.get_opts(&path, options).await?.bytes().await?;
+            Ok((found, bytes))
+        })
+    }
+
     /// Creates an object unless there is one of this name; tells whether it did.
     pub fn create(&self, key: &str, content: Vec<u8>) -> Result<bool, ObjectError> {
         match self.create_later(key, content).wait() {
