@@ -9,7 +9,9 @@ use std::{
     thread,
 };
 
-use crate::{Process, World, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{Process, Sales, World, wait_for};
 
 /// What the tests call their bucket.
 pub const BUCKET: &str = "lake";
@@ -113,6 +115,14 @@ impl S3 {
         s3
     }
 
+    /// Gives the programs that are started from now on credentials and the address.
+    pub fn let_in(&self, world: &mut World) {
+        world.set("AWS_ACCESS_KEY_ID", "AKIATESTKEY");
+        world.set("AWS_SECRET_ACCESS_KEY", "hidden");
+        world.set("AWS_REGION", "us-east-1");
+        world.set("AWS_ENDPOINT_URL", &format!("http://{}", self.address));
+    }
+
     /// A request of the test itself: the status and the body.
     pub fn request(&self, method: &str, target: &str, body: &[u8]) -> (u16, Vec<u8>) {
         request(&self.address, method, target, body)
@@ -184,6 +194,36 @@ impl S3 {
         });
         address
     }
+}
+
+/// A world whose sales lie in the store too, as `in/sales-*.csv`.
+pub fn lake(rows: u64) -> (World, Sales, S3) {
+    let (mut world, sales) = World::with_sales(rows);
+    let s3 = S3::start(&world);
+    s3.upload(&world.path("data"), "in");
+    s3.let_in(&mut world);
+    (world, sales, s3)
+}
+
+/// A worker whose requests pass a hook.
+pub fn worker_through(world: &mut World, s3: &S3, endpoint: &str, hook: Hook) -> Process {
+    let direct = format!("http://{}", s3.address);
+    world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
+    let worker = world.start(&["worker", "--endpoint", endpoint, "--slots", "1", "--name", "doomed"]);
+    world.set("AWS_ENDPOINT_URL", &direct);
+    worker
+}
+
+/// Kills the process whose id it is told, at the first request that matches.
+pub fn killer(matches: impl Fn(&Request, When) -> bool + Send + Sync + 'static) -> (Hook, Arc<Mutex<Option<u32>>>) {
+    let id: Arc<Mutex<Option<u32>>> = Arc::default();
+    let of = id.clone();
+    let hook = once(matches, move || {
+        let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
+        let id = Pid::from_raw(id as i32).expect("a process");
+        kill_process(id, Signal::KILL).expect("it runs");
+    });
+    (hook, id)
 }
 
 /// A hook that acts once, at the first request that `matches`, and tells then.

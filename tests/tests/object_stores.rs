@@ -5,34 +5,21 @@
 use std::{
     fs,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
 use gapless_tests::{
-    Process, Sales, World, expected,
-    s3::{BUCKET, Fate, Hook, Request, S3, When, once},
+    Sales, World, expected,
+    s3::{BUCKET, Fate, Hook, Request, S3, When, killer, lake, worker_through},
     wait_for,
 };
-use rustix::process::{Pid, Signal, kill_process};
 
 const ROWS: u64 = 2000;
 
 /// More than one part of a multipart upload for each of two partitions.
 const MANY_ROWS: u64 = 600_000;
-
-/// A world whose sales lie in the store too, as `in/sales-*.csv`.
-fn lake(rows: u64) -> (World, Sales, S3) {
-    let (mut world, sales) = World::with_sales(rows);
-    let s3 = S3::start(&world);
-    s3.upload(&world.path("data"), "in");
-    world.set("AWS_ACCESS_KEY_ID", "AKIATESTKEY");
-    world.set("AWS_SECRET_ACCESS_KEY", "hidden");
-    world.set("AWS_REGION", "us-east-1");
-    world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.address));
-    (world, sales, s3)
-}
 
 /// Copies every sale, then sums them by shop from what was published.
 fn job(world: &World, load: &str, sink: &str) {
@@ -172,27 +159,6 @@ steps:
     );
     assert_eq!(s3.keys("out/load/"), ["out/load/precious.csv"]);
     drop(sales);
-}
-
-/// A worker whose requests pass a hook.
-fn worker_through(world: &mut World, s3: &S3, endpoint: &str, hook: Hook) -> Process {
-    let direct = format!("http://{}", s3.address);
-    world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
-    let worker = world.start(&["worker", "--endpoint", endpoint, "--slots", "1", "--name", "doomed"]);
-    world.set("AWS_ENDPOINT_URL", &direct);
-    worker
-}
-
-/// Kills the process whose id it is told, at the first request that matches.
-fn killer(matches: impl Fn(&Request, When) -> bool + Send + Sync + 'static) -> (Hook, Arc<Mutex<Option<u32>>>) {
-    let id: Arc<Mutex<Option<u32>>> = Arc::default();
-    let of = id.clone();
-    let hook = once(matches, move || {
-        let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
-        let id = Pid::from_raw(id as i32).expect("a process");
-        kill_process(id, Signal::KILL).expect("it runs");
-    });
-    (hook, id)
 }
 
 fn a_worker_dies(rows: u64, load: &str, moment: &str, matches: fn(&Request, When) -> bool, at_death: fn(&S3)) {

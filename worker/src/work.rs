@@ -96,10 +96,11 @@ impl Work for Stages {
         };
         match assignment.task.stage {
             // What a published step has staged is swept: of that alone the error would tell.
-            Stage::Scatter | Stage::Execute | Stage::Merge => outcome.map_err(|error| {
+            Stage::Scatter | Stage::Execute | Stage::Merge => {
+                // Also after a last commit was offered: whether it was taken, nobody here waits to hear.
                 sweep_late(&assignment.context);
-                published_already(&assignment.context).unwrap_or(error)
-            }),
+                outcome.map_err(|error| published_already(&assignment.context).unwrap_or(error))
+            }
             Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => outcome,
         }
     }

@@ -960,6 +960,41 @@ mod tests {
     }
 
     #[test]
+    fn scratch_is_a_folder_or_an_address_and_what_is_spilled_a_folder() {
+        let file = "scratch: s3://lake/scratch/\nspill_dir: /fast\n";
+        let config = Config::resolve(&layers(&[], &[("TMPDIR", "/var/tmp")], Some(file)));
+        // Which stores there are is a matter of the build.
+        if is_built(gapless_common::address::Scheme::S3) {
+            let config = config.expect("valid");
+            assert_eq!(config.scratch, PathBuf::from("s3://lake/scratch"));
+            let spill = SpillDir {
+                named: Some("/fast".into()),
+                temporary: "/var/tmp".into(),
+            };
+            assert_eq!(config.spill_dir, spill);
+        } else {
+            let error = config.expect_err("not built").to_string();
+            assert!(error.contains("cargo feature s3"), "{error}");
+        }
+        assert_eq!(
+            Config::resolve(&Layers::default()).expect("defaults").spill_dir,
+            SpillDir {
+                named: None,
+                temporary: "/tmp".into()
+            }
+        );
+        for (setting, value, words) in [
+            (Setting::Scratch, "ftp://lake/scratch", "known are s3://"),
+            (Setting::Scratch, "", "s3://bucket/scratch"),
+            (Setting::SpillDir, "s3://lake/spill", "write the path of a folder"),
+            (Setting::StateDir, "s3://lake/state", "write the path of a folder"),
+        ] {
+            let error = Config::resolve(&layers(&[(setting, value)], &[], None)).expect_err("refused");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_place_and_remedy() {
         let check = |layers: Layers, words: &[&str]| {
             let error = Config::resolve(&layers).expect_err("a mistake").to_string();

@@ -574,11 +574,13 @@ fn lister(store: Arc<object_store::aws::AmazonS3>, url: &ObjectUrl) -> Lister {
         let (store, root, client) = (store.clone(), root.clone(), client.as_ref().ok().cloned());
         Box::pin(async move {
             let failed = |what: &str| {
-                ObjectError::new(
-                    Trouble::Passing,
-                    &root,
-                    format!("open uploads cannot be listed: {what}"),
-                )
+                let is = |names: &[&str]| names.iter().any(|name| what.contains(name));
+                let trouble = match () {
+                    () if is(&NO_BUCKET) => Trouble::NoBucket,
+                    () if is(&DENIED) => Trouble::Denied,
+                    () => Trouble::Passing,
+                };
+                explained(trouble, &root, format!("open uploads cannot be listed: {what}"))
             };
             let client = client.ok_or_else(|| failed("no client"))?;
             let options = SignedUrlOptions::default().with_query([("uploads", ""), ("prefix", prefix.as_str())]);
@@ -591,7 +593,7 @@ fn lister(store: Arc<object_store::aws::AmazonS3>, url: &ObjectUrl) -> Lister {
             let body = answer.text().await.map_err(|_| failed("the answer was cut off"))?;
             match status.is_success() {
                 true => Ok(open_uploads(&body)),
-                false => Err(failed(&said(&body).unwrap_or_else(|| status.to_string()))),
+                false => Err(failed(&said(&body).unwrap_or_else(|| format!("status {status}")))),
             }
         })
     })
@@ -632,28 +634,31 @@ fn connect(url: &ObjectUrl) -> Result<Connected, ObjectError> {
     }
 }
 
+/// What stores say where the bucket is missing.
+const NO_BUCKET: [&str; 3] = [
+    "NoSuchBucket",
+    "ContainerNotFound",
+    "The specified bucket does not exist",
+];
+
+/// What stores say to credentials that may not, or are not known.
+const DENIED: [&str; 7] = [
+    "AccessDenied",
+    "InvalidAccessKeyId",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "InvalidToken",
+    "status 401",
+    "status 403",
+];
+
 /// An error of the crate in our words, without what a store repeats of requests.
 fn told(url: &str, error: &object_store::Error) -> ObjectError {
     use object_store::Error;
     let message = reason(error);
-    let no_bucket = [
-        "NoSuchBucket",
-        "ContainerNotFound",
-        "The specified bucket does not exist",
-    ];
-    let denied = [
-        "AccessDenied",
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "ExpiredToken",
-        "InvalidToken",
-        "status 401",
-        "status 403",
-    ];
     let is = |names: &[&str]| names.iter().any(|name| message.contains(name));
     let trouble = match error {
-        Error::NotFound { .. } if is(&no_bucket) => Trouble::NoBucket,
-        Error::Generic { .. } if is(&no_bucket) => Trouble::NoBucket,
+        Error::NotFound { .. } | Error::Generic { .. } if is(&NO_BUCKET) => Trouble::NoBucket,
         Error::NotFound { .. } => Trouble::NotFound,
         Error::AlreadyExists { .. } => Trouble::Exists,
         Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
@@ -661,9 +666,14 @@ fn told(url: &str, error: &object_store::Error) -> ObjectError {
         Error::InvalidPath { .. } => Trouble::Malformed,
         Error::Generic { .. } if of_credentials(error) => Trouble::Settings,
         // Listings and deletions are told by their code alone.
-        Error::Generic { .. } if is(&denied) => Trouble::Denied,
+        Error::Generic { .. } if is(&DENIED) => Trouble::Denied,
         _ => Trouble::Passing,
     };
+    explained(trouble, url, message)
+}
+
+/// An error that says what a store said, after what that means.
+fn explained(trouble: Trouble, url: &str, message: String) -> ObjectError {
     let message = match trouble {
         Trouble::NoBucket => format!("there is no such bucket ({message})"),
         Trouble::NotFound => "there is no such object".to_string(),

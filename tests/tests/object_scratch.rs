@@ -1,0 +1,453 @@
+//! Scratch in an object store, a real process: nothing but the store is shared by workers, whatever dies, and
+//! nothing of a run stays there once it has ended.
+#![cfg(feature = "s3")]
+
+use std::{
+    fs,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use gapless_tests::{
+    Process, Sales, World, expected,
+    s3::{BUCKET, Fate, Hook, Request, S3, When, killer, lake, worker_through},
+    wait_for,
+};
+use rustix::process::{Pid, Signal, kill_process};
+
+const ROWS: u64 = 3000;
+
+/// More than one part of a multipart upload for an exchange file.
+const MANY_ROWS: u64 = 700_000;
+
+/// Sums by shop through a hash exchange, and all sales in order, each merged into two files.
+fn job(world: &World, output: &str) {
+    let source = format!(
+        "{{csv: {{path: \"s3://{BUCKET}/in/sales-*.csv\", columns: {{id: int64, shop: string, cents: int64, note: string}}}}}}"
+    );
+    world.job(&format!(
+        r#"job: sales
+steps:
+  - name: by-shop
+    source: {source}
+    partition: {{hash: {{columns: [shop]}}, count: 4}}
+    transform: {{sql: "SELECT shop, count(*) AS n, sum(cents) AS cents FROM input GROUP BY shop"}}
+    sink: {{csv: {{path: "{output}/by-shop", files: 2}}}}
+  - name: in-order
+    source: {source}
+    partition: {{count: 4}}
+    transform: {{sql: "SELECT cents, id FROM input"}}
+    sort: [{{column: cents, order: desc}}, id]
+    sink: {{csv: {{path: "{output}/in-order", files: 2}}}}
+"#
+    ));
+}
+
+/// `cents,id` of all sales in the order of the job, from the input itself.
+fn in_order(world: &World) -> Vec<String> {
+    let mut rows: Vec<(i64, u64)> = Vec::new();
+    for entry in fs::read_dir(world.path("data")).expect("there") {
+        let text = fs::read_to_string(entry.expect("listed").path()).expect("readable");
+        rows.extend(text.lines().skip(1).map(|line| {
+            let mut cells = line.split(',');
+            let id = cells.next().and_then(|id| id.parse().ok()).expect("an id");
+            let cents = cells.nth(1).and_then(|cents| cents.parse().ok()).expect("cents");
+            (cents, id)
+        }));
+    }
+    rows.sort_by_key(|(cents, id)| (-cents, *id));
+    rows.iter().map(|(cents, id)| format!("{cents},{id}")).collect()
+}
+
+/// All lines of an output, file by file in the order of names.
+fn lines(s3: &S3, output: &str) -> (usize, Vec<String>) {
+    let keys = s3.keys(&format!("{output}/"));
+    let data: Vec<&String> = keys.iter().filter(|key| !key.contains("/_gapless/")).collect();
+    let mut lines = Vec::new();
+    for key in &data {
+        let text = String::from_utf8(s3.get(key)).expect("text");
+        lines.extend(text.lines().skip(1).map(str::to_string));
+    }
+    (data.len(), lines)
+}
+
+/// Both outputs are right, each in two files.
+fn check(world: &World, s3: &S3, sales: &Sales) {
+    assert_eq!(s3.rows("out/by-shop"), expected(sales));
+    assert_eq!(lines(s3, "out/by-shop").0, 2);
+    let (files, found) = lines(s3, "out/in-order");
+    assert_eq!(files, 2);
+    assert!(found == in_order(world), "the rows are those of the input, in order");
+    check_swept(world, s3);
+}
+
+/// Nothing of the run is left in scratch, and nobody has taken the address for the name of a folder.
+fn check_swept(world: &World, s3: &S3) {
+    assert_eq!(s3.keys("scratch/"), Vec::<String>::new(), "scratch is swept");
+    assert_eq!(s3.uploads(), Vec::<String>::new(), "no upload is open");
+    assert!(!world.path("s3:").exists() && !world.path("scratch").exists());
+}
+
+/// A coordinator without credentials and workers with them. They share nothing but the store.
+struct Cloud {
+    world: World,
+    sales: Sales,
+    s3: S3,
+    _coordinator: Process,
+    endpoint: String,
+}
+
+impl Cloud {
+    fn start(rows: u64) -> Cloud {
+        let (mut world, sales) = World::with_sales(rows);
+        let s3 = S3::start(&world);
+        s3.upload(&world.path("data"), "in");
+        let scratch = format!("s3://{BUCKET}/scratch/");
+        let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--state", "state", "--scratch", &scratch];
+        let patience = ["--lease-ms", "2000", "--heartbeat-ms", "200"];
+        let mut coordinator = world.start_as("coordinator", &[&arguments[..], &patience[..]].concat());
+        let endpoint = coordinator.line();
+        s3.let_in(&mut world);
+        fs::create_dir(world.path("tmp")).expect("made");
+        let temporary = world.path("tmp").display().to_string();
+        world.set("TMPDIR", &temporary);
+        job(&world, &format!("s3://{BUCKET}/out"));
+        Cloud {
+            world,
+            sales,
+            s3,
+            _coordinator: coordinator,
+            endpoint,
+        }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> serde_json::Value {
+        let output = self.world.gapless(&[arguments, &["-o", "json", "--endpoint", &self.endpoint]].concat());
+        serde_json::from_slice(&output.stdout).unwrap_or_default()
+    }
+
+    fn worker(&self, name: &str) -> Process {
+        let worker = self.world.start_as(
+            name,
+            &["worker", "--endpoint", &self.endpoint, "--slots", "1", "--name", name],
+        );
+        self.registered(name);
+        worker
+    }
+
+    /// A worker whose requests to the store pass a hook.
+    fn worker_through(&mut self, hook: Hook) -> Process {
+        let worker = worker_through(&mut self.world, &self.s3, &self.endpoint, hook);
+        self.registered("doomed");
+        worker
+    }
+
+    fn registered(&self, name: &str) {
+        wait_for("the worker to register", || {
+            let list = self.ask(&["workers"]);
+            list.as_array()?.iter().any(|worker| worker["name"] == name || worker["worker"] == name).then_some(())
+        });
+    }
+
+    fn submit(&self) -> String {
+        let output = self.world.gapless(&["submit", "job.yaml", "-o", "name", "--endpoint", &self.endpoint]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_string()
+    }
+
+    fn ended(&self, run: &str) -> serde_json::Value {
+        wait_for("the run to end", || {
+            let run = self.ask(&["get", run]);
+            let ended = matches!(run["state"].as_str()?, "completed" | "failed" | "cancelled" | "stopped");
+            ended.then_some(run)
+        })
+    }
+}
+
+/// One of two workers is killed at a request; where `alone`, the other one comes only then.
+fn a_worker_dies(moment: &str, alone: bool, matches: fn(&Request, When) -> bool, at_death: fn(&S3)) {
+    let mut cloud = Cloud::start(ROWS);
+    let (hook, id) = killer(matches);
+    let mut doomed = cloud.worker_through(hook);
+    *id.lock().expect("no panic before") = Some(doomed.id());
+    let mut other = (!alone).then(|| cloud.worker("other"));
+    let run = cloud.submit();
+    assert_eq!(doomed.signal_of_end(), Some(9), "killed {moment}: {}", doomed.log());
+    at_death(&cloud.s3);
+    let _other = other.get_or_insert_with(|| cloud.worker("other"));
+    let ended = cloud.ended(&run);
+    assert_eq!(ended["state"], "completed", "killed {moment}: {ended:#}");
+    check(&cloud.world, &cloud.s3, &cloud.sales);
+}
+
+fn has(s3: &S3, part: &str) -> bool {
+    s3.keys("scratch/").iter().any(|key| key.contains(part))
+}
+
+#[test]
+fn workers_that_share_a_bucket_alone_do_what_those_with_a_shared_folder_do() {
+    let cloud = Cloud::start(ROWS);
+    let _workers = [cloud.worker("one"), cloud.worker("two")];
+    let run = cloud.submit();
+    let ended = cloud.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    check(&cloud.world, &cloud.s3, &cloud.sales);
+    // What memory does not hold has its place on the machine.
+    let spill: Vec<_> = fs::read_dir(cloud.world.path("tmp")).expect("there").flatten().collect();
+    assert_eq!(spill.len(), 1, "{spill:?}");
+    assert!(spill[0].file_name().to_string_lossy().starts_with("gapless-spill-"), "{spill:?}");
+}
+
+#[test]
+fn a_worker_killed_while_it_scatters_costs_nothing() {
+    a_worker_dies(
+        "before an exchange file is there",
+        false,
+        |it, when| it.puts(".gx") && when == When::Before,
+        |_| {},
+    );
+    a_worker_dies(
+        "after an exchange file is there",
+        true,
+        |it, when| it.puts(".gx") && when == When::After,
+        |s3| assert!(has(s3, ".gx") && !has(s3, "/manifest/"), "{:?}", s3.keys("scratch/")),
+    );
+    a_worker_dies(
+        "before the commit is offered",
+        false,
+        |it, when| it.puts("/manifest/scatter-") && when == When::After,
+        |_| {},
+    );
+}
+
+#[test]
+fn a_worker_killed_while_buckets_are_read_or_merged_costs_nothing() {
+    a_worker_dies(
+        "as it reads an exchange file",
+        false,
+        |it, when| it.method == "GET" && it.target.contains(".gx") && when == When::Before,
+        |_| {},
+    );
+    a_worker_dies(
+        "as it merges",
+        true,
+        |it, when| it.puts("/data/merged-") && when == When::After,
+        |s3| assert!(has(s3, ".gx"), "{:?}", s3.keys("scratch/")),
+    );
+}
+
+/// Whether a request begins to sweep a step's scratch.
+fn sweeps_scratch(it: &Request) -> bool {
+    it.method == "GET" && it.target.contains("uploads") && it.target.contains("prefix=scratch") && !it.target.contains("probe")
+}
+
+#[test]
+fn a_worker_killed_before_it_sweeps_is_followed_by_one_that_does() {
+    a_worker_dies(
+        "before the sweep",
+        true,
+        |it, when| sweeps_scratch(it) && when == When::Before,
+        |s3| {
+            assert!(has(s3, ".gx"), "{:?}", s3.keys("scratch/"));
+            assert_eq!(s3.keys("out/by-shop/_gapless/certificate-").len(), 1, "it is published");
+        },
+    );
+}
+
+/// Wide rows: an exchange file of them takes several parts.
+#[test]
+fn the_parts_of_an_exchange_file_whose_worker_was_killed_are_discarded() {
+    let mut cloud = Cloud::start(MANY_ROWS);
+    cloud.world.job(&format!(
+        r#"job: sales
+steps:
+  - name: copy
+    source: {{csv: {{path: "s3://{BUCKET}/in/sales-*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}}}
+    partition: {{hash: {{columns: [shop]}}, count: 3}}
+    sink: {{csv: {{path: "s3://{BUCKET}/out/copy"}}}}
+"#
+    ));
+    let (hook, id) = killer(|it, when| it.puts("partNumber=1") && it.target.contains(".gx") && when == When::After);
+    let mut doomed = cloud.worker_through(hook);
+    *id.lock().expect("no panic before") = Some(doomed.id());
+    let run = cloud.submit();
+    assert_eq!(doomed.signal_of_end(), Some(9), "{}", doomed.log());
+    let open = cloud.s3.uploads();
+    assert!(open.len() == 1 && open[0].ends_with(".gx"), "it was in the middle of an upload: {open:?}");
+    let _other = cloud.worker("other");
+    let ended = cloud.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    let mut input = Vec::new();
+    for entry in fs::read_dir(cloud.world.path("data")).expect("there") {
+        let text = fs::read_to_string(entry.expect("listed").path()).expect("readable");
+        input.extend(text.lines().skip(1).map(str::to_string));
+    }
+    input.sort_unstable();
+    assert!(cloud.s3.rows("out/copy") == input, "the rows are those of the input");
+    check_swept(&cloud.world, &cloud.s3);
+}
+
+#[test]
+fn a_cancelled_run_leaves_nothing_in_scratch() {
+    let mut cloud = Cloud::start(ROWS);
+    let reached = Arc::new(AtomicBool::new(false));
+    let (seen, gate) = (reached.clone(), Arc::new((Mutex::new(false), Condvar::new())));
+    let door = gate.clone();
+    // Buckets are about to be read: everything that was scattered lies there.
+    let hook: Hook = Arc::new(move |it, when| {
+        if when == When::Before && it.method == "GET" && it.target.contains(".gx") {
+            seen.store(true, Ordering::Relaxed);
+            let (open, opened) = &*door;
+            drop(opened.wait_while(open.lock().expect("no panic"), |open| !*open).expect("no panic"));
+        }
+        Fate::GoesOn
+    });
+    let _worker = cloud.worker_through(hook);
+    let run = cloud.submit();
+    wait_for("the buckets to be read", || reached.load(Ordering::Relaxed).then_some(()));
+    assert!(has(&cloud.s3, ".gx"));
+    cloud.world.gapless(&["cancel", &run, "--endpoint", &cloud.endpoint]);
+    *gate.0.lock().expect("no panic") = true;
+    gate.1.notify_all();
+    assert_eq!(cloud.ended(&run)["state"], "cancelled");
+    wait_for("scratch to be swept", || (!has(&cloud.s3, "")).then_some(()));
+    check_swept(&cloud.world, &cloud.s3);
+    assert_eq!(cloud.s3.keys("out/by-shop/"), Vec::<String>::new());
+}
+
+/// A worker stands still with an exchange file on its way, which arrives when the run is over.
+#[test]
+fn what_arrives_after_the_end_is_removed_by_who_sent_it() {
+    let mut cloud = Cloud::start(ROWS);
+    let id: Arc<Mutex<Option<u32>>> = Arc::default();
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let frozen = Arc::new(AtomicUsize::new(0));
+    let (of, door, count) = (id.clone(), gate.clone(), frozen.clone());
+    let hook: Hook = Arc::new(move |it, when| {
+        if when == When::Before && it.puts(".gx") && count.fetch_add(1, Ordering::Relaxed) == 0 {
+            let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
+            kill_process(Pid::from_raw(id as i32).expect("a process"), Signal::STOP).expect("it runs");
+            let (open, opened) = &*door;
+            drop(opened.wait_while(open.lock().expect("no panic"), |open| !*open).expect("no panic"));
+        }
+        Fate::GoesOn
+    });
+    let doomed = cloud.worker_through(hook);
+    *id.lock().expect("no panic before") = Some(doomed.id());
+    let run = cloud.submit();
+    wait_for("the worker to stand still", || {
+        (frozen.load(Ordering::Relaxed) > 0 && doomed.is_still()).then_some(())
+    });
+    let _other = cloud.worker("other");
+    let ended = cloud.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    check(&cloud.world, &cloud.s3, &cloud.sales);
+    *gate.0.lock().expect("no panic") = true;
+    gate.1.notify_all();
+    wait_for("the late exchange file", || has(&cloud.s3, ".gx").then_some(()));
+    doomed.thaw();
+    wait_for("it to be removed", || (!has(&cloud.s3, "")).then_some(()));
+    check(&cloud.world, &cloud.s3, &cloud.sales);
+}
+
+fn run(world: &World, arguments: &[&str]) -> (i32, String) {
+    let output = world.gapless(&[&["run", "job.yaml", "--slots", "2"], arguments].concat());
+    let told = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(!told.contains("AKIATESTKEY") && !told.contains("hidden"), "{told}");
+    (output.status.code().unwrap_or(-1), told)
+}
+
+#[test]
+fn outputs_may_be_folders_or_kept_nowhere() {
+    let (world, sales, s3) = lake(ROWS);
+    job(&world, "out");
+    let scratch = format!("s3://{BUCKET}/scratch");
+    let (code, told) = run(&world, &["--scratch", &scratch, "--spill-dir", "spilled"]);
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(world.rows("out/by-shop"), expected(&sales));
+    assert_eq!(world.rows("out/in-order").len() as u64, ROWS);
+    check_swept(&world, &s3);
+    assert_eq!(fs::read_dir(world.path("spilled")).expect("made").count(), 0, "nothing is left");
+
+    world.job(&format!(
+        r#"job: checked
+steps:
+  - name: checked
+    source: {{csv: {{path: "s3://{BUCKET}/in/*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}}}
+    partition: {{hash: {{columns: [shop]}}, count: 3}}
+    sink: {{discard: {{}}}}
+"#
+    ));
+    let (code, told) = run(&world, &["--scratch", &scratch]);
+    assert_eq!(code, 0, "{told}");
+    let left = s3.keys("scratch/");
+    assert!(left.iter().all(|key| key.starts_with("scratch/published/")), "records alone stay: {left:?}");
+    let certificates = left.iter().filter(|key| key.contains("/_gapless/certificate-"));
+    assert_eq!(certificates.count(), 1, "{left:?}");
+}
+
+#[test]
+fn a_commit_waits_for_what_it_speaks_of() {
+    let (mut world, _, s3) = lake(ROWS);
+    job(&world, "out");
+    let denied = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
+    let refused = Arc::new(AtomicUsize::new(0));
+    let count = refused.clone();
+    let hook: Hook = Arc::new(move |it, when| match when == When::Before && it.puts(".gx") {
+        true => {
+            count.fetch_add(1, Ordering::Relaxed);
+            Fate::Answered("403 Forbidden", denied)
+        }
+        false => Fate::GoesOn,
+    });
+    world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
+    let (code, told) = run(&world, &["--scratch", &format!("s3://{BUCKET}/scratch"), "--state", "state"]);
+    assert!(refused.load(Ordering::Relaxed) > 0);
+    assert!(
+        code == 1 && told.contains("cannot write") && told.contains("not permitted to this worker's credentials"),
+        "{code} {told}"
+    );
+    assert!(!has(&s3, "/manifest/"), "{:?}", s3.keys("scratch/"));
+    assert!(!world.path("out/by-shop").exists(), "nothing is published");
+}
+
+#[test]
+fn a_store_that_cannot_be_scratch_is_refused_in_words() {
+    let (mut world, _, s3) = lake(10);
+    job(&world, "out");
+    for (scratch, code, words) in [
+        ("s3://elsewhere/scratch", 1, "there is no such bucket"),
+        ("gs://b/scratch", 2, "cargo feature gcs"),
+        ("ftp://b/scratch", 2, "known are s3://"),
+        ("s3:///scratch", 2, "no usable bucket name"),
+    ] {
+        let found = run(&world, &["--scratch", scratch, "--state", "one"]);
+        assert!(found.0 == code && found.1.contains(words), "{scratch}: {found:?}");
+    }
+    let (code, told) = run(&world, &["--state", "s3://lake/state"]);
+    assert!(code == 2 && told.contains("write the path of a folder"), "{code} {told}");
+
+    let conditions = Arc::new(AtomicUsize::new(0));
+    let seen = conditions.clone();
+    let hook: Hook = Arc::new(move |request, when| {
+        if when == When::Before {
+            let before = request.headers.len();
+            request.headers.retain(|line| !line.to_ascii_lowercase().starts_with("if-none-match"));
+            seen.fetch_add(before - request.headers.len(), Ordering::Relaxed);
+        }
+        Fate::GoesOn
+    });
+    world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
+    let scratch = format!("s3://{BUCKET}/scratch");
+    let (code, told) = run(&world, &["--scratch", &scratch, "--state", "two"]);
+    assert!(conditions.load(Ordering::Relaxed) >= 2, "the condition was there to be ignored");
+    assert!(
+        code == 1 && told.contains("does not put an object only if it is absent") && told.contains("s3://lake/scratch/"),
+        "{code} {told}"
+    );
+    assert!(!has(&s3, ".gx"), "no work was done");
+
+    assert!(!world.path("out/by-shop").exists(), "nothing is published");
+}
