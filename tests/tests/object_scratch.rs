@@ -105,7 +105,15 @@ impl Cloud {
         let s3 = S3::start(&world);
         s3.upload(&world.path("data"), "in");
         let scratch = format!("s3://{BUCKET}/scratch/");
-        let arguments = ["coordinator", "--listen", "127.0.0.1:0", "--state", "state", "--scratch", &scratch];
+        let arguments = [
+            "coordinator",
+            "--listen",
+            "127.0.0.1:0",
+            "--state",
+            "state",
+            "--scratch",
+            &scratch,
+        ];
         let patience = ["--lease-ms", "2000", "--heartbeat-ms", "200"];
         let mut coordinator = world.start_as("coordinator", &[&arguments[..], &patience[..]].concat());
         let endpoint = coordinator.line();
@@ -124,7 +132,9 @@ impl Cloud {
     }
 
     fn ask(&self, arguments: &[&str]) -> serde_json::Value {
-        let output = self.world.gapless(&[arguments, &["-o", "json", "--endpoint", &self.endpoint]].concat());
+        let output = self
+            .world
+            .gapless(&[arguments, &["-o", "json", "--endpoint", &self.endpoint]].concat());
         serde_json::from_slice(&output.stdout).unwrap_or_default()
     }
 
@@ -147,12 +157,17 @@ impl Cloud {
     fn registered(&self, name: &str) {
         wait_for("the worker to register", || {
             let list = self.ask(&["workers"]);
-            list.as_array()?.iter().any(|worker| worker["name"] == name || worker["worker"] == name).then_some(())
+            list.as_array()?
+                .iter()
+                .any(|worker| worker["name"] == name || worker["worker"] == name)
+                .then_some(())
         });
     }
 
     fn submit(&self) -> String {
-        let output = self.world.gapless(&["submit", "job.yaml", "-o", "name", "--endpoint", &self.endpoint]);
+        let output = self
+            .world
+            .gapless(&["submit", "job.yaml", "-o", "name", "--endpoint", &self.endpoint]);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).trim().to_string()
     }
@@ -195,9 +210,15 @@ fn workers_that_share_a_bucket_alone_do_what_those_with_a_shared_folder_do() {
     assert_eq!(ended["state"], "completed", "{ended:#}");
     check(&cloud.world, &cloud.s3, &cloud.sales);
     // What memory does not hold has its place on the machine.
-    let spill: Vec<_> = fs::read_dir(cloud.world.path("tmp")).expect("there").flatten().collect();
+    let spill: Vec<_> = fs::read_dir(cloud.world.path("tmp"))
+        .expect("there")
+        .flatten()
+        .collect();
     assert_eq!(spill.len(), 1, "{spill:?}");
-    assert!(spill[0].file_name().to_string_lossy().starts_with("gapless-spill-"), "{spill:?}");
+    assert!(
+        spill[0].file_name().to_string_lossy().starts_with("gapless-spill-"),
+        "{spill:?}"
+    );
 }
 
 #[test]
@@ -240,7 +261,10 @@ fn a_worker_killed_while_buckets_are_read_or_merged_costs_nothing() {
 
 /// Whether a request begins to sweep a step's scratch.
 fn sweeps_scratch(it: &Request) -> bool {
-    it.method == "GET" && it.target.contains("uploads") && it.target.contains("prefix=scratch") && !it.target.contains("probe")
+    it.method == "GET"
+        && it.target.contains("uploads")
+        && it.target.contains("prefix=scratch")
+        && !it.target.contains("probe")
 }
 
 #[test]
@@ -275,7 +299,10 @@ steps:
     let run = cloud.submit();
     assert_eq!(doomed.signal_of_end(), Some(9), "{}", doomed.log());
     let open = cloud.s3.uploads();
-    assert!(open.len() == 1 && open[0].ends_with(".gx"), "it was in the middle of an upload: {open:?}");
+    assert!(
+        open.len() == 1 && open[0].ends_with(".gx"),
+        "it was in the middle of an upload: {open:?}"
+    );
     let _other = cloud.worker("other");
     let ended = cloud.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
@@ -300,13 +327,19 @@ fn a_cancelled_run_leaves_nothing_in_scratch() {
         if when == When::Before && it.method == "GET" && it.target.contains(".gx") {
             seen.store(true, Ordering::Relaxed);
             let (open, opened) = &*door;
-            drop(opened.wait_while(open.lock().expect("no panic"), |open| !*open).expect("no panic"));
+            drop(
+                opened
+                    .wait_while(open.lock().expect("no panic"), |open| !*open)
+                    .expect("no panic"),
+            );
         }
         Fate::GoesOn
     });
     let _worker = cloud.worker_through(hook);
     let run = cloud.submit();
-    wait_for("the buckets to be read", || reached.load(Ordering::Relaxed).then_some(()));
+    wait_for("the buckets to be read", || {
+        reached.load(Ordering::Relaxed).then_some(())
+    });
     assert!(has(&cloud.s3, ".gx"));
     cloud.world.gapless(&["cancel", &run, "--endpoint", &cloud.endpoint]);
     *gate.0.lock().expect("no panic") = true;
@@ -330,7 +363,11 @@ fn what_arrives_after_the_end_is_removed_by_who_sent_it() {
             let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
             kill_process(Pid::from_raw(id as i32).expect("a process"), Signal::STOP).expect("it runs");
             let (open, opened) = &*door;
-            drop(opened.wait_while(open.lock().expect("no panic"), |open| !*open).expect("no panic"));
+            drop(
+                opened
+                    .wait_while(open.lock().expect("no panic"), |open| !*open)
+                    .expect("no panic"),
+            );
         }
         Fate::GoesOn
     });
@@ -369,7 +406,11 @@ fn outputs_may_be_folders_or_kept_nowhere() {
     assert_eq!(world.rows("out/by-shop"), expected(&sales));
     assert_eq!(world.rows("out/in-order").len() as u64, ROWS);
     check_swept(&world, &s3);
-    assert_eq!(fs::read_dir(world.path("spilled")).expect("made").count(), 0, "nothing is left");
+    assert_eq!(
+        fs::read_dir(world.path("spilled")).expect("made").count(),
+        0,
+        "nothing is left"
+    );
 
     world.job(&format!(
         r#"job: checked
@@ -383,7 +424,10 @@ steps:
     let (code, told) = run(&world, &["--scratch", &scratch]);
     assert_eq!(code, 0, "{told}");
     let left = s3.keys("scratch/");
-    assert!(left.iter().all(|key| key.starts_with("scratch/published/")), "records alone stay: {left:?}");
+    assert!(
+        left.iter().all(|key| key.starts_with("scratch/published/")),
+        "records alone stay: {left:?}"
+    );
     let certificates = left.iter().filter(|key| key.contains("/_gapless/certificate-"));
     assert_eq!(certificates.count(), 1, "{left:?}");
 }
@@ -403,7 +447,10 @@ fn a_commit_waits_for_what_it_speaks_of() {
         false => Fate::GoesOn,
     });
     world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
-    let (code, told) = run(&world, &["--scratch", &format!("s3://{BUCKET}/scratch"), "--state", "state"]);
+    let (code, told) = run(
+        &world,
+        &["--scratch", &format!("s3://{BUCKET}/scratch"), "--state", "state"],
+    );
     assert!(refused.load(Ordering::Relaxed) > 0);
     assert!(
         code == 1 && told.contains("cannot write") && told.contains("not permitted to this worker's credentials"),
@@ -427,14 +474,19 @@ fn a_store_that_cannot_be_scratch_is_refused_in_words() {
         assert!(found.0 == code && found.1.contains(words), "{scratch}: {found:?}");
     }
     let (code, told) = run(&world, &["--state", "s3://lake/state"]);
-    assert!(code == 2 && told.contains("write the path of a folder"), "{code} {told}");
+    assert!(
+        code == 2 && told.contains("write the path of a folder"),
+        "{code} {told}"
+    );
 
     let conditions = Arc::new(AtomicUsize::new(0));
     let seen = conditions.clone();
     let hook: Hook = Arc::new(move |request, when| {
         if when == When::Before {
             let before = request.headers.len();
-            request.headers.retain(|line| !line.to_ascii_lowercase().starts_with("if-none-match"));
+            request
+                .headers
+                .retain(|line| !line.to_ascii_lowercase().starts_with("if-none-match"));
             seen.fetch_add(before - request.headers.len(), Ordering::Relaxed);
         }
         Fate::GoesOn
@@ -442,9 +494,14 @@ fn a_store_that_cannot_be_scratch_is_refused_in_words() {
     world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
     let scratch = format!("s3://{BUCKET}/scratch");
     let (code, told) = run(&world, &["--scratch", &scratch, "--state", "two"]);
-    assert!(conditions.load(Ordering::Relaxed) >= 2, "the condition was there to be ignored");
     assert!(
-        code == 1 && told.contains("does not put an object only if it is absent") && told.contains("s3://lake/scratch/"),
+        conditions.load(Ordering::Relaxed) >= 2,
+        "the condition was there to be ignored"
+    );
+    assert!(
+        code == 1
+            && told.contains("does not put an object only if it is absent")
+            && told.contains("s3://lake/scratch/"),
         "{code} {told}"
     );
     assert!(!has(&s3, ".gx"), "no work was done");

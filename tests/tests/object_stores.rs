@@ -210,7 +210,8 @@ fn a_publisher_that_is_killed_is_followed_by_another_which_publishes_once() {
     let no_verdict = |s3: &S3| assert_eq!(s3.keys("out/.load.gapless/published/"), Vec::<String>::new());
     let verdict = |s3: &S3| assert_eq!(s3.keys("out/.load.gapless/published/").len(), 1);
     type Matches = fn(&Request, When) -> bool;
-    let moments: [(&str, Matches, fn(&S3)); 7] = [
+    type AtDeath = fn(&S3);
+    let moments: [(&str, Matches, AtDeath); 7] = [
         (
             "before the verdict",
             |it, when| it.puts(VERDICT) && when == When::Before,

@@ -31,7 +31,7 @@ use crate::{
     command,
     engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
-    publish::{published_already, sweep_late, run_abort, run_merge, run_prepare, run_publish},
+    publish::{published_already, run_abort, run_merge, run_prepare, run_publish, sweep_late},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     sort::check_order,

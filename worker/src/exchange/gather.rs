@@ -261,7 +261,9 @@ impl GatherReader {
                 Some(pending) => pending,
                 None => object.fetch(window_start..window_start + window_length as u64),
             };
-            self.ahead.send(index, &self.parts, &self.buffers, |part| part.span(self.window, self.range));
+            self.ahead.send(index, &self.parts, &self.buffers, |part| {
+                part.span(self.window, self.range)
+            });
             let bytes = pending.wait().map_err(|error| unreadable_object(&part.path, error))?;
             if bytes.len() != window_length {
                 return Err(unreadable(&part.path, std::io::ErrorKind::UnexpectedEof.into()));

@@ -37,13 +37,13 @@ use gapless_common::{
     range::UnitRange,
 };
 
+use self::index::{Indexed, Indexes, damaged};
 pub use self::{
     bucket::{HashBuckets, MAX_BUCKETS},
     gather::GatherReader,
     layout::Scattered,
     scatter::{Checked, ScatterFolders, scatter},
 };
-use self::index::{Indexed, Indexes, damaged};
 use crate::attempt::{CommittedPartition, StepContext};
 
 /// Rows of a block: enough that each of 256 buckets gets a few thousand, which lie together in the

@@ -52,7 +52,8 @@ pub fn abort_unprepared(context: &StepContext, fence: Fence, gate: &mut Gate<'_>
     match sweep(&folders, fence, gate) {
         // What keeps this worker out of the store kept prepare out: there is nothing of ours.
         Err(error)
-            if error.class == ErrorClass::Config && [folders.staged(), folders.scratch()].into_iter().any(is_object) => {}
+            if error.class == ErrorClass::Config
+                && [folders.staged(), folders.scratch()].into_iter().any(is_object) => {}
         swept => swept?,
     }
     Ok(Abortion {

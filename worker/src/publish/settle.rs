@@ -131,7 +131,8 @@ pub fn sweep_late(context: &StepContext) {
             return Ok(false);
         }
         let preparation = context.preparation.as_ref();
-        let Some(Preparation { generation, .. }) = preparation.and_then(|json| serde_json::from_slice(json).ok()) else {
+        let Some(Preparation { generation, .. }) = preparation.and_then(|json| serde_json::from_slice(json).ok())
+        else {
             return Ok(false);
         };
         let verdicts = verdicts_from(&folders, generation)?;
