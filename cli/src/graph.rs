@@ -97,18 +97,10 @@ fn lines(planned: &PlannedStep) -> Vec<String> {
 }
 
 fn source(step: &Step, cut: &Cut) -> String {
-    match &step.source {
-        Source::Step(earlier) => return format!("step {earlier}"),
-        Source::Sequence { from, to } => return format!("the numbers from {from} to below {to}"),
-        _ => {}
+    let shown = step.source.shown();
+    if matches!(step.source, Source::Step(_) | Source::Sequence { .. }) {
+        return shown;
     }
-    // Whatever the format: its name, and its paths.
-    let written = serde_json::to_value(&step.source).unwrap_or_default();
-    let (format, paths) = match written.as_object().and_then(|source| source.iter().next()) {
-        Some((format, of)) => (format.clone(), of["paths"].as_array().cloned().unwrap_or_default()),
-        None => (String::new(), Vec::new()),
-    };
-    let paths: Vec<&str> = paths.iter().filter_map(serde_json::Value::as_str).collect();
     let found = match cut {
         Cut::Planned { facts, .. } => format!(
             ": {}, {}",
@@ -117,7 +109,7 @@ fn source(step: &Step, cut: &Cut) -> String {
         ),
         Cut::Later { .. } | Cut::Impossible { .. } => String::new(),
     };
-    format!("{format} {}{found}", paths.join(", "))
+    format!("{shown}{found}")
 }
 
 fn cut_words(plan: &StepPlan) -> String {
@@ -274,7 +266,7 @@ fn edges<'a>(nodes: &'a [Node<'a>]) -> impl Iterator<Item = (&'a str, &'a str, b
     nodes.iter().flat_map(move |node| {
         node.needs.iter().map(move |from| {
             let from = nodes[*from].step.name.as_str();
-            let reads = matches!(&node.step.source, Source::Step(name) if name == from);
+            let reads = node.step.source.steps().any(|name| name == from);
             (from, node.step.name.as_str(), reads)
         })
     })

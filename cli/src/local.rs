@@ -12,7 +12,7 @@ use gapless_common::{
     certificate::Certificate,
     error::TaskError,
     ids::RunId,
-    job::{self, BoundParameters, Job, JobError, Lookup, Source, Step},
+    job::{self, BoundParameters, Job, JobError, Lookup, Step},
     plan::Facts,
 };
 use gapless_coordinator::{
@@ -96,12 +96,16 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
     // Nothing is read that a run has published: such steps are planned when it has.
     let run = RunId(Uuid::nil());
     let now = Clock::system().now_micros();
-    let cut = |step: &Step| match &step.source {
-        Source::Step(earlier) => Cut::Later { step: earlier.clone() },
-        _ if looks_up(step).is_some() => Cut::Later {
-            step: looks_up(step).unwrap_or_default(),
-        },
-        _ => match survey_step(job, step, base_dir, run, now) {
+    let earlier = |step: &Step| {
+        step.source
+            .steps()
+            .next()
+            .map(str::to_string)
+            .or_else(|| looks_up(step))
+    };
+    let cut = |step: &Step| match earlier(step) {
+        Some(step) => Cut::Later { step },
+        None => match survey_step(job, step, base_dir, run, now) {
             Ok(facts) => cut(step, facts, slots),
             Err(error) => Cut::Impossible { why: error.message },
         },

@@ -201,12 +201,17 @@ fn source_words(facts: &Facts) -> String {
         Unit::RowGroup => "cut by row groups",
         Unit::Bucket => "cut by buckets",
         Unit::Number => "numbers",
+        Unit::Mixed => "each input cut as its format can be",
     };
     let files = match facts.files.len() {
         0 => String::new(),
         files => format!("{}, {}, ", counted(files as u64, "file"), bytes(facts.bytes)),
     };
-    format!("{files}about {}, {unit}", counted(facts.rows, "row"))
+    let inputs = match facts.inputs.len() {
+        0 => String::new(),
+        inputs => format!("{inputs} inputs merged, "),
+    };
+    format!("{inputs}{files}about {}, {unit}", counted(facts.rows, "row"))
 }
 
 fn transform_name(mode: &TransformMode) -> String {
@@ -448,6 +453,7 @@ mod tests {
             columns: vec![],
             output: vec![],
             read_columns: None,
+            inputs: Vec::new(),
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: "a projection".into(),

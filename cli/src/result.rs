@@ -257,6 +257,7 @@ mod tests {
                 unit: Unit::Byte,
                 columns: vec![],
                 read_columns: None,
+                inputs: Vec::new(),
             },
             files: vec![PinnedFile {
                 path: "a.csv".into(),

@@ -9,7 +9,7 @@ use crate::{
     ids::{PartitionNo, RunId, StepNo},
     job::Job,
     manifest::DataFile,
-    plan::{Column, PinnedFile, PinnedLookup, Unit},
+    plan::{Column, InputFacts, PinnedFile, PinnedLookup, Unit},
     range::UnitRange,
 };
 
@@ -33,6 +33,9 @@ pub struct Reading {
     pub columns: Vec<Column>,
     /// `None` for all columns.
     pub read_columns: Option<Vec<String>>,
+    /// Of a merge: as in the plan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputFacts>,
 }
 
 /// One source range, read once.

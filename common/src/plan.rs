@@ -24,6 +24,8 @@ pub enum Unit {
     Bucket,
     /// A number of a sequence.
     Number,
+    /// Units of several kinds: inputs of a merge that are cut in different ways, one behind the other.
+    Mixed,
 }
 
 /// One input file as the survey saw it. A file that differs when it is read fails the task: the
@@ -136,6 +138,19 @@ pub struct Facts {
     /// The step's look-ups. Empty also in facts of releases that did not pin them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lookups: Vec<PinnedLookup>,
+    /// Of a merge: its inputs. Their files stand in `files` one behind the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputFacts>,
+}
+
+/// What a survey found of one input of a merge.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputFacts {
+    pub unit: Unit,
+    /// How many of the source's files are its own.
+    pub files: usize,
+    /// Its own columns, before they are put into those of the merge.
+    pub columns: Vec<Column>,
 }
 
 /// The function that assigns a record to a bucket. Frozen with the plan: a restart may group

@@ -142,6 +142,7 @@ fn certificates_have_the_form_of_their_version() {
                 key_type: None,
             }],
             read_columns: Some(vec!["id".into()]),
+            inputs: Vec::new(),
         },
         files: vec![PinnedFile {
             path: "/data/sales.csv".into(),

@@ -107,12 +107,13 @@ fn main() {
         redrive: None,
     };
     let (step, base) = (&job.steps[0], Path::new("."));
-    let found = survey_source(&job, step, base, RunId(Default::default()), None).expect("survey");
+    let found = survey_source(&job, step, base, RunId(Default::default()), &[]).expect("survey");
     let facts = Facts {
         unit: found.unit,
         columns: columns_of(&found.schema),
         output: vec![],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: String::new(),

@@ -5,6 +5,7 @@
 //! worker is to run as a user who may touch no more than it has to.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Component, Path, PathBuf},
 };
@@ -85,28 +86,29 @@ impl AllowList {
     /// The step's source; where that is an earlier step, also what that one is read and written with,
     /// since its columns may have to be found out from there.
     fn check_source(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {
-        let (mut step, mut left) = (step, context.job.steps.len());
-        loop {
-            let patterns = match &step.source {
-                Source::Csv(_) | Source::Ndjson(_) | Source::Parquet(_) | Source::Records(_) => step.source.paths(),
-                Source::Sequence { .. } => return Ok(()),
-                Source::Step(name) => {
-                    left -= 1;
-                    match context.job.step(name).filter(|_| left > 0) {
-                        Some(earlier) => step = earlier,
-                        None => return Ok(()),
+        let (mut left, mut seen) = (vec![step], HashSet::from([step.name.as_str()]));
+        while let Some(step) = left.pop() {
+            for input in step.source.inputs() {
+                let patterns = match input {
+                    Source::Csv(_) | Source::Ndjson(_) | Source::Parquet(_) | Source::Records(_) => input.paths(),
+                    Source::Sequence { .. } | Source::Merge(_) => continue,
+                    Source::Step(name) => {
+                        if let Some(earlier) = context.job.step(name).filter(|_| seen.insert(name)) {
+                            self.check_sink(earlier, context)?;
+                            self.check_lookups(earlier, context)?;
+                            left.push(earlier);
+                        }
+                        continue;
                     }
-                    self.check_sink(step, context)?;
-                    self.check_lookups(step, context)?;
-                    continue;
+                };
+                // What a survey has pinned is checked file by file, with each task.
+                match &context.frame {
+                    None => self.check_patterns(patterns, &context.base_dir, "a source")?,
+                    Some(_) => self.check_roots(patterns, &context.base_dir, "a source")?,
                 }
-            };
-            // What a survey has pinned is checked file by file, with each task.
-            return match &context.frame {
-                None => self.check_patterns(patterns, &context.base_dir, "a source"),
-                Some(_) => self.check_roots(patterns, &context.base_dir, "a source"),
-            };
+            }
         }
+        Ok(())
     }
 
     fn check_lookups(&self, step: &Step, context: &StepContext) -> Result<(), TaskError> {

@@ -11,7 +11,8 @@ use std::{
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gapless_common::job::{
-    ColumnType, Compression, CsvSource, Job, Lookup, NdjsonSource, Partition, Sink, Source, Step,
+    ColumnType, Compression, CsvSource, Job, Lookup, MergeSource, MissingColumns, NdjsonSource, Partition, Sink,
+    Source, Step,
 };
 
 use crate::{
@@ -21,6 +22,7 @@ use crate::{
     sort::check_order,
     source::{
         csv::{Format, Layout, column_type},
+        merge::{columns_of_inputs, input_name},
         records::Shape,
         sequence,
         types::key_type,
@@ -157,7 +159,38 @@ impl<'a> Examiner<'a> {
     }
 
     fn source(&mut self, step: &'a Step) -> Known {
-        match &step.source {
+        let Source::Merge(merge) = &step.source else {
+            return self.input(&step.source);
+        };
+        let (mut schemas, mut open) = (Vec::new(), false);
+        for (number, input) in merge.inputs.iter().enumerate() {
+            match self.input(input) {
+                Known::All(columns) => schemas.push(columns),
+                Known::Some(columns) => {
+                    open = true;
+                    schemas.push(columns);
+                }
+                Known::Nothing(why) => return Known::Nothing(format!("{}: {why}", input_name(number, input))),
+            }
+        }
+        let lenient = MergeSource {
+            missing_columns: MissingColumns::Fill,
+            ..merge.as_ref().clone()
+        };
+        // A header may name what is not declared.
+        match columns_of_inputs(if open { &lenient } else { merge }, &schemas) {
+            Ok(columns) if open => Known::Some(Arc::new(columns)),
+            Ok(columns) => Known::All(Arc::new(columns)),
+            Err(error) => {
+                self.fault(step, ("source", 0), None, error.message);
+                Known::Nothing(format!("step {} has faults", step.name))
+            }
+        }
+    }
+
+    fn input(&mut self, source: &'a Source) -> Known {
+        match source {
+            Source::Merge(_) => Known::Nothing("a merge is no input of a merge".into()),
             Source::Csv(csv) => csv_columns(csv),
             Source::Ndjson(ndjson) => ndjson_columns(ndjson),
             Source::Parquet(_) => Known::Nothing("the columns of Parquet files are known from the files alone".into()),

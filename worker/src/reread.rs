@@ -40,6 +40,7 @@ impl<'a> Source<'a> {
             domain: certificate.domain,
             columns: reading.columns.clone(),
             read_columns: reading.read_columns.clone(),
+            inputs: reading.inputs.clone(),
             output: Vec::new(),
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
@@ -63,9 +64,10 @@ impl<'a> Source<'a> {
     /// Files that the job's paths match now and the run did not read.
     pub fn unread(&self) -> Vec<Unread> {
         // What a run has published to itself does not grow.
-        let patterns = self.step.source.paths();
+        let inputs = self.step.source.inputs().iter();
+        let patterns: Vec<String> = inputs.flat_map(|input| input.paths().iter().cloned()).collect();
         let read = self.certificate.files.iter().map(|file| file.path.clone()).collect();
-        let source = self.beside(None, patterns, read);
+        let source = self.beside(None, &patterns, read);
         let lookups = self.certificate.lookups.iter().filter_map(|pinned| {
             let patterns = self.step.lookups.get(&pinned.name)?.paths();
             let read = pinned.files.iter().map(|file| file.path.clone()).collect();

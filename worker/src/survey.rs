@@ -1,7 +1,7 @@
 //! The source's part of a survey: which files there are, what they look like, how much they hold,
 //! and a bounded sample of keys. Metadata and a few blocks, never the data.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use arrow::{
     array::Array,
@@ -10,8 +10,8 @@ use arrow::{
 use gapless_common::{
     error::TaskError,
     ids::RunId,
-    job::{ColumnType, Job, RecordLayout, Source, Step},
-    key::Key,
+    job::{ColumnType, Job, MergeSource, RecordLayout, Source, Step},
+    key::{Key, KeyType},
     manifest::{Verdict, VerdictKind},
     plan::{KeySample, PinnedFile, Unit},
     range::UnitRange,
@@ -22,9 +22,10 @@ use crate::storage::{list_folder, read_if_present, resolve};
 use crate::source::{
     SourceReader,
     csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
-    open::{Stored, open_files, stored},
+    merge::{columns_of_inputs, input_name},
+    open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
-    pins::{config, expand, pin},
+    pins::{MAX_FILES, config, expand, pin},
     records::{RecordsReader, Shape, edges},
     types::{columns_of, key_at, key_type},
 };
@@ -71,12 +72,14 @@ pub struct SourceFacts {
     pub sample: Option<KeySample>,
     /// Things the user should know that stop nothing.
     pub warnings: Vec<String>,
+    /// Of a merge: its inputs, each by itself.
+    pub inputs: Vec<SourceFacts>,
 }
 
 /// Surveys the source of a step.
 ///
-/// `earlier`: where the source is an earlier step, the columns of that step's output. Its types are
-/// needed to read CSV, whose types are never guessed.
+/// `earlier`: for the source, or for each input of a merge, where it is an earlier step the columns of that step's
+/// output. Its types are needed to read CSV, whose types are never guessed.
 ///
 /// Errors: `Config` for files that are missing, unreadable, not regular or differ in their columns,
 /// and for an earlier step that has not published.
@@ -85,9 +88,84 @@ pub fn survey_source(
     step: &Step,
     base_dir: &Path,
     run: RunId,
+    earlier: &[Option<SchemaRef>],
+) -> Result<SourceFacts, TaskError> {
+    let earlier = |number: usize| earlier.get(number).and_then(Option::as_ref);
+    let Source::Merge(merge) = &step.source else {
+        return survey_input(job, step, &step.source, base_dir, run, earlier(0));
+    };
+    let mut inputs = Vec::with_capacity(merge.inputs.len());
+    for (number, input) in merge.inputs.iter().enumerate() {
+        let facts = survey_input(job, step, input, base_dir, run, earlier(number)).map_err(|error| {
+            let message = format!("{}: {}", input_name(number, input), error.message);
+            TaskError::new(error.class, message)
+        })?;
+        inputs.push(facts);
+    }
+    merged(merge, inputs)
+}
+
+/// The inputs of a merge, end to end.
+fn merged(merge: &MergeSource, inputs: Vec<SourceFacts>) -> Result<SourceFacts, TaskError> {
+    let mut by_path: HashMap<&str, usize> = HashMap::new();
+    for (number, input) in inputs.iter().enumerate() {
+        for file in &input.files {
+            if let Some(first) = by_path.insert(&file.path, number) {
+                return Err(config(format!(
+                    "merge: {} is a file of {} and of {}; its records would be read twice",
+                    file.path,
+                    input_name(first, &merge.inputs[first]),
+                    input_name(number, &merge.inputs[number])
+                )));
+            }
+        }
+    }
+    if by_path.len() > MAX_FILES {
+        return Err(config(format!(
+            "the inputs of the merge have more than {MAX_FILES} files; split the job or join the files"
+        )));
+    }
+    let schemas: Vec<SchemaRef> = inputs.iter().map(|input| input.schema.clone()).collect();
+    let schema = Arc::new(columns_of_inputs(merge, &schemas)?);
+    // What has no files has no units of any kind.
+    let mut units = inputs
+        .iter()
+        .filter(|input| !input.files.is_empty())
+        .map(|input| input.unit);
+    let first = units.next().unwrap_or(Unit::Byte);
+    let unit = match units.all(|unit| unit == first) {
+        true => first,
+        false => Unit::Mixed,
+    };
+    let warned = |(number, input): (usize, &SourceFacts)| {
+        let name = input_name(number, &merge.inputs[number]);
+        let warnings = input.warnings.iter();
+        warnings.map(|warning| format!("{name}: {warning}")).collect::<Vec<_>>()
+    };
+    Ok(SourceFacts {
+        unit,
+        files: inputs.iter().flat_map(|input| input.files.iter().cloned()).collect(),
+        domain: UnitRange::new(0, inputs.iter().map(|input| input.domain.len()).sum()),
+        schema,
+        rows: inputs.iter().map(|input| input.rows).sum(),
+        bytes: inputs.iter().map(|input| input.bytes).sum(),
+        sample: None,
+        warnings: inputs.iter().enumerate().flat_map(warned).collect(),
+        inputs,
+    })
+}
+
+/// A source of one format.
+fn survey_input(
+    job: &Job,
+    step: &Step,
+    source: &Source,
+    base_dir: &Path,
+    run: RunId,
     earlier: Option<&SchemaRef>,
 ) -> Result<SourceFacts, TaskError> {
-    match &step.source {
+    match source {
+        Source::Merge(_) => Err(config(format!("step {}: a merge is no input of a merge", step.name))),
         Source::Csv(csv) => {
             let files = expand(base_dir, &csv.paths)?;
             survey_text(base_dir, &files, &Format::from(csv), &csv.columns)
@@ -100,7 +178,7 @@ pub fn survey_source(
         Source::Records(records) => survey_records(base_dir, &expand(base_dir, &records.paths)?, &records.layout),
         Source::Sequence { from, to } => sequence_facts(*from, *to),
         Source::Step(name) => {
-            let stored = stored(job, step)?;
+            let stored = stored_of(job, &step.name, source)?;
             let files = published_files(job, name, base_dir, run)?;
             match stored {
                 Stored::Text { format, .. } => {
@@ -155,6 +233,7 @@ fn sequence_facts(from: i64, to: i64) -> Result<SourceFacts, TaskError> {
         bytes: rows.saturating_mul(size_of::<i64>() as u64),
         sample: None,
         warnings: Vec::new(),
+        inputs: Vec::new(),
     })
 }
 
@@ -168,6 +247,7 @@ fn no_files(schema: SchemaRef) -> SourceFacts {
         bytes: 0,
         sample: None,
         warnings: Vec::new(),
+        inputs: Vec::new(),
     }
 }
 
@@ -287,6 +367,7 @@ pub(crate) fn survey_text(
         bytes,
         sample: None,
         warnings,
+        inputs: Vec::new(),
     };
     facts.rows = estimate_rows(base_dir, &facts, &layout)?;
     Ok(facts)
@@ -384,6 +465,7 @@ pub(crate) fn survey_parquet(base_dir: &Path, paths: &[String]) -> Result<Source
         files,
         sample: None,
         warnings: Vec::new(),
+        inputs: Vec::new(),
     })
 }
 
@@ -432,6 +514,7 @@ pub(crate) fn survey_records(
         bytes,
         sample: None,
         warnings: Vec::new(),
+        inputs: Vec::new(),
     })
 }
 
@@ -465,8 +548,106 @@ pub fn sample_keys(
             field.data_type()
         ))
     })?;
+    let mut draws = Vec::new();
+    for (source, own) in step.source.inputs().iter().zip(match facts.inputs.is_empty() {
+        true => std::slice::from_ref(facts),
+        false => &facts.inputs,
+    }) {
+        let mut draw = draw(job, step, source, base_dir, own, column)?;
+        if let (Some(KeyType::Decimal { scale }), Ok(field)) = (Some(ty), own.schema.field_with_name(column)) {
+            draw.raise_to(scale, key_type(field.data_type()));
+        }
+        draws.push(draw);
+    }
+    let (keys, nulls, complete) = joined(draws);
+    Ok(KeySample {
+        column: column.to_string(),
+        key_type: ty,
+        keys,
+        nulls,
+        complete,
+    })
+}
+
+/// Keys drawn from one input.
+struct Draw {
+    keys: Vec<Key>,
+    nulls: u64,
+    complete: bool,
+    /// Of the input, exact or estimated.
+    rows: u64,
+}
+
+impl Draw {
+    /// Decimals of fewer digits behind the point, as those of a merge are.
+    fn raise_to(&mut self, scale: i8, own: Option<KeyType>) {
+        let Some(KeyType::Decimal { scale: own }) = own else {
+            return;
+        };
+        let factor = 10i128.saturating_pow(u32::from((scale - own).max(0).unsigned_abs()));
+        for key in &mut self.keys {
+            if let Key::Int(value) = key {
+                *value = value.saturating_mul(factor);
+            }
+        }
+    }
+
+    /// Every so many-th key, so that `most` are left.
+    fn thin(&mut self, most: usize) {
+        let drawn = self.keys.len() + self.nulls as usize;
+        if drawn <= most {
+            return;
+        }
+        let (most, drawn) = (most as u64, drawn as u64);
+        let mut at = 0;
+        self.keys.retain(|_| {
+            at += 1;
+            at * most / drawn > (at - 1) * most / drawn
+        });
+        self.nulls = self.nulls * most / drawn;
+        self.complete = false;
+    }
+}
+
+/// The draws of all inputs, each by its share of the records.
+fn joined(mut draws: Vec<Draw>) -> (Vec<Key>, u64, bool) {
+    let drawn: usize = draws.iter().map(|draw| draw.keys.len() + draw.nulls as usize).sum();
+    let rows: u64 = draws.iter().map(|draw| draw.rows).sum::<u64>().max(1);
+    let complete = drawn <= KeySample::MAX && draws.iter().all(|draw| draw.complete);
+    if draws.len() > 1 && !complete {
+        for draw in &mut draws {
+            let share = u128::from(draw.rows) * KeySample::MAX as u128 / u128::from(rows);
+            draw.thin((share as usize).max(1));
+        }
+    }
+    let nulls = draws.iter().map(|draw| draw.nulls).sum();
+    let mut keys: Vec<Key> = draws.into_iter().flat_map(|draw| draw.keys).collect();
+    keys.sort_unstable();
+    // Inputs without a share have one key each.
+    keys.truncate(KeySample::MAX);
+    (keys, nulls, complete)
+}
+
+fn draw(
+    job: &Job,
+    step: &Step,
+    source: &Source,
+    base_dir: &Path,
+    facts: &SourceFacts,
+    column: &str,
+) -> Result<Draw, TaskError> {
+    let rows = facts.rows;
+    if facts.schema.field_with_name(column).is_err() {
+        // An input without the column, which is NULL then.
+        return Ok(Draw {
+            keys: Vec::new(),
+            nulls: rows.min(KeySample::MAX as u64),
+            complete: rows <= KeySample::MAX as u64,
+            rows,
+        });
+    }
     let mut drawn = Drawn::default();
-    let complete = match stored(job, step)? {
+    let complete = match stored_of(job, &step.name, source)? {
         Stored::Sequence { from } => draw_numbers(from, facts.domain, &mut drawn),
         Stored::Parquet => {
             let draw = sample_column(base_dir, &facts.files, &facts.schema, column, KeySample::MAX, GROUPS)?;
@@ -477,12 +658,11 @@ pub fn sample_keys(
     };
     let complete = complete && drawn.stride <= 1 && drawn.keys.len() <= KeySample::MAX;
     let (keys, nulls) = drawn.finish();
-    Ok(KeySample {
-        column: column.to_string(),
-        key_type: ty,
+    Ok(Draw {
         keys,
         nulls,
         complete,
+        rows,
     })
 }
 

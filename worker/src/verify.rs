@@ -404,6 +404,7 @@ mod tests {
                 unit: Unit::Byte,
                 columns: vec![],
                 read_columns: None,
+                inputs: Vec::new(),
             },
             files: vec![file("a", 60), file("b", 40)],
             lookups: vec![PinnedLookup {

@@ -36,7 +36,7 @@ use crate::{
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     sort::check_order,
     source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json, types::key_type},
-    storage::{SpillFolder, StepFolders, spill_folder, sweep_spill},
+    storage::{FirstUnit, SpillFolder, StepFolders, spill_folder, sweep_spill},
     survey::{published_files, sample_keys, survey_source},
 };
 
@@ -139,8 +139,8 @@ pub fn survey_step(
     run: RunId,
     started_micros: i64,
 ) -> Result<Facts, TaskError> {
-    let earlier = earlier_output(job, step, base_dir, run, started_micros)?;
-    let mut source = survey_source(job, step, base_dir, run, earlier.as_ref())?;
+    let earlier = earlier_outputs(job, step, base_dir, run, started_micros)?;
+    let mut source = survey_source(job, step, base_dir, run, &earlier)?;
     let (lookups, pins) = survey_lookups(job, step, base_dir, run)?;
     let analysis = transformed(
         step,
@@ -206,23 +206,37 @@ fn transformed(
     })
 }
 
-/// The columns of the files that an earlier step published, where they cannot be read off the files.
-fn earlier_output(
+/// For the source of a step, or each input of it, the columns of the files that an earlier step published, where they
+/// cannot be read off the files.
+fn earlier_outputs(
     job: &Job,
     step: &Step,
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+) -> Result<Vec<Option<SchemaRef>>, TaskError> {
+    let inputs = step.source.inputs().iter();
+    inputs
+        .map(|input| earlier_output(job, input, base_dir, run, started_micros))
+        .collect()
+}
+
+fn earlier_output(
+    job: &Job,
+    source: &Source,
+    base_dir: &Path,
+    run: RunId,
+    started_micros: i64,
 ) -> Result<Option<SchemaRef>, TaskError> {
-    let Source::Step(name) = &step.source else {
+    let Source::Step(name) = source else {
         return Ok(None);
     };
     let Some(earlier) = job.step(name) else { return Ok(None) };
     if !matches!(earlier.sink, Sink::Csv(_) | Sink::Ndjson(_)) {
         return Ok(None);
     }
-    let before = earlier_output(job, earlier, base_dir, run, started_micros)?;
-    let source = survey_source(job, earlier, base_dir, run, before.as_ref())?;
+    let before = earlier_outputs(job, earlier, base_dir, run, started_micros)?;
+    let source = survey_source(job, earlier, base_dir, run, &before)?;
     let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
     let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros)?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
@@ -516,9 +530,10 @@ impl StepIo for Io<'_> {
     ) -> Result<Box<dyn ChunkSink>, TaskError> {
         let step = assignment.context.step();
         let target = Self::target(assignment, seq)?;
-        let target = match step.sort.is_empty() {
-            true => target,
-            false => target.in_order(low),
+        let target = match (&step.source, step.sort.is_empty()) {
+            (_, false) => target.in_order(FirstUnit::Sorted(low)),
+            (Source::Merge(_), true) if !has_exchange(assignment) => target.in_order(FirstUnit::OfSource(low)),
+            _ => target,
         };
         open_chunk(&step.sink, schema, &target)
     }

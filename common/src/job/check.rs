@@ -177,56 +177,28 @@ enum Format {
     Parquet,
     Records,
     Sequence,
+    /// Inputs of a merge of several formats.
+    Mixed,
 }
 
 fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usize>) {
     for read in steps {
         let Some(step) = &read.step else { continue };
-        let format = match &step.source {
-            Source::Csv(_) => Format::Csv,
-            Source::Ndjson(_) => Format::Ndjson,
-            Source::Parquet(_) => Format::Parquet,
-            Source::Records(_) => Format::Records,
-            Source::Sequence { .. } => Format::Sequence,
-            Source::Step(name) => {
-                let sink = names
-                    .get(name.as_str())
-                    .and_then(|&other| steps[other].step.as_ref())
-                    .map(|other| &other.sink);
-                match sink {
-                    Some(Sink::Csv(sink) | Sink::Ndjson(sink) | Sink::Parquet(sink))
-                        if !sink.partition_by.is_empty() =>
-                    {
-                        let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
-                        let found = format!(
-                            "step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"
-                        );
-                        faults.add(at, found, "a step without `partition_by`");
-                        continue;
-                    }
-                    Some(Sink::Csv(_)) => Format::Csv,
-                    Some(Sink::Ndjson(_)) => Format::Ndjson,
-                    Some(Sink::Parquet(_)) => Format::Parquet,
-                    Some(Sink::Records(_)) => Format::Records,
-                    Some(Sink::Report(_)) => {
-                        let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
-                        let found =
-                            format!("step `{name}` has the sink `report`, a text for people that is not read back");
-                        faults.add(at, found, "a step whose sink keeps records");
-                        continue;
-                    }
-                    Some(Sink::Discard) => {
-                        let at = read.reads.as_ref().map_or(read.at, |reads| reads.at);
-                        let found = format!("step `{name}` has the sink `discard`, so there is nothing to read");
-                        faults.add(at, found, "a step whose sink keeps files");
-                        continue;
-                    }
-                    None => continue,
-                }
-            }
+        let formats: Vec<Option<Format>> = step
+            .source
+            .inputs()
+            .iter()
+            .map(|input| format_of(faults, read, input, steps, names))
+            .collect();
+        let Some(formats) = formats.into_iter().collect::<Option<Vec<_>>>() else {
+            continue;
+        };
+        let format = match formats.iter().all(|format| *format == formats[0]) {
+            true => formats[0],
+            false => Format::Mixed,
         };
         let method = match step.partition.method {
-            Partition::Bytes if !matches!(format, Format::Csv | Format::Ndjson | Format::Records) => "bytes",
+            Partition::Bytes if matches!(format, Format::Parquet | Format::Sequence) => "bytes",
             Partition::RowGroups if format != Format::Parquet => "row_groups",
             Partition::Files if format == Format::Sequence => "files",
             _ => {
@@ -239,6 +211,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             Format::Records => ("files of records", "auto, bytes, files, key_range, hash"),
             Format::Ndjson => ("NDJSON files", "auto, bytes, files, key_range, hash"),
             Format::Parquet => ("Parquet files", "auto, files, row_groups, key_range, hash"),
+            Format::Mixed => ("inputs of several formats", "auto, bytes, files, key_range, hash"),
             Format::Sequence => ("a sequence", "auto, key_range, hash"),
         };
         faults.add(
@@ -247,6 +220,51 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             allowed,
         );
     }
+}
+
+/// `None`: there is none, or none that can be read, which is told.
+fn format_of(
+    faults: &Faults,
+    read: &ReadStep,
+    source: &Source,
+    steps: &[ReadStep],
+    names: &BTreeMap<&str, usize>,
+) -> Option<Format> {
+    let name = match source {
+        Source::Csv(_) => return Some(Format::Csv),
+        Source::Ndjson(_) => return Some(Format::Ndjson),
+        Source::Parquet(_) => return Some(Format::Parquet),
+        Source::Records(_) => return Some(Format::Records),
+        Source::Sequence { .. } => return Some(Format::Sequence),
+        // The language has none within another.
+        Source::Merge(_) => return None,
+        Source::Step(name) => name,
+    };
+    let sink = names
+        .get(name.as_str())
+        .and_then(|&other| steps[other].step.as_ref())
+        .map(|other| &other.sink)?;
+    let (found, allowed) = match sink {
+        Sink::Csv(sink) | Sink::Ndjson(sink) | Sink::Parquet(sink) if !sink.partition_by.is_empty() => (
+            format!("step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"),
+            "a step without `partition_by`",
+        ),
+        Sink::Csv(_) => return Some(Format::Csv),
+        Sink::Ndjson(_) => return Some(Format::Ndjson),
+        Sink::Parquet(_) => return Some(Format::Parquet),
+        Sink::Records(_) => return Some(Format::Records),
+        Sink::Report(_) => (
+            format!("step `{name}` has the sink `report`, a text for people that is not read back"),
+            "a step whose sink keeps records",
+        ),
+        Sink::Discard => (
+            format!("step `{name}` has the sink `discard`, so there is nothing to read"),
+            "a step whose sink keeps files",
+        ),
+    };
+    let named = read.reads.iter().find(|reads| reads.value == *name);
+    faults.add(named.map_or(read.at, |reads| reads.at), found, allowed);
+    None
 }
 
 /// Look-ups in outputs of steps: they must be there to read, with their types.

@@ -10,6 +10,8 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// A step's number is kept in 16 bits; more steps than this are made by a program that should
 /// make several jobs.
 pub const MAX_STEPS: usize = 1000;
+/// Inputs of a merge: files of one kind are one input, and each is looked at by itself.
+pub const MAX_INPUTS: usize = 1000;
 /// The stated limit of one run (the store's rows are sized for it).
 pub const MAX_PARTITIONS: i64 = 100_000;
 /// A file each, at most one for each partition.
@@ -325,7 +327,7 @@ pub static STEP: Section = section(
 );
 
 pub static SOURCE: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step", "sequence"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step", "sequence", "merge"]),
     ..section(
         "source",
         "Where the records come from: one of these.",
@@ -365,6 +367,71 @@ pub static SOURCE: Section = Section {
                 Kind::Section(&SEQUENCE),
                 "The numbers from..to in one column `n`.",
                 r#"{"from": 0, "to": 1000}"#,
+            ),
+            key(
+                "merge",
+                Kind::Section(&MERGE),
+                "Several inputs of any of these formats, one behind the other.",
+                r#"{"inputs": [{"csv": {"path": "old.csv"}}, {"parquet": {"path": "new.parquet"}}]}"#,
+            ),
+        ],
+    )
+};
+
+pub static MERGE: Section = section(
+    "merge",
+    "Several inputs as one source.",
+    &[
+        required(
+            "inputs",
+            Kind::List(&MERGE_INPUT),
+            "The inputs, in the order in which their records follow one another; at most 1,000.",
+            r#"[{"csv": {"path": "old.csv"}}, {"step": "load"}]"#,
+        ),
+        key(
+            "missing_columns",
+            Kind::Word(&["refuse", "fill"]),
+            "What becomes of columns that not all inputs have: the step is refused, or they are filled with NULL (default `refuse`).",
+            r#""fill""#,
+        ),
+    ],
+);
+
+pub static MERGE_INPUT: Section = Section {
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step"]),
+    ..section(
+        "input",
+        "One input of a merge: one of these.",
+        &[
+            key(
+                "csv",
+                Kind::Section(&CSV_SOURCE),
+                "CSV files.",
+                r#"{"path": "old.csv"}"#,
+            ),
+            key(
+                "ndjson",
+                Kind::Section(&NDJSON_SOURCE),
+                "Lines of JSON, one object for each record.",
+                r#"{"path": "old.ndjson"}"#,
+            ),
+            key(
+                "parquet",
+                Kind::Section(&PARQUET_SOURCE),
+                "Parquet files.",
+                r#"{"path": "new.parquet"}"#,
+            ),
+            key(
+                "records",
+                Kind::Section(&RECORDS_SOURCE),
+                "Files of a record layout.",
+                r#"{"path": "old.txt", "fields": [{"name": "id", "width": 8, "type": "int64"}]}"#,
+            ),
+            key(
+                "step",
+                Kind::Name,
+                "The published output of another step of this run, which then goes first.",
+                r#""load""#,
             ),
         ],
     )
@@ -1440,6 +1507,8 @@ pub static SECTIONS: &[&Section] = &[
     &PARAMETER,
     &STEP,
     &SOURCE,
+    &MERGE,
+    &MERGE_INPUT,
     &LOOKUP,
     &CSV_SOURCE,
     &NDJSON_SOURCE,

@@ -133,6 +133,28 @@ pub enum Source {
         from: i64,
         to: i64,
     },
+    /// Several of the others, one behind the other.
+    Merge(Box<MergeSource>),
+}
+
+/// Inputs of whatever formats, as one source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MergeSource {
+    /// In the order in which their records follow one another; none of them is a sequence or a merge.
+    pub inputs: Vec<Source>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub missing_columns: MissingColumns,
+}
+
+/// What becomes of a column that not all inputs of a merge have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingColumns {
+    /// The step is refused before any work.
+    #[default]
+    Refuse,
+    /// It is NULL in the records of inputs that lack it.
+    Fill,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -248,15 +270,48 @@ pub struct NdjsonSource {
 }
 
 impl Source {
-    /// Paths and globs; none for a source that reads no files of its own.
+    /// Paths and globs; none for a source that reads no files of its own, or those of several inputs.
     pub fn paths(&self) -> &[String] {
         match self {
             Source::Csv(source) => &source.paths,
             Source::Ndjson(source) => &source.paths,
             Source::Parquet(source) => &source.paths,
             Source::Records(source) => &source.paths,
-            Source::Step(_) | Source::Sequence { .. } => &[],
+            Source::Step(_) | Source::Sequence { .. } | Source::Merge(_) => &[],
         }
+    }
+
+    /// The inputs of a merge; of any other source itself.
+    pub fn inputs(&self) -> &[Source] {
+        match self {
+            Source::Merge(merge) => &merge.inputs,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// The steps whose output is read.
+    pub fn steps(&self) -> impl Iterator<Item = &str> {
+        self.inputs().iter().filter_map(|input| match input {
+            Source::Step(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The format as it is called in a job, and where it lies: `csv in/a.csv`.
+    pub fn shown(&self) -> String {
+        let format = match self {
+            Source::Csv(_) => "csv",
+            Source::Ndjson(_) => "ndjson",
+            Source::Parquet(_) => "parquet",
+            Source::Records(_) => "records",
+            Source::Step(name) => return format!("step {name}"),
+            Source::Sequence { from, to } => return format!("the numbers from {from} to below {to}"),
+            Source::Merge(merge) => {
+                let inputs: Vec<String> = merge.inputs.iter().map(Source::shown).collect();
+                return format!("merge of {}", inputs.join(", "));
+            }
+        };
+        format!("{format} {}", self.paths().join(", "))
     }
 }
 

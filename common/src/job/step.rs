@@ -6,10 +6,11 @@ use crate::{labels::Labels, order::SortColumn};
 
 use super::{
     Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink, IfUnchanged,
-    Lookup, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink, Sink, Source, Split, SplitBy,
-    Step, WrittenRange,
+    Lookup, MergeSource, MissingColumns, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink,
+    Sink, Source, Split, SplitBy, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
+    keys::MAX_INPUTS,
     read::{Character, Fields, Item, Number, Text},
     records::{records_sink, records_source},
 };
@@ -28,8 +29,8 @@ pub(super) struct ReadStep {
     pub at: Position,
     pub name: Option<Text>,
     pub after: Vec<Text>,
-    /// The step that this one reads.
-    pub reads: Option<Text>,
+    /// The steps that this one reads: its source, or inputs of it.
+    pub reads: Vec<Text>,
     /// The steps that its look-ups read.
     pub looks_up: Vec<Text>,
     /// Paths that this step reads, look-ups included.
@@ -48,8 +49,8 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let mut after = fields.names("after");
     let mut inputs = Vec::new();
     let source_fields = fields.section("source");
-    let reads = source_fields.as_ref().and_then(|source| source.name("step"));
-    let source = source_fields.and_then(|fields| source(&fields, reads.as_ref(), &mut inputs));
+    let mut reads = Vec::new();
+    let source = source_fields.and_then(|fields| source(&fields, &mut reads, &mut inputs));
     let mut looks_up = Vec::new();
     let lookups = lookups(fields, &mut inputs, &mut looks_up);
     let (sink, output) = sink(fields);
@@ -73,7 +74,7 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     };
     let skips = (if_unchanged == Some(IfUnchanged::Skip)).then(|| fields.key_at("if_unchanged"));
     if let Some(at) = skips
-        && (reads.is_some() || !looks_up.is_empty())
+        && (!reads.is_empty() || !looks_up.is_empty())
     {
         fields.cx.faults.add(
             at,
@@ -131,7 +132,45 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     }
 }
 
-fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Option<Source> {
+fn source(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) -> Option<Source> {
+    if fields.has("sequence") {
+        return sequence_source(&fields.section("sequence")?);
+    }
+    if fields.has("merge") {
+        let merge = merge_source(&fields.section("merge")?, reads, inputs);
+        return merge.map(|merge| Source::Merge(Box::new(merge)));
+    }
+    input(fields, reads, inputs)
+}
+
+fn merge_source(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) -> Option<MergeSource> {
+    let items = fields.list("inputs");
+    if let Some(too_many) = items.as_ref().and_then(|items| items.get(MAX_INPUTS)) {
+        let found = format!("{} inputs of a merge", items.iter().flatten().count());
+        let allowed = format!("at most {MAX_INPUTS}; files of one kind are one input, by a glob");
+        fields.cx.faults.add(too_many.node.at, found, allowed);
+        return None;
+    }
+    let from = reads.len();
+    let merged = items.and_then(|items| all(items.iter().map(|item| input(item, reads, inputs))));
+    for (at, step) in reads.iter().enumerate().skip(from) {
+        if reads[from..at].iter().any(|other| other.value == step.value) {
+            let found = format!("step `{}` stands twice in `inputs`", shown(&step.value));
+            fields.cx.faults.add(step.at, found, "each step once");
+        }
+    }
+    let missing_columns = match fields.has("missing_columns") {
+        true => fields.word("missing_columns"),
+        false => Some(MissingColumns::default()),
+    };
+    Some(MergeSource {
+        inputs: merged?,
+        missing_columns: missing_columns?,
+    })
+}
+
+/// A source of one format: a whole one, or an input of a merge.
+fn input(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) -> Option<Source> {
     if let Some(csv) = fields.section("csv") {
         return csv_source(&csv, inputs).map(Source::Csv);
     }
@@ -145,10 +184,10 @@ fn source(fields: &Fields, reads: Option<&Text>, inputs: &mut Vec<Text>) -> Opti
         let paths = paths(&records, inputs);
         return records_source(&records, paths).map(|source| Source::Records(Box::new(source)));
     }
-    if let Some(sequence) = fields.section("sequence") {
-        return sequence_source(&sequence);
-    }
-    reads.map(|step| Source::Step(step.value.clone()))
+    let step = fields.name("step")?;
+    let source = Source::Step(step.value.clone());
+    reads.push(step);
+    Some(source)
 }
 
 fn paths(fields: &Fields, inputs: &mut Vec<Text>) -> Option<Vec<String>> {

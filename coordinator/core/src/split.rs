@@ -298,6 +298,10 @@ impl<'a> Planner<'a> {
                 ),
                 Unit::RowGroup => (Method::RowGroups, "row groups: the SQL works row by row"),
                 Unit::Number | Unit::Bucket => (Method::Sequence, "stretches of the sequence"),
+                Unit::Mixed => (
+                    Method::Bytes,
+                    "stretches of the inputs, each cut as its format can be: the SQL works row by row",
+                ),
             };
             let per_file = self.facts.files.len() as u32;
             // A count of the user's own, or too many files, groups files instead.
@@ -344,10 +348,10 @@ impl<'a> Planner<'a> {
             _ => Method::Bytes,
         };
         let fits = match (method, self.facts.unit) {
-            (Method::Files, Unit::Byte | Unit::File | Unit::RowGroup) => true,
+            (Method::Files, Unit::Byte | Unit::File | Unit::RowGroup | Unit::Mixed) => true,
             (Method::RowGroups, Unit::RowGroup) => true,
             // Whole files cut by their size.
-            (Method::Bytes, Unit::Byte | Unit::File) => true,
+            (Method::Bytes, Unit::Byte | Unit::File | Unit::Mixed) => true,
             _ => false,
         };
         match fits {

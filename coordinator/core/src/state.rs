@@ -251,12 +251,8 @@ pub(crate) fn needs(job: &job::Job) -> Vec<Vec<StepNo>> {
         .map(|(at, step)| (step.name.as_str(), at))
         .collect();
     let of = |step: &job::Step| {
-        let source = match &step.source {
-            job::Source::Step(name) => Some(name),
-            _ => None,
-        };
-        let names = step.after.iter().chain(source);
-        names.filter_map(|name| numbers.get(name.as_str()).copied()).collect()
+        let names = step.after.iter().map(String::as_str).chain(step.source.steps());
+        names.filter_map(|name| numbers.get(name).copied()).collect()
     };
     job.steps.iter().map(of).collect()
 }

@@ -99,6 +99,7 @@ fn source_units(facts: &Facts) -> String {
         Unit::RowGroup => format!("row groups{files}"),
         Unit::Bucket => "buckets".to_string(),
         Unit::Number => "numbers of the sequence".to_string(),
+        Unit::Mixed => format!("bytes, row groups and whole files{files}"),
     }
 }
 

@@ -215,6 +215,7 @@ fn facts(units: u64) -> Facts {
         columns: vec![],
         output: vec![],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

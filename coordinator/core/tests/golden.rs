@@ -384,6 +384,7 @@ fn facts() -> Facts {
         domain: UnitRange { low: 0, high: 4096 },
         columns: columns.into_iter().enumerate().map(column).collect(),
         read_columns: Some(vec!["c0".into()]),
+        inputs: Vec::new(),
         output: vec![Column {
             name: "list".into(),
             ty: "List(Int64)".into(),

@@ -79,6 +79,7 @@ fn facts(unit: Unit, sizes: &[u64]) -> Facts {
         ],
         output: vec![],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

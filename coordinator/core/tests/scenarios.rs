@@ -499,6 +499,7 @@ fn facts(units: u64) -> Facts {
         columns: vec![column.clone()],
         output: vec![column],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

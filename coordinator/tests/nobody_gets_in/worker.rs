@@ -120,6 +120,7 @@ pub fn facts(to: u64) -> Vec<u8> {
         domain: UnitRange::new(0, to),
         columns: Vec::new(),
         read_columns: None,
+        inputs: Vec::new(),
         output: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },

@@ -3,13 +3,18 @@
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use gapless_common::{
     key::KeyType,
-    plan::{Column, Facts},
+    plan::{Column, Facts, InputFacts},
 };
 
 use crate::{engine::Analysis, survey::SourceFacts};
 
 /// The survey's answer.
 pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
+    let input = |input: SourceFacts| InputFacts {
+        unit: input.unit,
+        files: input.files.len(),
+        columns: columns(&input.schema),
+    };
     Facts {
         unit: source.unit,
         files: source.files,
@@ -23,6 +28,7 @@ pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
         sample: source.sample,
         warnings: source.warnings,
         lookups: Vec::new(),
+        inputs: source.inputs.into_iter().map(input).collect(),
     }
 }
 

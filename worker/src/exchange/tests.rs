@@ -145,6 +145,7 @@ impl Stage1 {
             columns: vec![],
             output: vec![],
             read_columns: None,
+            inputs: Vec::new(),
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),

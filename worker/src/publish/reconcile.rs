@@ -8,18 +8,21 @@ use gapless_common::{
     certificate::{Certificate, ExchangeProof, RangeProof, Reading, Strength},
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
-    job::{Sink, SplitBy},
+    job::{Sink, Source, SplitBy},
     key::Key,
     manifest::{ChunkManifest, DataFile},
     order::{self, KeySpan},
-    plan::{StepFrame, TransformMode},
+    plan::{PinnedFile, StepFrame, TransformMode},
     range::UnitRange,
 };
 
 use super::{Committed, Sealed, expose::rejects_name};
 use crate::{
     attempt::{CommittedPartition, StepContext, intake::add_totals},
-    source::open::{Stored, stored},
+    source::{
+        merge::stretches,
+        open::{Stored, stored_of},
+    },
     storage::{ChunkName, StepFolders, read_if_present},
 };
 
@@ -448,10 +451,8 @@ fn check_totals(
     frame: &StepFrame,
     read: &[(ChunkName, ChunkManifest)],
 ) -> Result<(), TaskError> {
-    let Stored::Records(layout) = stored(&context.job, context.step())? else {
-        return Ok(());
-    };
-    if !layout.has_totals() {
+    let declaring = declaring_files(context, frame)?;
+    if declaring.is_empty() {
         return Ok(());
     }
     let mut sum = Vec::new();
@@ -459,7 +460,7 @@ fn check_totals(
         add_totals(&mut sum, manifest.totals.clone())?;
     }
     let mut wrong = Vec::new();
-    for pinned in &frame.facts.files {
+    for pinned in declaring {
         let Some(file) = sum.iter().find(|file| file.path == pinned.path) else {
             return Err(data_error(format!(
                 "{}: its control totals were counted by no partition; nothing is published",
@@ -488,6 +489,31 @@ fn check_totals(
             )))
         }
     }
+}
+
+/// The files of the source that declare control totals.
+fn declaring_files<'a>(context: &StepContext, frame: &'a StepFrame) -> Result<Vec<&'a PinnedFile>, TaskError> {
+    let (step, facts) = (context.step(), &frame.facts);
+    let declares = |source| -> Result<bool, TaskError> {
+        let stored = stored_of(&context.job, &step.name, source)?;
+        Ok(matches!(stored, Stored::Records(layout) if layout.has_totals()))
+    };
+    let mut files = Vec::new();
+    match &step.source {
+        Source::Merge(merge) => {
+            for ((_, _, own), source) in stretches(&facts.inputs, &facts.files).zip(&merge.inputs) {
+                if declares(source)? {
+                    files.extend(own);
+                }
+            }
+        }
+        source => {
+            if declares(source)? {
+                files.extend(&facts.files);
+            }
+        }
+    }
+    Ok(files)
 }
 
 fn must_reconcile(frame: &StepFrame) -> bool {
@@ -550,6 +576,7 @@ fn certificate(
             unit: frame.facts.unit,
             columns: frame.facts.columns.clone(),
             read_columns: frame.facts.read_columns.clone(),
+            inputs: frame.facts.inputs.clone(),
         },
         files: frame.facts.files.clone(),
         lookups: frame.facts.lookups.clone(),

@@ -112,6 +112,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             columns: Vec::new(),
             output: Vec::new(),
             read_columns: None,
+            inputs: Vec::new(),
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),

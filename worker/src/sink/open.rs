@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     attempt::StepContext,
-    storage::{ChunkName, StepFolders},
+    storage::{ChunkName, FirstUnit, StepFolders},
 };
 
 /// Where one chunk puts its files, rejects and manifest.
@@ -33,7 +33,7 @@ pub struct ChunkTarget {
     pub(super) chunk: ChunkName,
     pub(super) discards: bool,
     /// The first unit of the chunk, where the names of files must follow the order of the output.
-    pub(super) low: Option<u64>,
+    pub(super) low: Option<FirstUnit>,
     /// The run's time: `now()` in SQL.
     pub(super) now_micros: i64,
 }
@@ -71,8 +71,8 @@ impl ChunkTarget {
         }
     }
 
-    /// The target of a chunk of a sorted output, which begins at unit `low`.
-    pub fn in_order(self, low: u64) -> Self {
+    /// The target of a chunk of an output with an order.
+    pub fn in_order(self, low: FirstUnit) -> Self {
         Self { low: Some(low), ..self }
     }
 

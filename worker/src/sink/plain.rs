@@ -12,7 +12,7 @@ use super::{
     ChunkSink, SealedChunk,
     format::{Format, FormatFile},
 };
-use crate::storage::{ChunkName, DurableFile, StepFolders, create_folder};
+use crate::storage::{ChunkName, DurableFile, FirstUnit, StepFolders, create_folder};
 
 /// Makes the files of one chunk in the staging folder of its step, and remembers what must be
 /// made durable.
@@ -20,7 +20,7 @@ pub(crate) struct Staging {
     folders: StepFolders,
     chunk: ChunkName,
     /// The first unit of a chunk of a sorted output.
-    low: Option<u64>,
+    low: Option<FirstUnit>,
     /// Whether the chunk has several files in one folder.
     is_cut: bool,
     format: Format,
@@ -31,7 +31,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    pub fn new(folders: StepFolders, chunk: ChunkName, low: Option<u64>, format: Format) -> Self {
+    pub fn new(folders: StepFolders, chunk: ChunkName, low: Option<FirstUnit>, format: Format) -> Self {
         Self {
             folders,
             chunk,

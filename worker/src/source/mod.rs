@@ -3,6 +3,7 @@
 
 pub mod csv;
 pub mod lookup;
+pub mod merge;
 pub mod open;
 pub mod parquet;
 pub mod pins;

@@ -13,6 +13,7 @@ use gapless_common::{
 use super::{
     SourceReader,
     csv::{CsvReader, Format, Layout, column_type},
+    merge::open_merge,
     parquet::{ParquetReader, footer},
     pins::config,
     places::Redriven,
@@ -39,7 +40,12 @@ pub(crate) enum Stored<'a> {
 
 /// Errors: `Config` where the source is a step that does not exist or keeps no output.
 pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, TaskError> {
-    Ok(match &step.source {
+    stored_of(job, &step.name, &step.source)
+}
+
+/// As [`stored`] of one source of the step `name`: its own, or an input of a merge.
+pub(crate) fn stored_of<'a>(job: &'a Job, step: &str, source: &'a Source) -> Result<Stored<'a>, TaskError> {
+    Ok(match source {
         Source::Csv(csv) => Stored::Text {
             format: Format::from(csv),
             declared: &csv.columns,
@@ -56,8 +62,7 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
         Source::Step(name) => {
             let earlier = job.step(name).ok_or_else(|| {
                 config(format!(
-                    "step {}: its source is step {name}, which the job does not have",
-                    step.name
+                    "step {step}: its source is step {name}, which the job does not have"
                 ))
             })?;
             match &earlier.sink {
@@ -75,17 +80,20 @@ pub(crate) fn stored<'a>(job: &'a Job, step: &'a Step) -> Result<Stored<'a>, Tas
                 Sink::Records(records) => Stored::Records(&records.layout),
                 Sink::Report(_) => {
                     return Err(config(format!(
-                        "step {}: its source is step {name}, whose sink is a report: a text for people, which is not read back",
-                        step.name
+                        "step {step}: its source is step {name}, whose sink is a report: a text for people, which is not read back"
                     )));
                 }
                 Sink::Discard => {
                     return Err(config(format!(
-                        "step {}: its source is step {name}, whose sink is discard: there is no output to read",
-                        step.name
+                        "step {step}: its source is step {name}, whose sink is discard: there is no output to read"
                     )));
                 }
             }
+        }
+        Source::Merge(_) => {
+            return Err(config(format!(
+                "step {step}: a merge is read input by input; it has no format of its own"
+            )));
         }
     })
 }
@@ -108,6 +116,9 @@ pub fn open(
     units: UnitRange,
     projection: Option<&[String]>,
 ) -> Result<Box<dyn SourceReader>, TaskError> {
+    if let Source::Merge(merge) = &step.source {
+        return open_merge(job, step, merge, base_dir, facts, units, projection);
+    }
     let stored = stored(job, step)?;
     if let Stored::Sequence { from } = stored {
         return Ok(Box::new(SequenceReader::new(from, units)));

@@ -78,7 +78,7 @@ fn one(source: Source) -> Job {
 }
 
 fn survey(job: &Job, base: &Path) -> Result<SourceFacts, TaskError> {
-    survey_source(job, &job.steps[0], base, RunId(Default::default()), None)
+    survey_source(job, &job.steps[0], base, RunId(Default::default()), &[])
 }
 
 fn plan(found: &SourceFacts) -> Facts {
@@ -88,6 +88,7 @@ fn plan(found: &SourceFacts) -> Facts {
         domain: found.domain,
         columns: columns_of(&found.schema),
         read_columns: None,
+        inputs: Vec::new(),
         output: vec![],
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
@@ -348,7 +349,7 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
         Field::new("k", DataType::Int64, true),
         Field::new("d", DataType::Decimal128(6, 2), true),
     ]));
-    let look = || survey_source(&job, &job.steps[0], dir.path(), run, Some(&schema));
+    let look = || survey_source(&job, &job.steps[0], dir.path(), run, &[Some(schema.clone())]);
     let error = look().unwrap_err();
     assert!(
         error.message.contains("step first has published nothing for run"),
@@ -396,7 +397,7 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
         (batch.schema(), batch.num_rows(), batch.column(1).null_count()),
         (schema.clone(), 2, 1)
     );
-    let error = survey_source(&job, &job.steps[2], dir.path(), run, None).unwrap_err();
+    let error = survey_source(&job, &job.steps[2], dir.path(), run, &[]).unwrap_err();
     assert!(error.message.contains("whose sink is discard"), "{error}");
 }
 

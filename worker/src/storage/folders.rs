@@ -45,17 +45,29 @@ impl fmt::Display for ChunkName {
 }
 
 impl ChunkName {
-    /// The name of a file of a sorted output: files in the order of their names hold rows in order. `low` is the
-    /// first unit of the chunk; numbers of partitions say nothing of the order.
-    pub fn in_order(&self, low: u64) -> String {
+    /// The name of a file of an output with an order: files in the order of their names hold rows in order. `low` is
+    /// the first unit of the chunk; numbers of partitions say nothing of the order.
+    pub fn in_order(&self, low: FirstUnit) -> String {
         let Self {
             partition,
             attempt,
             seq,
             ..
         } = self;
-        format!("sorted-{low:05}-{partition:05}-{attempt}-{seq}")
+        match low {
+            FirstUnit::Sorted(bucket) => format!("sorted-{bucket:05}-{partition:05}-{attempt}-{seq}"),
+            FirstUnit::OfSource(unit) => format!("part-{unit:018}-{partition:05}-{attempt}-{seq}"),
+        }
     }
+}
+
+/// Where a chunk of an output with an order begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstUnit {
+    /// At this bucket of a sorted output.
+    Sorted(u64),
+    /// At this unit of a source whose order the output keeps; a byte, perhaps, so with all digits that a unit can have.
+    OfSource(u64),
 }
 
 /// The folders of one step of one run.

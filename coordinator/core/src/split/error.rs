@@ -96,6 +96,7 @@ fn units(unit: Unit) -> &'static str {
         Unit::RowGroup => "Parquet row groups",
         Unit::Bucket => "exchange buckets",
         Unit::Number => "numbers",
+        Unit::Mixed => "inputs of several kinds",
     }
 }
 
@@ -103,6 +104,7 @@ fn fitting(unit: Unit) -> &'static str {
     match unit {
         Unit::Byte => ", `bytes` or `files`",
         Unit::File => " or `files`",
+        Unit::Mixed => ", `bytes` or `files`",
         Unit::RowGroup => ", `row_groups` or `files`",
         Unit::Bucket | Unit::Number => "",
     }

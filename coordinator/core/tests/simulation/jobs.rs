@@ -204,6 +204,7 @@ fn facts(rng: &mut Rng, units: u64, group: u64) -> Facts {
         columns: vec![column.clone()],
         output: vec![column],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

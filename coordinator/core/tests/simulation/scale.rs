@@ -730,6 +730,7 @@ fn facts(units: u64) -> Arc<Facts> {
         columns: vec![],
         output: vec![],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: "a projection".into(),

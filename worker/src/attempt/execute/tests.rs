@@ -356,6 +356,7 @@ fn frame(column: &str) -> StepFrame {
             columns: Vec::new(),
             output: Vec::new(),
             read_columns: None,
+            inputs: Vec::new(),
             transform: TransformFacts {
                 mode: TransformMode::RowWise { expands: false },
                 reason: String::new(),

@@ -88,6 +88,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         columns: vec![column("n")],
         output: vec![column("n"), column("k")],
         read_columns: None,
+        inputs: Vec::new(),
         transform: TransformFacts {
             mode: TransformMode::RowWise { expands: false },
             reason: String::new(),
