@@ -7,6 +7,7 @@
 mod environment;
 mod input_files;
 mod job_file;
+mod merge;
 mod output;
 mod plan;
 mod room;

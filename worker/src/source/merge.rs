@@ -360,3 +360,6 @@ fn fitted(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, TaskEr
         ))
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,7 +99,7 @@ steps:
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
-            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, records, step, sequence",
+            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, records, step, sequence, merge",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, records, report, discard",
         ],
     );
@@ -127,7 +127,7 @@ steps:
     sink: {csv: {}}",
         &[
             "job.yaml:3:5: missing key `name` in step; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:3:13: source says nothing; allowed: one of csv, ndjson, parquet, records, step, sequence",
+            "job.yaml:3:13: source says nothing; allowed: one of csv, ndjson, parquet, records, step, sequence, merge",
             "job.yaml:4:17: missing key `path` in csv sink; allowed: the path of a folder",
         ],
     );
@@ -469,7 +469,7 @@ steps:
             "job.yaml:6:36: `path` in csv source is an empty list; allowed: a path, or a list of paths",
             r#"job.yaml:7:36: `path` in csv source has a scheme that is not known; known are s3://, gs:// and az://: "ftp://b/x"; allowed: a path, or a list of paths"#,
             r#"job.yaml:8:36: `path` in csv source holds a control character: "a\nb"; allowed: a path, or a list of paths"#,
-            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, records, step, sequence",
+            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, records, step, sequence, merge",
             "job.yaml:10:45: `to` in sequence is 1, below `from`, which is 10; allowed: `to` at or above `from`",
             "job.yaml:11:41: `from` in sequence is `1.5`; allowed: a whole number of 64 bits",
             "job.yaml:11:50: `to` in sequence is `1e3`; allowed: a whole number of 64 bits",
@@ -910,4 +910,77 @@ proptest::proptest! {
             }
         }
     }
+}
+
+#[test]
+fn merges() {
+    let merge = |merge: &str, expected: &[&str]| {
+        let steps = "job: j\nsteps:\n  - {name: two, source: {sequence: {from: 0, to: 9}}, sink: discard}\n  - name: a\n    sink: discard\n";
+        check(&format!("{steps}    source: {{merge: {merge}}}\n"), expected);
+    };
+    let list = "allowed: a list, each item a mapping with the keys csv, ndjson, parquet, records, step";
+    merge("{inputs: [{csv: {path: a}}, {csv: {path: b}}]}", &["job `j` is sound"]);
+    merge(
+        "{inputs: []}",
+        &[&format!("job.yaml:6:30: `inputs` in merge is an empty list; {list}")],
+    );
+    merge(
+        "{missing_columns: fill}",
+        &[&format!("job.yaml:6:21: missing key `inputs` in merge; {list}")],
+    );
+    merge(
+        "{inputs: [{sequence: {from: 0, to: 1}}]}",
+        &[
+            "job.yaml:6:31: input says nothing; allowed: one of csv, ndjson, parquet, records, step",
+            "job.yaml:6:32: unknown key `sequence` in input; allowed: csv, ndjson, parquet, records, step",
+        ],
+    );
+    merge(
+        "{inputs: [{csv: {path: a}, step: two}]}",
+        &["job.yaml:6:48: `step` beside `csv` in input; allowed: one of csv, ndjson, parquet, records, step"],
+    );
+    merge(
+        "{inputs: [{csv: {path: a}}], missing_columns: drop}",
+        &["job.yaml:6:67: `missing_columns` in merge is `drop`; allowed: refuse, fill"],
+    );
+    let discards =
+        "step `two` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files";
+    merge("{inputs: [{step: two}]}", &[&format!("job.yaml:6:38: {discards}")]);
+    merge(
+        "{inputs: [{step: tow}, {csv: {path: a}}]}",
+        &["job.yaml:6:38: unknown step `tow` in `source`; did you mean `two`? allowed: two"],
+    );
+    let of = |rest: &str, expected: &str| {
+        let steps =
+            "job: j\nsteps:\n  - {name: two, source: {sequence: {from: 0, to: 9}}, sink: {parquet: {path: out}}}\n";
+        let merge = format!("  - {{name: a, sink: discard, source: {{merge: {{inputs: [{{step: two}}{rest}\n");
+        check(&format!("{steps}{merge}"), &[expected]);
+    };
+    of(
+        ", {step: two}]}}}",
+        "job.yaml:4:76: step `two` stands twice in `inputs`; allowed: each step once",
+    );
+    of(
+        ", {csv: {path: out/a.csv}}]}}}",
+        "job.yaml:3:78: the output `out` shares a place with the input `out/a.csv` of step `a`; allowed: a folder apart from all \
+         inputs; `source: {step: NAME}` reads the output of a step",
+    );
+    of(
+        "]}}, partition: bytes}",
+        "job.yaml:4:83: Parquet files cannot be partitioned by `bytes`; allowed: auto, files, row_groups, key_range, hash",
+    );
+    of(
+        ", {csv: {path: a.csv}}]}}, partition: row_groups}",
+        "job.yaml:4:105: inputs of several formats cannot be partitioned by `row_groups`; allowed: auto, bytes, files, key_range, hash",
+    );
+    of(
+        "]}}, if_unchanged: skip}",
+        "job.yaml:4:72: `if_unchanged: skip` of a step that reads another, whose output is of this run; allowed: it on steps that \
+         read files",
+    );
+    let many = ", {csv: {path: a.csv}}".repeat(1000);
+    of(
+        &format!("{many}]}}}}}}"),
+        "job.yaml:4:22047: 1001 inputs of a merge; allowed: at most 1000; files of one kind are one input, by a glob",
+    );
 }

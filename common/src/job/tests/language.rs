@@ -135,6 +135,17 @@ steps:
     source: {step: two}
     sink: {report: {path: out/nine, page_rows: 50, begin: "b", header: "{{ page }}", row: "{{ a }}", footer: f, end: e, totals: [a], page_break: "--", extension: md}}
   - {name: eight, source: {records: {path: in/eight.txt, fields: [{name: id, width: 4}]}}, sink: {records: {path: out/eight, fields: [{name: id, width: 4}]}}}
+  - name: eleven
+    source:
+      merge:
+        missing_columns: fill
+        inputs:
+          - csv: {path: in/eleven.csv, header: false, columns: {z: int8}}
+          - ndjson: {path: in/eleven.ndjson}
+          - parquet: {path: in/eleven.parquet}
+          - records: {path: in/eleven.txt, fields: [{name: id, width: 4}]}
+          - step: two
+    sink: discard
   - name: ten
     source: {sequence: {from: 0, to: 2}}
     on_error: {reject: {share: 0.25%}}
@@ -268,6 +279,21 @@ fn every_key_reaches_the_model() {
         }}),
     );
     check_step(&job, "three", json!({"if_unchanged": "skip"}));
+    let merge = &job.step("eleven").expect("a step").source;
+    let inputs: Vec<String> = merge.inputs().iter().map(Source::shown).collect();
+    assert_eq!(
+        inputs,
+        [
+            "csv in/eleven.csv",
+            "ndjson in/eleven.ndjson",
+            "parquet in/eleven.parquet",
+            "records in/eleven.txt",
+            "step two"
+        ]
+    );
+    let merge = serde_json::to_value(merge).expect("JSON");
+    assert_eq!(merge["merge"]["missing_columns"], "fill");
+    assert_eq!(job.step("eleven").expect("a step").after, ["two"]);
     check_step(
         &job,
         "ordered",

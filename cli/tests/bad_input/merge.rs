@@ -1,0 +1,81 @@
+//! Inputs of a merge that do not go together.
+
+use crate::room::Room;
+
+/// A merge of `a.csv` and of a second input.
+fn merge(second: &str, options: &str) -> String {
+    format!(
+        "job: j\nsteps:\n  - name: a\n    source: {{merge: {{inputs: [{{csv: {{path: a.csv, columns: {{id: int64}}}}}}, {second}]{options}}}}}\n    \
+         sink: {{csv: {{path: out/a}}}}\n"
+    )
+}
+
+fn room(what: &str) -> Room {
+    Room::new(what)
+        .file("a.csv", "id,name\n1,x\n2,y\n")
+        .file("b.csv", "name,id\nz,3\n")
+        .file("c.csv", "id,more\n4,w\n")
+}
+
+#[test]
+fn inputs_that_do_not_go_together_are_told_before_any_record_is_read() {
+    let csv = |path: &str, ty: &str| format!("{{csv: {{path: {path}, columns: {{id: {ty}}}}}}}");
+    for (what, second, says) in [
+        (
+            "types",
+            csv("b.csv", "date"),
+            "step a: merge: column «id» is Int64 in input 1 (csv a.csv) and Date32 in input 2 (csv b.csv): no type holds both",
+        ),
+        (
+            "a column less",
+            "{csv: {path: b.csv, header: false, columns: {name: string}}}".to_string(),
+            "step a, survey: merge: input 2 (csv b.csv) has no column «id», which input 1 (csv a.csv) has; it has: name.",
+        ),
+        (
+            "other columns",
+            csv("c.csv", "int64"),
+            "step a, survey: merge: input 2 (csv c.csv) has no column «name», which input 1 (csv a.csv) has; it has: id, more.",
+        ),
+        (
+            "one file twice",
+            csv("a.csv", "int64"),
+            "step a, survey: merge: a.csv is a file of input 1 (csv a.csv) and of input 2 (csv a.csv); its records would be read twice",
+        ),
+        (
+            "no such file",
+            csv("d.csv", "int64"),
+            "step a, survey: input 2 (csv d.csv): d.csv: no such file (while opening it)",
+        ),
+    ] {
+        let room = room(what).job(&merge(&second, ""));
+        match what {
+            // What the job says of its columns is told before the run.
+            "types" => room.refuses(&["validate", "job.yaml"], 3, says),
+            _ => drop(room.fails(says)),
+        }
+    }
+    let all_declared = |columns: &str| {
+        format!(
+            "job: j\nsteps:\n  - name: a\n    source: {{merge: {{inputs: [{{csv: {{path: a.csv, header: false, columns: {{id: int64}}}}}}, \
+             {{csv: {{path: b.csv, header: false, columns: {columns}}}}}]}}}}\n    sink: {{csv: {{path: out/a}}}}\n"
+        )
+    };
+    room("declared").job(&all_declared("{ID: int64}")).refuses(
+        &["validate", "job.yaml"],
+        3,
+        "step a: merge: input 2 (csv b.csv) has no column «id», which input 1 (csv a.csv) has; it has: ID.",
+    );
+}
+
+#[test]
+fn columns_are_matched_by_name_and_filled_on_request() {
+    room("by name")
+        .job(&merge("{csv: {path: b.csv, columns: {id: int32}}}", ""))
+        .makes(&["1,x", "2,y", "3,z"]);
+    room("filled")
+        .job(&merge(
+            "{csv: {path: c.csv, columns: {id: int32}}}",
+            ", missing_columns: fill",
+        ))
+        .makes(&["1,x,", "2,y,", "4,,w"]);
+}
