@@ -121,6 +121,55 @@ fn a_worker_that_is_told_to_leave_commits_what_it_has_read_and_another_goes_on_t
     assert_eq!((attempts.len(), chunks.len()), (2, files.len()), "{parts:?}");
 }
 
+/// Of two attempts that a partition has, one that ends with its worker is none. Here the next one fails, and the one
+/// after it completes: had leaving counted, there would have been one too many.
+#[test]
+fn a_worker_that_is_told_to_leave_uses_up_none_of_the_attempts() {
+    let world = World::empty();
+    world.job(
+        r#"job: tried
+steps:
+  - name: count
+    source: {sequence: {from: 0, to: 2000000}}
+    partition: {count: 1}
+    transform: {command: {run: [sh, program.sh], format: ndjson, columns: {n: int64}}}
+    sink: {csv: {path: out/count}}
+    on_error: {retry: {attempts: 2}}
+"#,
+    );
+    // The first attempt is slow, the second fails in a way that may pass.
+    let program = "case $GAPLESS_ATTEMPT in\n1) while read -r line; do echo \"$line\"; done;;\n2) exit 75;;\n*) exec cat;;\nesac\n";
+    std::fs::write(world.path("program.sh"), program).expect("written");
+    let cluster = Cluster::start(&world, 0);
+    let start = |name| worker(&world, name, &cluster.endpoint, &["--allow-command"]);
+    let mut leaving = start("leaving");
+    let run = cluster.submit("job.yaml");
+    wait_for("the first attempt to be under way", || {
+        let found = partition(&cluster, &run)?;
+        (found["state"] == "running" && found["attempt"] == 1).then_some(())
+    });
+    leaving.signal(Signal::TERM);
+    assert_eq!(leaving.code(), 0, "{}", leaving.log());
+    let left = partition(&cluster, &run).expect("on record");
+    assert_eq!(
+        (&left["state"], &left["attempt"]),
+        (&"waiting".into(), &1.into()),
+        "{left:#}"
+    );
+    costs_nothing(&cluster.run(&run));
+
+    let _staying = start("staying");
+    let ended = cluster.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    let events = ended["events"].as_array().expect("events");
+    let retries: Vec<&Value> = events.iter().filter(|event| event["kind"] == "retry").collect();
+    assert!(
+        matches!(retries.as_slice(), [one] if one.to_string().contains("exit code 75")),
+        "the second attempt failed, and no other: {ended:#}"
+    );
+    assert_eq!(numbers(&world), (0..2_000_000).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_partition_that_cannot_stop_is_given_back_when_the_drain_ends() {
     let (world, _) = World::with_sales(1);

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use gapless_tests::{
-    Cluster, Metrics, World,
+    Cluster, Metrics, Process, World,
     collector::{Collector, Span},
     wait_for,
 };
@@ -341,46 +341,54 @@ fn dashboard_alerts_and_documentation_name_metrics_that_exist() {
     );
 }
 
+/// A coordinator and a worker that tell a collector what they do.
+struct Traced {
+    endpoint: String,
+    processes: [Process; 2],
+}
+
+impl Traced {
+    fn start(world: &World, collector: &Collector) -> Traced {
+        let traces = ["--traces-endpoint", &collector.endpoint];
+        let own = ["--listen", "127.0.0.1:0", "--state", "state", "--scratch", "scratch"];
+        let mut coordinator = world.start_as("coordinator", &[&["coordinator"], &own[..], &traces].concat());
+        let endpoint = coordinator.line();
+        let own = ["--endpoint", &endpoint, "--slots", "2", "--name", "worker-1"];
+        let worker = world.start_as("worker", &[&["worker"], &own[..], &traces].concat());
+        Traced {
+            endpoint,
+            processes: [worker, coordinator],
+        }
+    }
+
+    /// What is queued goes out when they end.
+    fn end(&mut self) {
+        for process in &mut self.processes {
+            process.signal(Signal::TERM);
+            assert_eq!(process.code(), 0, "{}", process.log());
+        }
+    }
+}
+
 /// Coordinator and worker tell one trace without speaking of it to each other: its id is the run's.
 #[test]
 fn a_run_is_one_trace_of_its_steps_and_attempts() {
     let (world, _) = World::with_sales(ROWS);
     world.sales_job(LOAD, BY_SHOP);
     let collector = Collector::start();
-    let traces = ["--traces-endpoint", &collector.endpoint];
-    let mut coordinator = world.start_as(
-        "coordinator",
-        &[
-            &[
-                "coordinator",
-                "--listen",
-                "127.0.0.1:0",
-                "--state",
-                "state",
-                "--scratch",
-                "scratch",
-            ][..],
-            &traces,
-        ]
-        .concat(),
-    );
-    let endpoint = coordinator.line();
-    let mut worker = world.start_as(
-        "worker",
-        &[
-            &["worker", "--endpoint", &endpoint, "--slots", "2", "--name", "worker-1"][..],
-            &traces,
-        ]
-        .concat(),
-    );
-    let submit = world.gapless(&["submit", "job.yaml", "--wait", "-o", "name", "--endpoint", &endpoint]);
+    let mut traced = Traced::start(&world, &collector);
+    let submit = world.gapless(&[
+        "submit",
+        "job.yaml",
+        "--wait",
+        "-o",
+        "name",
+        "--endpoint",
+        &traced.endpoint,
+    ]);
     assert!(submit.status.success(), "{}", text(&submit.stderr));
     let run = text(&submit.stdout).trim().replace('-', "");
-    // What is queued goes out when they end.
-    for process in [&mut worker, &mut coordinator] {
-        process.signal(Signal::TERM);
-        assert_eq!(process.code(), 0, "{}", process.log());
-    }
+    traced.end();
     let spans = collector.spans();
     assert!(spans.iter().all(|span| span.trace == run), "one trace, which is {run}");
     let of = |service: &str| -> Vec<&Span> { spans.iter().filter(|span| span.service == service).collect() };
@@ -409,6 +417,63 @@ fn a_run_is_one_trace_of_its_steps_and_attempts() {
         root.begun <= load.begun && load.ended <= root.ended,
         "{root:?}, {load:?}"
     );
+}
+
+/// Whatever a run ends with, all that was begun of it is told as ended: the attempts that failed, the step that was
+/// not published, and the run, with the error.
+#[test]
+fn the_trace_of_a_run_that_fails_is_whole_and_says_why() {
+    let (world, _) = World::with_sales(100);
+    world.job(
+        r#"job: sales
+steps:
+  - name: load
+    source: {csv: {path: "data/sales-*.csv", columns: {id: int64, shop: string, cents: int64, note: string}}}
+    partition: {count: 1}
+    check: [{name: cheap, that: "cents < 0"}]
+    sink: {csv: {path: out/load}}
+  - {name: after, after: load, source: {sequence: {from: 0, to: 9}}, sink: discard}
+"#,
+    );
+    let collector = Collector::start();
+    let mut traced = Traced::start(&world, &collector);
+    let submit = world.gapless(&[
+        "submit",
+        "job.yaml",
+        "--wait",
+        "-o",
+        "name",
+        "--endpoint",
+        &traced.endpoint,
+    ]);
+    assert_eq!(submit.status.code(), Some(1), "{}", text(&submit.stderr));
+    traced.end();
+    let spans = collector.spans();
+    let of = |service: &str| -> Vec<&Span> { spans.iter().filter(|span| span.service == service).collect() };
+    let (told, attempts) = (of("gapless-coordinator"), of("gapless-worker"));
+    let names: Vec<&str> = told.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["load", "sales"], "the second step was never begun");
+    let (load, root) = (told[0], told[1]);
+    assert_eq!((&load.parent, root.parent.as_str()), (&root.id, ""));
+    assert!(
+        load.begun > 0 && root.begun <= load.begun && load.ended <= root.ended,
+        "{load:?} {root:?}"
+    );
+    let why = "more than 0 records were rejected";
+    assert!(root.error.as_ref().is_some_and(|error| error.contains(why)), "{root:?}");
+    assert!(attempts.iter().all(|span| span.parent == load.id), "{attempts:?}");
+    let failed: Vec<_> = attempts.iter().filter(|span| span.error.is_some()).collect();
+    let [failed] = failed.as_slice() else {
+        panic!("{attempts:?}")
+    };
+    assert_eq!(failed.name, "execute 0");
+    assert!(
+        failed.error.as_ref().is_some_and(|error| error.contains(why)),
+        "{failed:?}"
+    );
+    for stage in ["survey 0", "prepare 0"] {
+        assert!(attempts.iter().any(|span| span.name == stage), "{stage}: {attempts:?}");
+    }
 }
 
 #[test]

@@ -119,6 +119,10 @@ fn a_program_that_fails_publishes_nothing_and_is_told_in_words() {
             "more than 1 MiB",
         ),
         ("run: no-such-program", "the program no-such-program cannot be started"),
+        (
+            "run: [sh, -c, \"kill -9 $$\"], columns: {id: int64}",
+            "was killed by signal 9",
+        ),
     ] {
         let world = world(command, "");
         let output = run(&world, &[]);
@@ -181,6 +185,29 @@ fn a_program_dies_with_its_worker() {
     wait_for("the program to be gone", || {
         (!Path::new(&process).exists()).then_some(())
     });
+}
+
+/// A program that leaves one behind, which would write into the folder of the job for ever.
+#[test]
+fn what_a_program_leaves_running_dies_with_its_end() {
+    // What is left behind holds none of the pipes, so that nothing waits for it.
+    let left = "(echo $BASHPID > pid; exec sleep 1000) > left.log 2>&1 < /dev/null &";
+    for (end, code) in [("cat", 0), ("cat; exit 3", 1)] {
+        let world = world(
+            "run: [bash, leaves.sh], format: ndjson, columns: {id: int64, shop: string}",
+            "",
+        );
+        // It ends when the other one is there.
+        let script = format!("{left}\nwhile ! test -s pid; do :; done\n{end}\n");
+        fs::write(world.path("leaves.sh"), script).expect("written");
+        let output = run(&world, &[]);
+        assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));
+        let pid = fs::read_to_string(world.path("pid")).expect("it was left");
+        let process = format!("/proc/{}", pid.trim());
+        wait_for("what was left to be gone", || {
+            (!Path::new(&process).exists()).then_some(())
+        });
+    }
 }
 
 #[test]

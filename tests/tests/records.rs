@@ -207,6 +207,8 @@ fn totals_are_checked_whatever_becomes_of_the_records() {
             let said = text(&output.stderr)
                 .contains("`orders` of the trailer, the number of records is declared as 1499, counted were 1500");
             assert_eq!(said, wrong, "{way}: {}", text(&output.stderr));
+            let published = !wrong && !way.contains("discard");
+            assert_eq!(world.path("out/a").exists(), published, "{way}");
         }
     }
 }

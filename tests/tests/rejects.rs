@@ -1,6 +1,10 @@
 //! Records that do not go on: quarantined one by one, counted, and the rest is published.
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use gapless_tests::World;
 use serde_json::Value;
@@ -266,6 +270,200 @@ fn what_a_redrive_rejects_again_keeps_its_place_and_can_be_redriven() {
     let output = redrive(&world, "football", &["--from", "corrected.csv"]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(ids(&world), all_ids());
+}
+
+/// Whatever the step writes, and whatever it does with an output that is there: a redrive adds.
+#[test]
+fn a_redrive_adds_to_what_its_run_has_published_in_every_form() {
+    let fields =
+        "fields: [{name: id, width: 6}, {name: born, width: 5, type: int64}, {name: debut, width: 5, type: int64}]";
+    for sink in ["csv: {", "ndjson: {", &format!("records: {{{fields}, ")] {
+        for exists in ["fail", "replace", "append"] {
+            let world = football(5);
+            let job = fs::read_to_string(world.path("job.yaml")).expect("the job");
+            let sql = "    transform: {sql: \"SELECT id, born, debut FROM input\"}\n    sink:";
+            let job = job.replace("    sink:", sql).replace(
+                "csv: {path: out/players}",
+                &format!("{sink}path: out/players, exists: {exists}}}"),
+            );
+            world.job(&job);
+            let output = run(&world);
+            assert!(output.status.success(), "{sink}: {}", text(&output.stderr));
+            let published = || -> Vec<String> {
+                let files = world.files("out/players");
+                let all: String = files
+                    .iter()
+                    .map(|file| fs::read_to_string(file).expect("text"))
+                    .collect();
+                all_ids()
+                    .into_iter()
+                    .filter(|id| all.matches(id.as_str()).count() == 1)
+                    .collect()
+            };
+            assert_eq!(published().len(), 15, "{sink}");
+            let corrected: String = (1..=20).map(|n| good(n) + "\n").collect();
+            fs::write(world.path("corrected.csv"), corrected).expect("written");
+            let output = redrive(&world, "football", &["--from", "corrected.csv"]);
+            assert!(output.status.success(), "{sink}, {exists}: {}", text(&output.stderr));
+            assert_eq!(published(), all_ids(), "{sink}, {exists}");
+        }
+    }
+}
+
+#[test]
+fn corrected_records_that_are_not_those_rejected_are_told_and_nothing_is_redriven() {
+    let world = football(5);
+    assert!(run(&world).status.success());
+    let told = world.gapless(&[&["rejects", "football", "-o", "json"], &STATE[..]].concat());
+    let told = text(&told.stdout);
+    let other = told
+        .lines()
+        .next()
+        .expect("a record")
+        .replace("\"line\":7", "\"line\":8");
+    let one_less: String = told.lines().skip(1).map(|line| format!("{line}\n")).collect();
+    for (content, says) in [
+        (
+            format!("{told}{other}\n"),
+            "has a record of players.csv, line 8, which was not rejected",
+        ),
+        (one_less, "lacks the record of players.csv, line 7"),
+        (
+            format!("{told}no record\n"),
+            "corrected.ndjson, line 6: not a record as `gapless rejects -o json` tells it",
+        ),
+    ] {
+        fs::write(world.path("corrected.ndjson"), content).expect("written");
+        let output = redrive(&world, "football", &["--from", "corrected.ndjson"]);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+        assert_eq!(ids(&world).len(), 15);
+    }
+}
+
+/// A record that is longer than the quarantine keeps of it is not redriven by half.
+#[test]
+fn a_record_of_which_the_quarantine_has_a_part_is_redriven_from_a_copy_alone() {
+    let world = football(5);
+    let long = format!("P0015,last15,{},qb,,1980", "x".repeat(100_000));
+    let mut lines = players();
+    lines[14] = long.clone();
+    fs::write(world.path("players.csv"), lines.join("\n") + "\n").expect("written");
+    assert!(run(&world).status.success());
+    let output = redrive(&world, "football", &[]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stderr);
+    assert!(
+        said.contains("players.csv, line 15: the quarantine has the first") && said.contains("--from"),
+        "{said}"
+    );
+    let mut corrected: Vec<String> = (1..=20).map(good).collect();
+    corrected[14] = long.replace("qb,,", "qb,1950,");
+    fs::write(world.path("corrected.csv"), corrected.join("\n") + "\n").expect("written");
+    let output = redrive(&world, "football", &["--from", "corrected.csv"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(ids(&world), all_ids());
+    let whole = |row: &String| row.contains(&"x".repeat(100_000));
+    assert_eq!(world.rows("out/players").iter().filter(|row| whole(row)).count(), 1);
+}
+
+/// The only file with this ending below a folder.
+fn one_file(folder: &Path, ending: &str) -> PathBuf {
+    let listed = fs::read_dir(folder)
+        .expect("listed")
+        .flatten()
+        .map(|entry| entry.path());
+    let found: Vec<PathBuf> = listed.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
+    assert_eq!(found.len(), 1, "{found:?}");
+    found[0].clone()
+}
+
+#[test]
+fn a_record_that_an_attempt_and_the_one_after_it_rejected_is_shown_once() {
+    let world = football(4);
+    assert_eq!(run(&world).status.code(), Some(1));
+    // What an attempt leaves that was killed while it wrote: the same records, the last one in part.
+    let runs = world.staged("players");
+    let [staged] = runs.as_slice() else { panic!("{runs:?}") };
+    let file = one_file(&staged.join("rejects"), ".ndjson");
+    let content = fs::read_to_string(&file).expect("readable");
+    let killed = file.with_file_name(format!("part-00000-1-999-0{}", ".ndjson"));
+    fs::write(killed, &content[..content.len() - 20]).expect("written");
+    let output = world.gapless(&[&["rejects", "football", "-o", "json"], &STATE[..]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut lines: Vec<_> = lines_of(&output).iter().filter_map(|it| it["line"].as_u64()).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, [7, 9, 11, 15, 17]);
+}
+
+#[test]
+fn published_rejects_of_which_a_file_is_gone_are_not_shown_as_if_they_were_all() {
+    let world = football(5);
+    assert!(run(&world).status.success());
+    let file = one_file(&world.path("out/players/_gapless/rejects"), ".ndjson");
+    fs::remove_file(file).expect("removed");
+    for verb in [&["rejects", "football"][..], &["redrive", "football", "--rejects"]] {
+        let output = world.gapless(&[verb, &STATE].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let said = text(&output.stderr);
+        assert!(said.contains("were some removed?"), "{said}");
+    }
+    assert_eq!(ids(&world).len(), 15);
+}
+
+/// Every tenth of these records is none, and each partition has some of them.
+fn tenths(rows: u64, cut: &str, limit: &str) -> World {
+    let line = |n: u64| {
+        if n % 10 == 9 {
+            format!("x{n}\n")
+        } else {
+            format!("{n}\n")
+        }
+    };
+    let job = format!(
+        "job: tenths\nsteps:\n  - name: a\n    source: {{csv: {{path: in.csv, header: false, columns: {{id: int64}}}}}}\n    \
+         partition: {cut}\n    sink: {{csv: {{path: out/a}}}}\n    on_error: {{reject: {{{limit}}}}}\n"
+    );
+    World::with("in.csv", &(0..rows).map(line).collect::<String>(), &job)
+}
+
+/// A limit is one for the whole step, however its records are cut, and no partition has more than it allows.
+#[test]
+fn a_limit_holds_over_all_partitions() {
+    let cuts = [
+        "{bytes: {}, count: 8}",
+        "{hash: {columns: [id]}, count: 3}",
+        "{key_range: {column: id}, count: 3}",
+    ];
+    for cut in cuts {
+        // Of 400 records 40 are none.
+        for (limit, says) in [
+            ("limit: 40", None),
+            ("limit: 39", Some("40 records rejected, the limit is 39")),
+            ("share: 10%", None),
+            (
+                "share: 9.9%",
+                Some("40 of 400 records rejected, the limit is 9.9 % of them"),
+            ),
+        ] {
+            let world = tenths(400, cut, limit);
+            let output = world.gapless(&["run", "job.yaml", "--workers", "2", "--slots", "1"]);
+            let said = text(&output.stderr);
+            match says {
+                None => {
+                    assert!(output.status.success(), "{cut}, {limit}: {said}");
+                    assert_eq!(world.rows("out/a").len(), 360, "{cut}, {limit}");
+                    assert_eq!(rejects(&world, "out/a").len(), 40);
+                }
+                Some(says) => {
+                    assert_eq!(output.status.code(), Some(1), "{cut}, {limit}: {said}");
+                    let alone = "more than 39 records were rejected";
+                    assert!(said.contains(says) || said.contains(alone), "{cut}, {limit}: {said}");
+                    assert!(!world.path("out/a").exists(), "{cut}, {limit}");
+                }
+            }
+        }
+    }
 }
 
 #[test]

@@ -91,3 +91,36 @@ fn anything_that_differs_is_done_again() {
     job(&world, &SQL.replace("SELECT id", "SELECT id AS no"));
     assert_eq!(night(&world, 5).1, None, "another step");
 }
+
+#[test]
+fn an_output_that_another_took_the_place_of_does_not_stand() {
+    let world = world(SQL);
+    let (input, former) = (world.path("in.csv"), world.path("former.csv"));
+    night(&world, 1);
+    // Another input for a night, and then the first one again: the very same file.
+    fs::rename(&input, &former).expect("moved");
+    fs::write(&input, "id,shop\n3,b\n").expect("written");
+    assert_eq!(night(&world, 2).1, None);
+    assert_eq!(world.rows("out/load"), ["3,Lima"]);
+    fs::rename(&former, &input).expect("moved back");
+    let (third, since) = night(&world, 3);
+    assert_eq!(since, None, "what it made lies there no more");
+    assert_eq!(world.rows("out/load"), ["1,Oslo", "2,Lima"]);
+    assert_eq!(night(&world, 4).1, Some(third), "now it does");
+}
+
+#[test]
+fn a_run_that_did_not_complete_is_none_to_refer_to() {
+    let world = world(SQL);
+    let job = fs::read_to_string(world.path("job.yaml")).expect("the job");
+    let second = "  - {name: more, after: load, source: {csv: {path: none.csv}}, sink: {csv: {path: out/more}}}\n";
+    world.job(&format!("{job}{second}"));
+    for night in ["night=1", "night=2"] {
+        let output = world.gapless(&["run", "job.yaml", "-p", night]);
+        assert_eq!(output.status.code(), Some(1));
+        let said = text(&output.stderr);
+        assert!(said.contains("none.csv: no such file"), "{said}");
+        assert!(!said.contains("unchanged since"), "{said}");
+        assert_eq!(world.rows("out/load").len(), 2, "its first step is published");
+    }
+}

@@ -497,6 +497,15 @@ impl Sink {
             Sink::Discard => None,
         }
     }
+
+    pub fn file_mut(&mut self) -> Option<&mut FileSink> {
+        match self {
+            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) => Some(file),
+            Sink::Records(records) => Some(&mut records.file),
+            Sink::Report(report) => Some(&mut report.file),
+            Sink::Discard => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

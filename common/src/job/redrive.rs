@@ -2,7 +2,7 @@
 //! writes it as a key of the job's text, which is all that travels.
 
 use super::{
-    ColumnType, Compression, Dialect, Exists, Job, Redrive, Sink, Source,
+    ColumnType, Compression, Dialect, Exists, Job, Redrive, Source,
     column::columns,
     error::Position,
     read::{Fields, Text},
@@ -69,8 +69,8 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
         ..Dialect::default()
     };
     csv.places = Some(written.places.value);
-    if let Sink::Csv(sink) | Sink::Parquet(sink) = &mut step.sink {
-        sink.exists = Exists::Append;
+    if let Some(file) = step.sink.file_mut() {
+        file.exists = Exists::Append;
     }
     job.redrive = Some(Redrive {
         step: written.step.value,

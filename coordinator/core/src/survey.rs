@@ -6,7 +6,7 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
-    job::IfUnchanged,
+    job::{Exists, IfUnchanged},
     plan::{Facts, Partition},
 };
 
@@ -96,7 +96,26 @@ fn unchanged(state: &State, run: &Run, key: TaskKey, facts: &Facts) -> Option<(R
     };
     // Ids rise with time.
     let mut runs = state.runs.iter().rev();
-    runs.find_map(|(id, earlier)| Some((*id, same(earlier)?)))
+    let found = runs.find_map(|(id, earlier)| Some((*id, same(earlier)?)));
+    found.filter(|(id, publication)| !is_replaced(state, *id, publication))
+}
+
+/// Whether another output may have come into the place of this one since `run` has ended: then it does not stand
+/// any more, although the input is the same again.
+fn is_replaced(state: &State, run: RunId, publication: &Publication) -> bool {
+    let ended = state.run(run).and_then(|run| run.row.finished);
+    state.runs.iter().any(|(id, other)| {
+        let is_later = *id > run || other.row.finished.is_none_or(|at| Some(at) > ended);
+        let mut steps = other.job.job.steps.iter().zip(&other.steps);
+        is_later
+            && steps.any(|(definition, step)| {
+                let adds = definition.sink.file().is_none_or(|file| file.exists == Exists::Append);
+                // That of a run that was skipped is the one it refers to.
+                let elsewhere =
+                    |it: &Publication| it.output != publication.output || it.certificate == publication.certificate;
+                !adds && !step.row.publication.as_ref().is_none_or(elsewhere)
+            })
+    })
 }
 
 /// Writes the next slices of a step's partition tables; with the last one the step goes on.

@@ -24,11 +24,15 @@ use crate::{
     takeover::taken_over,
 };
 
+/// A batch that has not come by then does not come.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A store whose every batch waits for the test to say what becomes of it.
 struct Stepped {
     begun: Sender<Batch>,
     outcomes: Receiver<Result<(), StoreError>>,
     ended: Arc<Mutex<bool>>,
+    bytes_per_batch: usize,
 }
 
 impl Store for Mutex<Stepped> {
@@ -74,7 +78,7 @@ impl Store for Mutex<Stepped> {
     }
 
     fn bytes_per_batch(&self) -> usize {
-        1 << 20
+        self.lock().expect("no panic").bytes_per_batch
     }
 
     fn is_remote(&self) -> bool {
@@ -115,6 +119,11 @@ type Answer<T> = futures::future::BoxFuture<'static, Result<T, Unanswered>>;
 
 impl Place {
     async fn start() -> Place {
+        Place::start_with(1 << 20).await
+    }
+
+    /// On a store that takes so many bytes in a batch.
+    async fn start_with(bytes_per_batch: usize) -> Place {
         let (tell, begun) = mpsc::channel();
         let (outcomes, told) = mpsc::channel();
         let ended: Arc<Mutex<bool>> = Arc::default();
@@ -122,6 +131,7 @@ impl Place {
             begun: tell,
             outcomes: told,
             ended: ended.clone(),
+            bytes_per_batch,
         }));
         let started = tokio::task::spawn_blocking(move || {
             let config = ControlConfig {
@@ -148,7 +158,7 @@ impl Place {
 
     /// Waits until the next batch is at the store. None is beside it.
     fn next_batch(&self) -> Batch {
-        tokio::task::block_in_place(|| self.begun.recv().expect("the loop lives"))
+        tokio::task::block_in_place(|| self.begun.recv_timeout(PATIENCE).expect("the loop writes"))
     }
 
     fn is_written(&self) -> bool {
@@ -274,6 +284,49 @@ async fn an_answer_leaves_when_its_own_turn_is_durable_and_not_before() {
     place.settle(Ok(()));
     let fourth = fourth.await.expect("a session");
     assert!(first.session != fourth.session);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_turn_that_takes_several_batches_leaves_after_the_last_of_them() {
+    const BYTES: usize = 500;
+    let place = Place::start_with(BYTES).await;
+    let first = place.connect(1).await;
+    let batch = place.next_batch();
+    let mut answers = Vec::new();
+    for worker in 2..=10 {
+        answers.push(place.connect(worker).await);
+    }
+    place.until_taken().await;
+    place.settle(Ok(()));
+    first.await.expect("a session");
+    // One turn, since all of them were decided together.
+    let (mut seq, mut written) = (batch.seq, 0);
+    while written < answers.len() {
+        let batch = place.next_batch();
+        let bytes = batch.writes.iter().map(size).sum::<usize>();
+        assert!(
+            bytes <= BYTES && batch.writes.len() < answers.len(),
+            "{bytes}: {batch:?}"
+        );
+        assert_eq!(batch.seq, seq + 1);
+        (seq, written) = (batch.seq, written + batch.writes.len());
+        place.until_taken().await;
+        let left = answers.iter_mut().filter_map(seen).count();
+        assert_eq!(left, 0, "{written} of {} rows are being written", answers.len());
+        place.settle(Ok(()));
+    }
+    assert!(seq > batch.seq + 1, "it took several");
+    for answer in answers {
+        answer.await.expect("a session");
+    }
+    assert_eq!(place.sessions().await.await.expect("answered"), 10);
+}
+
+fn size(write: &Write) -> usize {
+    match write {
+        Write::Put(key, value) | Write::Create(key, value) => key.len() + value.len(),
+        Write::Delete(key) => key.len(),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

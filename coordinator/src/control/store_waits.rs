@@ -17,7 +17,7 @@ use uuid::Uuid;
 pub use super::Waiting;
 use super::{Connected, Control, ControlConfig, Hello, Unanswered};
 use crate::{
-    limits::HARD_OF_HEARING,
+    limits::{BEHIND, HARD_OF_HEARING},
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
     takeover::taken_over,
@@ -255,4 +255,49 @@ async fn a_worker_that_did_not_wait_for_its_welcome_has_no_session() {
     place.open();
     let _first = first.await.expect("no panic").expect("a session");
     assert_eq!(place.sessions().await, 1);
+}
+
+/// A worker that was silent for a lease time while so many events waited that its words may be among them, and the
+/// sessions that are left when all of them were heard.
+async fn left_of_a_crowd(waiting: usize) -> usize {
+    let place = Place::start().await;
+    let worker = place.connect(1).await.expect("no panic").expect("a session");
+    let step = HARD_OF_HEARING / 2;
+    let mut silent = Duration::ZERO;
+    while silent + step <= LEASE {
+        place.clock.advance(step);
+        silent += step;
+        place.control.tick().expect("it leads");
+        assert_eq!(place.sessions().await, 1, "a lease time has not passed");
+    }
+    place.shut(Waiting::Unknown).await;
+    let second = place.connect(2);
+    place.until_it_waits().await;
+    // It looks at the clock first, then at what came before the worker's words.
+    place.clock.advance(step);
+    place.control.tick().expect("it leads");
+    for _ in 0..waiting {
+        place.control.tell(Vec::new()).await.expect("it leads");
+    }
+    let heard = Event::Heard {
+        session: worker.session,
+        held: Vec::new(),
+        resident_bytes: 0,
+    };
+    place.control.tell(vec![heard]).await.expect("it leads");
+    assert_eq!(place.queued(), waiting + 2);
+    place.open();
+    let _second = second.await.expect("no panic").expect("a session");
+    place.control.tick().expect("it leads");
+    place.sessions().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_taken_for_lost_whose_words_may_wait_in_a_crowd() {
+    assert_eq!(left_of_a_crowd(BEHIND).await, 2, "both were heard in the end");
+    assert_eq!(
+        left_of_a_crowd(BEHIND / 2).await,
+        1,
+        "without a crowd who was silent is lost"
+    );
 }
