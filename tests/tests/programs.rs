@@ -192,9 +192,9 @@ fn a_program_dies_with_its_worker() {
 fn what_a_program_leaves_running_dies_with_its_end() {
     // What is left behind holds none of the pipes, so that nothing waits for it.
     let left = "(echo $BASHPID > pid; exec sleep 1000) > left.log 2>&1 < /dev/null &";
-    for (end, code) in [("cat", 0), ("cat; exit 3", 1)] {
+    for (end, code) in [("cat", 0), ("cat; exit 3", 1), ("sleep 1000", 1)] {
         let world = world(
-            "run: [bash, leaves.sh], format: ndjson, columns: {id: int64, shop: string}",
+            "run: [bash, leaves.sh], format: ndjson, timeout_s: 5, columns: {id: int64, shop: string}",
             "",
         );
         // It ends when the other one is there.
