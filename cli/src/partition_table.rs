@@ -228,6 +228,7 @@ pub fn sink_words(sink: &Sink, merge: Option<u32>) -> String {
         Sink::Csv(sink) => ("csv", sink),
         Sink::Ndjson(sink) => ("ndjson", sink),
         Sink::Parquet(sink) => ("parquet", sink),
+        Sink::Avro(sink) => ("avro", sink),
         Sink::Records(sink) => ("records", &sink.file),
         Sink::Report(sink) => ("report", &sink.file),
         Sink::Discard => return "discard: rows are counted, none is written".to_string(),

@@ -6,9 +6,9 @@ use std::{
     process::{Command, Output},
 };
 
-const SOURCES: &[&str] = &["csv", "parquet", "sequence"];
+const SOURCES: &[&str] = &["csv", "parquet", "avro", "sequence"];
 const TRANSFORMS: &[&str] = &["", "sql,"];
-const SINKS: &[&str] = &["csv", "parquet", "discard"];
+const SINKS: &[&str] = &["csv", "parquet", "avro", "discard"];
 
 fn gapless(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
@@ -57,9 +57,9 @@ fn every_pairing_runs_as_it_is() {
     }
 }
 
-/// The Parquet sample holds what the CSV sample does.
+/// The other samples hold what the CSV sample does.
 #[test]
-fn both_samples_hold_the_same_rows() {
+fn all_samples_hold_the_same_rows() {
     let rows = |words: &str| {
         let folder = tempfile::tempdir().expect("a folder");
         succeeds(folder.path(), &["init", words]);
@@ -75,6 +75,7 @@ fn both_samples_hold_the_same_rows() {
     let of_csv = rows("csv,csv");
     assert_eq!(of_csv.lines().count(), 25);
     assert_eq!(of_csv, rows("parquet,csv"));
+    assert_eq!(of_csv, rows("avro,csv"));
 }
 
 #[test]

@@ -90,7 +90,9 @@ impl AllowList {
         while let Some(step) = left.pop() {
             for input in step.source.inputs() {
                 let patterns = match input {
-                    Source::Csv(_) | Source::Ndjson(_) | Source::Parquet(_) | Source::Records(_) => input.paths(),
+                    Source::Csv(_) | Source::Ndjson(_) | Source::Parquet(_) | Source::Avro(_) | Source::Records(_) => {
+                        input.paths()
+                    }
                     Source::Sequence { .. } | Source::Merge(_) => continue,
                     Source::Step(name) => {
                         if let Some(earlier) = context.job.step(name).filter(|_| seen.insert(name)) {

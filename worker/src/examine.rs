@@ -194,6 +194,7 @@ impl<'a> Examiner<'a> {
             Source::Csv(csv) => csv_columns(csv),
             Source::Ndjson(ndjson) => ndjson_columns(ndjson),
             Source::Parquet(_) => Known::Nothing("the columns of Parquet files are known from the files alone".into()),
+            Source::Avro(_) => Known::Nothing("the columns of Avro files are known from the files alone".into()),
             Source::Records(records) => match Shape::new(&records.layout, None) {
                 Ok(shape) => Known::All(shape.schema()),
                 Err(error) => Known::Nothing(error.message),
@@ -490,6 +491,9 @@ fn tables(step: &Step, input: &Known, outputs: &BTreeMap<&str, Known>) -> Option
                 Ok(shape) => Known::All(shape.schema()),
                 Err(error) => Known::Nothing(error.message),
             },
+            Lookup::Avro(_) => Known::Nothing(format!(
+                "look-up {name} is of Avro files, which alone tell their columns"
+            )),
             Lookup::Parquet(_) => Known::Nothing(format!(
                 "look-up {name} is of Parquet files, which alone tell their columns"
             )),
@@ -537,7 +541,9 @@ fn read_back(sink: &Sink, output: Known) -> Known {
     };
     let written = match (open, sink) {
         // Which columns become folders is told by all of them.
-        (true, Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file)) if !file.partition_by.is_empty() => {
+        (true, Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) | Sink::Avro(file))
+            if !file.partition_by.is_empty() =>
+        {
             return Known::Nothing("the columns of its source are not all declared".into());
         }
         _ => written_schema(sink, &columns),

@@ -3,6 +3,7 @@
 
 pub mod allow;
 pub mod attempt;
+mod avro;
 pub mod command;
 pub mod engine;
 pub mod examine;

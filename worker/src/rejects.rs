@@ -131,10 +131,11 @@ fn place_hash(reject: &Reject) -> u128 {
     let place = &reject.place;
     // Where only the exchange knew it, by what it was.
     let text = format!(
-        "{}\0{:?}\0{:?}\0{}",
+        "{}\0{:?}\0{:?}\0{:?}\0{}",
         place.file,
         place.line,
         place.row,
+        place.block,
         if place.line.or(place.row).is_some() {
             ""
         } else {

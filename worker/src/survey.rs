@@ -20,7 +20,7 @@ use gapless_common::{
 use crate::storage::{list_folder, read_if_present, resolve};
 
 use crate::source::{
-    SourceReader,
+    SourceReader, avro,
     csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
     merge::{columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
@@ -46,7 +46,7 @@ const PLACE: u64 = 4096;
 /// Places at which the length of records is measured.
 const LENGTH_PLACES: u64 = 16;
 
-/// Row groups of a Parquet source that are read for a sample of one column.
+/// Row groups of a Parquet source, and places of an Avro source, that are read for a sample of one column.
 const GROUPS: usize = 64;
 
 /// Compressed files that are read for a sample, each from its beginning.
@@ -175,6 +175,7 @@ fn survey_input(
             survey_text(base_dir, &files, &Format::from(ndjson), &ndjson.columns)
         }
         Source::Parquet(parquet) => survey_parquet(base_dir, &expand(base_dir, &parquet.paths)?),
+        Source::Avro(avro) => survey_avro(base_dir, &expand(base_dir, &avro.paths)?),
         Source::Records(records) => survey_records(base_dir, &expand(base_dir, &records.paths)?, &records.layout),
         Source::Sequence { from, to } => sequence_facts(*from, *to),
         Source::Step(name) => {
@@ -199,6 +200,7 @@ fn survey_input(
                     Ok(facts)
                 }
                 Stored::Records(layout) => survey_records(base_dir, &files, layout),
+                Stored::Avro if !files.is_empty() => survey_avro(base_dir, &files),
                 _ if files.is_empty() => Ok(no_files(earlier.cloned().unwrap_or_else(|| Arc::new(Schema::empty())))),
                 _ => survey_parquet(base_dir, &files),
             }
@@ -469,6 +471,51 @@ pub(crate) fn survey_parquet(base_dir: &Path, paths: &[String]) -> Result<Source
     })
 }
 
+pub(crate) fn survey_avro(base_dir: &Path, paths: &[String]) -> Result<SourceFacts, TaskError> {
+    let mut files = Vec::with_capacity(paths.len());
+    let mut schema: Option<Schema> = None;
+    for path in paths {
+        let head = avro::head(base_dir, path)?;
+        schema = Some(match schema {
+            None => unite(&head.schema, path, &head.schema)?,
+            Some(schema) => unite(&schema, path, &head.schema)?,
+        });
+        files.push(head.pinned);
+    }
+    let bytes: u64 = files.iter().map(|pinned| pinned.size).sum();
+    let mut counted = (0, 0);
+    let mut count = |pinned: &PinnedFile, low, most| -> Result<(), TaskError> {
+        let (rows, bytes) = avro::count_rows(base_dir, pinned, (low, pinned.size), most)?;
+        counted = (counted.0 + rows, counted.1 + bytes);
+        Ok(())
+    };
+    let rows = if bytes <= WHOLE {
+        files.iter().try_for_each(|pinned| count(pinned, 0, usize::MAX))?;
+        counted.0
+    } else {
+        // The first block behind places that lie evenly over the files.
+        let stretch = bytes.div_ceil(LENGTH_PLACES);
+        let mut low = 0;
+        for pinned in &files {
+            let places = (low..low + pinned.size).step_by(usize::try_from(stretch).unwrap_or(usize::MAX));
+            places.into_iter().try_for_each(|place| count(pinned, place - low, 1))?;
+            low += pinned.size;
+        }
+        rows_of(bytes, counted.0, counted.1)
+    };
+    Ok(SourceFacts {
+        unit: Unit::Byte,
+        domain: UnitRange::new(0, bytes),
+        schema: Arc::new(schema.unwrap_or_else(Schema::empty)),
+        rows,
+        bytes,
+        files,
+        sample: None,
+        warnings: Vec::new(),
+        inputs: Vec::new(),
+    })
+}
+
 /// Header and trailer of each file are read, so that one that is not what the layout says is told before
 /// any work.
 pub(crate) fn survey_records(
@@ -711,13 +758,19 @@ fn draw_csv(
         return Ok(rejects == 0);
     }
     let (units, wanted) = match facts.unit {
+        // Most places of a few bytes have no block that begins there.
+        Unit::Byte if matches!(stored, Stored::Avro) => (GROUPS as u64, KeySample::MAX / GROUPS),
         Unit::Byte => (PLACES, KeySample::MAX / PLACES as usize),
         _ => {
             let files = facts.domain.high.min(STREAMS as u64);
             (files, KeySample::MAX / files.max(1) as usize)
         }
     };
-    let len = if facts.unit == Unit::Byte { PLACE } else { 1 };
+    let len = match (stored, facts.unit) {
+        (Stored::Avro, _) => facts.domain.len().div_ceil(units),
+        (_, Unit::Byte) => PLACE,
+        _ => 1,
+    };
     for place in places(facts.domain.high, units, len) {
         if let Some(input) = open(place)?.next_batch()? {
             let rows = input.batch.num_rows();

@@ -257,7 +257,7 @@ fn survey_lookups(
         let read = match lookup {
             Lookup::Step(earlier) => published_files(job, earlier, base_dir, run)
                 .and_then(|paths| lookup::read_published(name, lookup, earlier, base_dir, &paths)),
-            Lookup::Csv(_) | Lookup::Ndjson(_) | Lookup::Parquet(_) | Lookup::Records(_) => {
+            Lookup::Csv(_) | Lookup::Ndjson(_) | Lookup::Parquet(_) | Lookup::Avro(_) | Lookup::Records(_) => {
                 lookup::read_table(name, lookup, base_dir)
             }
         };

@@ -18,9 +18,9 @@ use crate::{
 use pieces::{Piece, SINKS, SOURCES, TRANSFORMS};
 
 const ABOUT: &str = "\
-Sources:     csv, parquet, sequence
+Sources:     csv, parquet, avro, sequence
 Transforms:  sql; left out, the records pass through
-Sinks:       csv, parquet, discard
+Sinks:       csv, parquet, avro, discard
 
 For example `gapless init csv,sql,parquet first-job`, then `gapless run first-job/job.yaml`.";
 

@@ -124,7 +124,10 @@ fn table(steps: &[&StepStatus], limit: u64) -> Result<(), Failure> {
             return Ok(());
         }
         let place = record.reject.place;
-        let row = place.row.map(|row| format!("row {row}"));
+        let row = place.row.map(|row| match place.block {
+            Some(block) => format!("row {row} of block {block}"),
+            None => format!("row {row}"),
+        });
         table.row([
             step.to_string(),
             place.file,

@@ -237,16 +237,101 @@ fn packed_files_that_are_cut_off_or_none_are_told() {
     room.fails("in.csv.gz: the compressed file is damaged: ");
 }
 
-/// Makes a Parquet file of generated numbers, with the program itself, and gives its bytes.
-fn parquet(sql: &str) -> Vec<u8> {
+/// Makes a file of generated numbers, with the program itself, and gives its bytes.
+fn made(format: &str, sql: &str) -> Vec<u8> {
     let job = format!(
-        "job: make\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 20000}}}}\n    transform: {{sql: \"{sql}\"}}\n    sink: {{parquet: {{path: out/a, files: 1}}}}\n"
+        "job: make\nsteps:\n  - name: a\n    source: {{sequence: {{from: 0, to: 20000}}}}\n    transform: {{sql: \"{sql}\"}}\n    sink: {{{format}: {{path: out/a, compression: none, files: 1}}}}\n"
     );
-    let room = Room::new("Parquet is made").job(&job);
+    let room = Room::new("a file is made").job(&job);
     let ended = room.gapless(&["run", "job.yaml"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    let made = room.paths().into_iter().find(|path| path.ends_with(".parquet"));
+    let made = room
+        .paths()
+        .into_iter()
+        .find(|path| path.ends_with(&format!(".{format}")));
     fs::read(room.path(&made.expect("a file"))).expect("readable")
+}
+
+fn parquet(sql: &str) -> Vec<u8> {
+    made("parquet", sql)
+}
+
+#[test]
+fn avro_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
+    let job =
+        "job: j\nsteps:\n  - name: a\n    source: {avro: {path: \"in-*.avro\"}}\n    sink: {csv: {path: out/a}}\n";
+    let good = made("avro", "SELECT n AS id, n * 3 AS v FROM input");
+    let told = |what: &str, bytes: &[u8], says: &str| {
+        Room::new(what).file("in-1.avro", bytes).job(job).fails(says);
+    };
+    let len = good.len();
+    let no_end = format!(
+        "step a, survey: in-1.avro: its last 16 bytes, from byte {} on, are not its sync marker",
+        len - 116
+    );
+    told("without an end", &good[..len - 100], &no_end);
+    told(
+        "within the header",
+        &good[..50],
+        "step a, survey: in-1.avro: the header ends at byte 50, with the file",
+    );
+    told("nothing", b"", "step a, survey: in-1.avro: the file is empty");
+    told(
+        "text",
+        b"id,v\n1,2\n",
+        "step a, survey: in-1.avro: this is no Avro object container file",
+    );
+    let marker = good[len - 16..].to_vec();
+    // Behind the header and behind each block; the second one is that of the first block.
+    let markers: Vec<usize> = (0..=len - 16).filter(|at| good[*at..at + 16] == marker[..]).collect();
+    assert!(markers.len() > 2, "several blocks");
+    let (first, second) = (markers[0] + 16, markers[1]);
+    let mut damaged = good.clone();
+    damaged[second] ^= 1;
+    let bad_marker = format!("in-1.avro: the block at byte {first} is damaged: behind its ");
+    told("a bad sync marker", &damaged, &bad_marker);
+    let mut rows = good.clone();
+    // A value of more than 64 bits.
+    rows[first + 6..first + 40].fill(0xff);
+    told(
+        "a damaged block",
+        &rows,
+        &format!("in-1.avro: the block at byte {first} is damaged: row "),
+    );
+    let codec = good.windows(4).position(|bytes| bytes == b"null").expect("its codec");
+    let mut unknown = good.clone();
+    unknown[codec..codec + 4].copy_from_slice(b"lzma");
+    told(
+        "an unknown codec",
+        &unknown,
+        "in-1.avro: its blocks are compressed by the codec `lzma` (named before byte ",
+    );
+    for (what, sql, says) in [
+        (
+            "another type",
+            "SELECT CAST(n AS VARCHAR) AS id, n * 3 AS v FROM input",
+            "in-2.avro: its columns differ from those of the first file: column id is string instead of Int64; all files of a source have the same columns",
+        ),
+        (
+            "a column less",
+            "SELECT n AS id FROM input",
+            "in-2.avro: its columns differ from those of the first file: column v is missing",
+        ),
+    ] {
+        let room = Room::new(what)
+            .file("in-1.avro", &good)
+            .file("in-2.avro", made("avro", sql))
+            .job(job);
+        room.fails(&format!("step a, survey: {says}"));
+    }
+    let job = "job: j\nsteps:\n  - name: a\n    source: {sequence: {from: 0, to: 9}}\n    transform: {sql: \"SELECT n * 2 FROM input\"}\n    sink: {avro: {path: out/a}}\n";
+    let room = Room::new("a name that is none in Avro").job(job);
+    let run = ["run", "job.yaml"];
+    room.refuses(
+        &run,
+        3,
+        "names in Avro are letters, digits and `_`, and begin with no digit; name it so (AS …)",
+    );
 }
 
 #[test]

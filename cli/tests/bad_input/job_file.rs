@@ -36,7 +36,7 @@ fn what_is_no_job_is_refused_with_its_place_and_what_is_allowed() {
         (
             "a missing key",
             &job("  - {name: a, source: {sequence: {from: 0, to: 9}}}\n"),
-            "job.yaml:3:5: missing key `sink` in step; allowed: discard, or a mapping with the keys csv, ndjson, parquet,",
+            "job.yaml:3:5: missing key `sink` in step; allowed: discard, or a mapping with the keys csv, ndjson, parquet, avro,",
         ),
         (
             "a wrong type",
@@ -46,7 +46,7 @@ fn what_is_no_job_is_refused_with_its_place_and_what_is_allowed() {
         (
             "a list for a mapping",
             &job("  - {name: a, source: [in.csv], sink: discard}\n"),
-            "job.yaml:3:23: `source` in step is a list; allowed: a mapping with the keys csv, ndjson, parquet,",
+            "job.yaml:3:23: `source` in step is a list; allowed: a mapping with the keys csv, ndjson, parquet, avro,",
         ),
         (
             "a name that climbs",

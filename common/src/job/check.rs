@@ -175,6 +175,7 @@ enum Format {
     Csv,
     Ndjson,
     Parquet,
+    Avro,
     Records,
     Sequence,
     /// Inputs of a merge of several formats.
@@ -211,6 +212,7 @@ fn check_methods(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             Format::Records => ("files of records", "auto, bytes, files, key_range, hash"),
             Format::Ndjson => ("NDJSON files", "auto, bytes, files, key_range, hash"),
             Format::Parquet => ("Parquet files", "auto, files, row_groups, key_range, hash"),
+            Format::Avro => ("Avro files", "auto, bytes, files, key_range, hash"),
             Format::Mixed => ("inputs of several formats", "auto, bytes, files, key_range, hash"),
             Format::Sequence => ("a sequence", "auto, key_range, hash"),
         };
@@ -234,6 +236,7 @@ fn format_of(
         Source::Csv(_) => return Some(Format::Csv),
         Source::Ndjson(_) => return Some(Format::Ndjson),
         Source::Parquet(_) => return Some(Format::Parquet),
+        Source::Avro(_) => return Some(Format::Avro),
         Source::Records(_) => return Some(Format::Records),
         Source::Sequence { .. } => return Some(Format::Sequence),
         // The language has none within another.
@@ -245,13 +248,20 @@ fn format_of(
         .and_then(|&other| steps[other].step.as_ref())
         .map(|other| &other.sink)?;
     let (found, allowed) = match sink {
-        Sink::Csv(sink) | Sink::Ndjson(sink) | Sink::Parquet(sink) if !sink.partition_by.is_empty() => (
-            format!("step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"),
-            "a step without `partition_by`",
-        ),
+        Sink::Csv(sink) | Sink::Ndjson(sink) | Sink::Parquet(sink) | Sink::Avro(sink)
+            if !sink.partition_by.is_empty() =>
+        {
+            (
+                format!(
+                    "step `{name}` keeps its `partition_by` columns in folder names, which a step does not read back"
+                ),
+                "a step without `partition_by`",
+            )
+        }
         Sink::Csv(_) => return Some(Format::Csv),
         Sink::Ndjson(_) => return Some(Format::Ndjson),
         Sink::Parquet(_) => return Some(Format::Parquet),
+        Sink::Avro(_) => return Some(Format::Avro),
         Sink::Records(_) => return Some(Format::Records),
         Sink::Report(_) => (
             format!("step `{name}` has the sink `report`, a text for people that is not read back"),
@@ -275,14 +285,21 @@ fn check_lookups(faults: &Faults, steps: &[ReadStep], names: &BTreeMap<&str, usi
             .and_then(|&other| steps[other].step.as_ref());
         let found = match step.map(|step| &step.sink) {
             None => continue,
-            Some(Sink::Parquet(sink)) if sink.partition_by.is_empty() => continue,
-            Some(Sink::Parquet(_)) => format!(
+            Some(Sink::Parquet(sink) | Sink::Avro(sink)) if sink.partition_by.is_empty() => continue,
+            Some(Sink::Parquet(_) | Sink::Avro(_)) => format!(
                 "step `{}` keeps its `partition_by` columns in folder names, which a look-up does not read back",
                 name.value
             ),
-            Some(_) => format!("step `{}` has no parquet sink, so a look-up cannot read it", name.value),
+            Some(_) => format!(
+                "step `{}` has no parquet or avro sink, so a look-up cannot read it",
+                name.value
+            ),
         };
-        faults.add(name.at, found, "a step with a parquet sink without `partition_by`");
+        faults.add(
+            name.at,
+            found,
+            "a step with a parquet or avro sink without `partition_by`",
+        );
     }
 }
 

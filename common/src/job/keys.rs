@@ -327,7 +327,9 @@ pub static STEP: Section = section(
 );
 
 pub static SOURCE: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step", "sequence", "merge"]),
+    choice: Choice::ExactlyOne(&[
+        "csv", "ndjson", "parquet", "avro", "records", "step", "sequence", "merge",
+    ]),
     ..section(
         "source",
         "Where the records come from: one of these.",
@@ -349,6 +351,12 @@ pub static SOURCE: Section = Section {
                 Kind::Section(&PARQUET_SOURCE),
                 "Parquet files.",
                 r#"{"path": "in/*.parquet"}"#,
+            ),
+            key(
+                "avro",
+                Kind::Section(&AVRO_SOURCE),
+                "Avro object container files.",
+                r#"{"path": "in/*.avro"}"#,
             ),
             key(
                 "records",
@@ -398,7 +406,7 @@ pub static MERGE: Section = section(
 );
 
 pub static MERGE_INPUT: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "avro", "records", "step"]),
     ..section(
         "input",
         "One input of a merge: one of these.",
@@ -422,6 +430,12 @@ pub static MERGE_INPUT: Section = Section {
                 r#"{"path": "new.parquet"}"#,
             ),
             key(
+                "avro",
+                Kind::Section(&AVRO_SOURCE),
+                "Avro object container files.",
+                r#"{"path": "new.avro"}"#,
+            ),
+            key(
                 "records",
                 Kind::Section(&RECORDS_SOURCE),
                 "Files of a record layout.",
@@ -438,7 +452,7 @@ pub static MERGE_INPUT: Section = Section {
 };
 
 pub static LOOKUP: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "step"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "avro", "records", "step"]),
     ..section(
         "lookup",
         "A small table: one of these.",
@@ -462,6 +476,12 @@ pub static LOOKUP: Section = Section {
                 r#"{"path": "region.parquet"}"#,
             ),
             key(
+                "avro",
+                Kind::Section(&AVRO_SOURCE),
+                "Avro object container files.",
+                r#"{"path": "region.avro"}"#,
+            ),
+            key(
                 "records",
                 Kind::Section(&RECORDS_SOURCE),
                 "Files of a record layout.",
@@ -470,7 +490,7 @@ pub static LOOKUP: Section = Section {
             key(
                 "step",
                 Kind::Name,
-                "The published output of another step of this run, which then goes first; one with a parquet sink, which keeps the types.",
+                "The published output of another step of this run, which then goes first; one with a parquet or avro sink, which keep the types.",
                 r#""load""#,
             ),
         ],
@@ -604,6 +624,17 @@ pub static PARQUET_SOURCE: Section = section(
         Kind::Paths,
         "A path or glob, or a list of them.",
         r#""data/lineitem-*.parquet""#,
+    )],
+);
+
+pub static AVRO_SOURCE: Section = section(
+    "avro source",
+    "Avro object container files, with blocks compressed by deflate, snappy, zstandard or not at all. All files have the same columns.",
+    &[required(
+        "path",
+        Kind::Paths,
+        "A path or glob, or a list of them.",
+        r#""data/events-*.avro""#,
     )],
 );
 
@@ -893,7 +924,7 @@ pub static PARTITION: Section = Section {
             key(
                 "bytes",
                 Kind::Empty,
-                "Record-aligned byte ranges of CSV and NDJSON files.",
+                "Ranges of bytes of CSV, NDJSON, Avro and record files, cut at records (Avro: at blocks).",
                 "{}",
             ),
             key("files", Kind::Empty, "One partition for each file.", "{}"),
@@ -1117,7 +1148,7 @@ pub static SORT: Section = section(
 );
 
 pub static SINK: Section = Section {
-    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "records", "report", "discard"]),
+    choice: Choice::ExactlyOne(&["csv", "ndjson", "parquet", "avro", "records", "report", "discard"]),
     words: &["discard"],
     ..section(
         "sink",
@@ -1134,6 +1165,12 @@ pub static SINK: Section = Section {
                 "parquet",
                 Kind::Section(&PARQUET_SINK),
                 "Parquet files.",
+                r#"{"path": "out/load"}"#,
+            ),
+            key(
+                "avro",
+                Kind::Section(&AVRO_SINK),
+                "Avro object container files.",
                 r#"{"path": "out/load"}"#,
             ),
             key(
@@ -1338,6 +1375,25 @@ pub static PARQUET_SINK: Section = section(
     ],
 );
 
+pub static AVRO_SINK: Section = section(
+    "avro sink",
+    "Avro object container files in a folder.",
+    &[
+        OUTPUT_PATH,
+        EXISTS,
+        key(
+            "compression",
+            Kind::Word(&["deflate", "snappy", "zstd", "none"]),
+            "How the blocks are compressed; every reader of Avro has `deflate` (default `deflate`).",
+            r#""deflate""#,
+        ),
+        FILES,
+        PARTITION_BY,
+        SPLIT_KEY,
+        PARTITION_COLUMN,
+    ],
+);
+
 pub static RECORDS_SINK: Section = Section {
     choice: Choice::ExactlyOne(&["fields", "lines"]),
     ..section(
@@ -1513,6 +1569,7 @@ pub static SECTIONS: &[&Section] = &[
     &CSV_SOURCE,
     &NDJSON_SOURCE,
     &PARQUET_SOURCE,
+    &AVRO_SOURCE,
     &RECORDS_SOURCE,
     &LINE,
     &FIELD,
@@ -1535,6 +1592,7 @@ pub static SECTIONS: &[&Section] = &[
     &CSV_SINK,
     &NDJSON_SINK,
     &PARQUET_SINK,
+    &AVRO_SINK,
     &RECORDS_SINK,
     &REPORT_SINK,
     &ON_ERROR,

@@ -124,6 +124,8 @@ pub enum Source {
     /// Lines of JSON, one object for each record.
     Ndjson(NdjsonSource),
     Parquet(ParquetSource),
+    /// Avro object container files.
+    Avro(AvroSource),
     /// Files of a record layout.
     Records(Box<RecordsSource>),
     /// The published output of an earlier step of this run.
@@ -260,6 +262,11 @@ pub struct ParquetSource {
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AvroSource {
+    pub paths: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NdjsonSource {
     pub paths: Vec<String>,
     /// Names in the objects. Empty: those of the first record, all text.
@@ -276,6 +283,7 @@ impl Source {
             Source::Csv(source) => &source.paths,
             Source::Ndjson(source) => &source.paths,
             Source::Parquet(source) => &source.paths,
+            Source::Avro(source) => &source.paths,
             Source::Records(source) => &source.paths,
             Source::Step(_) | Source::Sequence { .. } | Source::Merge(_) => &[],
         }
@@ -303,6 +311,7 @@ impl Source {
             Source::Csv(_) => "csv",
             Source::Ndjson(_) => "ndjson",
             Source::Parquet(_) => "parquet",
+            Source::Avro(_) => "avro",
             Source::Records(_) => "records",
             Source::Step(name) => return format!("step {name}"),
             Source::Sequence { from, to } => return format!("the numbers from {from} to below {to}"),
@@ -322,6 +331,7 @@ pub enum Lookup {
     Csv(CsvSource),
     Ndjson(NdjsonSource),
     Parquet(ParquetSource),
+    Avro(AvroSource),
     Records(Box<RecordsSource>),
     /// The published output of another step of the run.
     Step(String),
@@ -333,6 +343,7 @@ impl Lookup {
             Lookup::Csv(source) => &source.paths,
             Lookup::Ndjson(source) => &source.paths,
             Lookup::Parquet(source) => &source.paths,
+            Lookup::Avro(source) => &source.paths,
             Lookup::Records(source) => &source.paths,
             // Its files lie in the output of a step, and what a run has published to itself does not grow.
             Lookup::Step(_) => &[],
@@ -370,6 +381,8 @@ pub enum Compression {
     Zstd,
     Snappy,
     Lz4,
+    /// Of Avro alone.
+    Deflate,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -479,6 +492,7 @@ pub enum Sink {
     Csv(FileSink),
     Ndjson(FileSink),
     Parquet(FileSink),
+    Avro(FileSink),
     /// Files of a record layout.
     Records(Box<RecordsSink>),
     /// A text through templates, with pages and totals.
@@ -491,7 +505,7 @@ impl Sink {
     /// Where the files go; `None` for a sink that keeps nothing.
     pub fn file(&self) -> Option<&FileSink> {
         match self {
-            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) => Some(file),
+            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) | Sink::Avro(file) => Some(file),
             Sink::Records(records) => Some(&records.file),
             Sink::Report(report) => Some(&report.file),
             Sink::Discard => None,
@@ -500,7 +514,7 @@ impl Sink {
 
     pub fn file_mut(&mut self) -> Option<&mut FileSink> {
         match self {
-            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) => Some(file),
+            Sink::Csv(file) | Sink::Ndjson(file) | Sink::Parquet(file) | Sink::Avro(file) => Some(file),
             Sink::Records(records) => Some(&mut records.file),
             Sink::Report(report) => Some(&mut report.file),
             Sink::Discard => None,
@@ -513,7 +527,7 @@ pub struct FileSink {
     /// The folder of the output.
     pub path: String,
     pub exists: Exists,
-    /// Parquet: zstd (default), snappy, lz4, gzip, none. Text: none (default), gzip, zstd.
+    /// Parquet: zstd (default), snappy, lz4, gzip, none. Avro: deflate (default), snappy, zstd, none. Text: none (default), gzip, zstd.
     pub compression: Compression,
     /// Merge the output into this many files.
     pub files: Option<u32>,

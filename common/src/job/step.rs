@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{labels::Labels, order::SortColumn};
 
 use super::{
-    Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink, IfUnchanged,
-    Lookup, MergeSource, MissingColumns, NdjsonSource, OnError, ParquetSource, Partition, Partitioning, ReportSink,
-    Sink, Source, Split, SplitBy, Step, WrittenRange,
+    AvroSource, Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink,
+    IfUnchanged, Lookup, MergeSource, MissingColumns, NdjsonSource, OnError, ParquetSource, Partition, Partitioning,
+    ReportSink, Sink, Source, Split, SplitBy, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     keys::MAX_INPUTS,
@@ -180,6 +180,9 @@ fn input(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) -> Opti
     if let Some(parquet) = fields.section("parquet") {
         return parquet_source(&parquet, inputs).map(Source::Parquet);
     }
+    if let Some(avro) = fields.section("avro") {
+        return avro_source(&avro, inputs).map(Source::Avro);
+    }
     if let Some(records) = fields.section("records") {
         let paths = paths(&records, inputs);
         return records_source(&records, paths).map(|source| Source::Records(Box::new(source)));
@@ -319,6 +322,12 @@ fn parquet_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<ParquetSour
     })
 }
 
+fn avro_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<AvroSource> {
+    Some(AvroSource {
+        paths: paths(fields, inputs)?,
+    })
+}
+
 fn sequence_source(fields: &Fields) -> Option<Source> {
     let (from, to) = (fields.integer("from"), fields.integer("to"));
     let (from, to): (i64, i64) = (from?, to?);
@@ -353,6 +362,7 @@ fn lookups(fields: &Fields, inputs: &mut Vec<Text>, looks_up: &mut Vec<Text>) ->
         let ndjson = lookup
             .section("ndjson")
             .and_then(|ndjson| ndjson_source(&ndjson, inputs));
+        let avro = lookup.section("avro").and_then(|avro| avro_source(&avro, inputs));
         let records = lookup.section("records").and_then(|records| {
             let paths = paths(&records, inputs);
             records_source(&records, paths)
@@ -365,6 +375,7 @@ fn lookups(fields: &Fields, inputs: &mut Vec<Text>, looks_up: &mut Vec<Text>) ->
             .map(Lookup::Csv)
             .or(ndjson.map(Lookup::Ndjson))
             .or(parquet.map(Lookup::Parquet))
+            .or(avro.map(Lookup::Avro))
             .or(records.map(|records| Lookup::Records(Box::new(records))))
             .or(step);
         if let Some(lookup) = found {
@@ -693,6 +704,9 @@ fn sink(fields: &Fields) -> (Option<Sink>, Option<Text>) {
     } else if let Some(parquet) = fields.section("parquet") {
         output = parquet.text("path");
         file_sink(&parquet, output.as_ref(), Compression::Zstd, false).map(Sink::Parquet)
+    } else if let Some(avro) = fields.section("avro") {
+        output = avro.text("path");
+        file_sink(&avro, output.as_ref(), Compression::Deflate, false).map(Sink::Avro)
     } else if let Some(records) = fields.section("records") {
         output = records.text("path");
         records_sink(&records, output.as_ref()).map(|sink| Sink::Records(Box::new(sink)))

@@ -321,10 +321,11 @@ fn short(reason: &str) -> String {
 }
 
 fn show(place: &Place) -> String {
-    match (place.line, place.row) {
-        (Some(line), _) => format!("{}, line {line}", place.file),
-        (None, Some(row)) => format!("{}, row {row}", place.file),
-        (None, None) => place.file.clone(),
+    match (place.line, place.row, place.block) {
+        (Some(line), _, _) => format!("{}, line {line}", place.file),
+        (None, Some(row), Some(block)) => format!("{}, row {row} of the block at byte {block}", place.file),
+        (None, Some(row), None) => format!("{}, row {row}", place.file),
+        (None, None, _) => place.file.clone(),
     }
 }
 
@@ -364,6 +365,7 @@ mod tests {
                 file: "slow".to_string(),
                 line: None,
                 row: Some(row as u64),
+                block: None,
                 raw: String::new(),
             }
         }

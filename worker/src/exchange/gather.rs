@@ -398,6 +398,7 @@ impl Origin for ExchangedRows {
             file: format!("exchange buckets {}", self.range),
             line: None,
             row: None,
+            block: None,
             raw: row_as_text(&self.batch, row),
         }
     }

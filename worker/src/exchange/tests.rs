@@ -55,6 +55,7 @@ impl Origin for Nowhere {
             file: "given".into(),
             line: None,
             row: Some(row as u64),
+            block: None,
             raw: format!("row {row}"),
         }
     }

@@ -21,9 +21,10 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::reconcile::{frame, in_units, read_stage};
 use crate::{
     attempt::{CommittedPartition, StepContext},
+    avro::{Blocks, Codec},
     sink::{
-        BodyTotals, ChunkTarget, Format, LayoutStyle, ReportFile, ReportStyle, Staging, TextEncoder, decoder,
-        parquet_error,
+        BlockWriter, BodyTotals, ChunkTarget, Format, LayoutStyle, ReportFile, ReportStyle, Staging, TextEncoder,
+        decoder, parquet_error,
     },
     source::records::recount,
     storage::{DurableFile, StepFolders, StoredFile, io_error},
@@ -131,6 +132,7 @@ fn merge_folder(
     go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
 ) -> Result<u64, TaskError> {
     match staging.format().clone() {
+        Format::Avro(codec) => merge_avro(folders, staging, hive, files, codec, go_on),
         Format::Parquet(_) => merge_parquet(folders, staging, hive, files, go_on),
         Format::Report(style) => write_report(folders, &style, staging, hive, files, go_on),
         Format::Records(style) => {
@@ -220,6 +222,48 @@ fn merge_parquet(
     if let Some(open) = merged {
         staging.seal(open)?;
     }
+    Ok(rows)
+}
+
+/// Joins the blocks as they are stored, behind one header.
+fn merge_avro(
+    folders: &StepFolders,
+    staging: &mut Staging,
+    hive: &str,
+    files: &[DataFile],
+    codec: Codec,
+    go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
+) -> Result<u64, TaskError> {
+    let (rel, file) = staging.create(hive, 0)?;
+    let mut begun = Err(file);
+    let mut rows = 0;
+    for staged in files {
+        let path = folders.data_file(&staged.path);
+        let shown = path.display().to_string();
+        let mut blocks = Blocks::open(open(&path)?, &shown, staged.bytes)?;
+        let header = blocks.header().clone();
+        let mut merged = match begun {
+            Ok(merged) => merged,
+            Err(file) => BlockWriter::new(file, header.schema.clone(), codec),
+        };
+        if header.codec != codec || header.schema != merged.schema() {
+            let message = format!("{shown}: its schema or codec is not that of the other files of this step");
+            return Err(TaskError::new(ErrorClass::Data, message));
+        }
+        let mut at = header.len;
+        while let Some(block) = blocks.at(at)? {
+            merged.add(block.rows, blocks.stored(&block)?)?;
+            rows += block.rows;
+            at = block.end;
+            go_on(rows)?;
+        }
+        begun = Ok(merged);
+    }
+    let file = match begun {
+        Ok(merged) => merged.close()?,
+        Err(file) => file,
+    };
+    staging.add(rel, rows, file);
     Ok(rows)
 }
 

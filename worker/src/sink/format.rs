@@ -9,6 +9,7 @@ use gapless_common::{
 };
 
 use super::{
+    avro::{self, AvroFile},
     csv::CsvFile,
     csv::CsvStyle,
     encoder::packing,
@@ -17,11 +18,12 @@ use super::{
     parquet::ParquetFile,
     report::ReportStyle,
 };
-use crate::storage::DurableFile;
+use crate::{avro::Codec, storage::DurableFile};
 
 /// How the files of a sink are written.
 #[derive(Clone, Debug)]
 pub(crate) enum Format {
+    Avro(Codec),
     Parquet(Compression),
     Csv(CsvStyle),
     Records(Arc<LayoutStyle>),
@@ -43,6 +45,7 @@ impl Format {
     /// `None` for a sink that keeps nothing. Errors: `Config` for a compression the format lacks.
     pub fn of(sink: &Sink) -> Result<Option<(Format, &FileSink)>, TaskError> {
         Ok(match sink {
+            Sink::Avro(file) => Some((Format::Avro(Codec::of(file.compression)?), file)),
             Sink::Parquet(file) => Some((Format::Parquet(file.compression), file)),
             Sink::Csv(file) => Some((Format::Csv(CsvStyle::of(file)?), file)),
             Sink::Records(records) => Some((Format::Records(Arc::new(LayoutStyle::of(records))), &records.file)),
@@ -54,6 +57,7 @@ impl Format {
 
     pub fn extension(&self) -> &str {
         match self {
+            Format::Avro(_) => "avro",
             Format::Parquet(_) => "parquet",
             Format::Csv(style) => match style.compression {
                 Compression::Gzip => "csv.gz",
@@ -72,7 +76,17 @@ impl Format {
     pub fn is_text(&self) -> bool {
         match self {
             Format::Csv(_) | Format::Ndjson(_) => true,
-            Format::Parquet(_) | Format::Records(_) | Format::Report(_) => false,
+            Format::Avro(_) | Format::Parquet(_) | Format::Records(_) | Format::Report(_) => false,
+        }
+    }
+
+    /// Whether the format has these columns, where it can have but some.
+    pub fn check(&self, schema: &SchemaRef) -> Result<(), TaskError> {
+        match self {
+            Format::Avro(_) => avro::check(schema),
+            Format::Records(style) => style.check(schema),
+            Format::Report(style) => style.check(schema),
+            Format::Parquet(_) | Format::Csv(_) | Format::Ndjson(_) => Ok(()),
         }
     }
 
@@ -85,6 +99,7 @@ impl Format {
         first: Option<&RecordBatch>,
     ) -> Result<FormatFile, TaskError> {
         Ok(match self {
+            Format::Avro(codec) => FormatFile::Avro(Box::new(AvroFile::begin(file, schema, *codec)?)),
             Format::Parquet(compression) => {
                 FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first)?))
             }
@@ -101,6 +116,7 @@ impl Format {
 
 /// An open file of any format.
 pub(crate) enum FormatFile {
+    Avro(Box<AvroFile>),
     Parquet(Box<ParquetFile>),
     Csv(Box<CsvFile>),
     Records(Box<LayoutFile>),
@@ -110,6 +126,7 @@ pub(crate) enum FormatFile {
 impl FormatFile {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
         match self {
+            FormatFile::Avro(file) => file.write(batch),
             FormatFile::Parquet(file) => file.write(batch),
             FormatFile::Csv(file) => file.write(batch),
             FormatFile::Records(file) => file.write(batch),
@@ -120,6 +137,7 @@ impl FormatFile {
     /// Bytes that wait in memory.
     pub fn buffered(&self) -> usize {
         match self {
+            FormatFile::Avro(file) => file.buffered(),
             FormatFile::Parquet(file) => file.buffered(),
             FormatFile::Csv(file) => file.buffered(),
             FormatFile::Records(file) => file.buffered(),
@@ -130,6 +148,7 @@ impl FormatFile {
     /// Gives the memory back: ends the row group, or writes the buffer out.
     pub fn relieve(&mut self) -> Result<(), TaskError> {
         match self {
+            FormatFile::Avro(file) => file.write_out(),
             FormatFile::Parquet(file) => file.end_row_group(),
             FormatFile::Csv(file) => file.write_out(),
             FormatFile::Records(file) => file.write_out(),
@@ -139,6 +158,7 @@ impl FormatFile {
 
     pub fn close(self) -> Result<DurableFile, TaskError> {
         match self {
+            FormatFile::Avro(file) => file.close(),
             FormatFile::Parquet(file) => file.close(),
             FormatFile::Csv(file) => file.close(),
             FormatFile::Records(file) => file.close(),

@@ -3,6 +3,7 @@
 //! A chunk writes files of its own, under names that carry partition, attempt and sequence, into
 //! the staging folder of its step. They count only when the leader has committed that sequence.
 
+mod avro;
 mod csv;
 mod encoder;
 mod format;
@@ -24,6 +25,7 @@ use gapless_common::{error::TaskError, manifest::DataFile};
 
 use crate::storage::{SealedFile, create_durable};
 
+pub(crate) use avro::BlockWriter;
 pub(crate) use encoder::{TextEncoder, decoder};
 pub(crate) use format::Format;
 pub(crate) use layout::{BodyTotals, LayoutStyle};

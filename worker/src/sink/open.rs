@@ -181,12 +181,7 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
     if file.partition_by.len() == names.len() {
         return config("partition_by: every column would become a folder; at least one must be left".into());
     }
-    if let Format::Records(style) = &format {
-        style.check(&numbered)?;
-    }
-    if let Format::Report(style) = &format {
-        style.check(&numbered)?;
-    }
+    format.check(&numbered)?;
     if format.is_text() {
         for field in numbered.fields() {
             check_type(field.name(), field.data_type())?;

@@ -145,7 +145,8 @@ fn codec(compression: Compression) -> Result<Codec, TaskError> {
     Ok(match compression {
         Compression::Auto | Compression::Zstd => Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).map_err(invalid)?),
         Compression::None => Codec::UNCOMPRESSED,
-        Compression::Gzip => Codec::GZIP(GzipLevel::default()),
+        // Avro has one that Parquet calls gzip.
+        Compression::Gzip | Compression::Deflate => Codec::GZIP(GzipLevel::default()),
         Compression::Snappy => Codec::SNAPPY,
         Compression::Lz4 => Codec::LZ4_RAW,
     })

@@ -142,6 +142,7 @@ fn read_parquet(path: &Path) -> RecordBatch {
     concat_batches(&schema, &batches).unwrap()
 }
 
+mod avro;
 mod round_trip;
 
 #[test]

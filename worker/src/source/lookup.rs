@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     storage::StoredFile,
-    survey::{survey_parquet, survey_records, survey_text},
+    survey::{survey_avro, survey_parquet, survey_records, survey_text},
 };
 
 /// The largest look-up table, in bytes of its files: it is held in memory by every worker.
@@ -219,6 +219,11 @@ fn records(
     let (stored, facts) = match lookup {
         Lookup::Csv(source) => text(Format::from(source), source.columns.as_slice())?,
         Lookup::Ndjson(source) => text(Format::from(source), source.columns.as_slice())?,
+        Lookup::Avro(_) => (Stored::Avro, survey_avro(base_dir, paths)?),
+        // What steps publish is named by its format.
+        Lookup::Step(_) if paths.iter().all(|path| path.ends_with(".avro")) => {
+            (Stored::Avro, survey_avro(base_dir, paths)?)
+        }
         Lookup::Parquet(_) | Lookup::Step(_) => (Stored::Parquet, survey_parquet(base_dir, paths)?),
         Lookup::Records(source) => {
             let facts = survey_records(base_dir, paths, &source.layout)?;

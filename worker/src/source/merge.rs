@@ -329,6 +329,7 @@ impl super::Origin for Nowhere {
             file: String::new(),
             line: None,
             row: None,
+            block: None,
             raw: String::new(),
         }
     }

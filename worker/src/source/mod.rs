@@ -1,6 +1,7 @@
 //! Sources: readers that own positions. A reader covers one unit range of the pinned source and
 //! tells, for each batch, how far it has read and where each record came from.
 
+pub mod avro;
 pub mod csv;
 pub mod lookup;
 pub mod merge;
@@ -43,8 +44,11 @@ pub struct Place {
     pub file: String,
     /// Line number from 1, for text formats.
     pub line: Option<u64>,
-    /// Row number from 0 within the file, for binary formats.
+    /// Row number from 0 within the file, for binary formats; within the block where there is one.
     pub row: Option<u64>,
+    /// The byte of the file at which the record's block begins, for formats of blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
     /// The record as it stands in the source (text formats) or as JSON; at most
     /// [`Place::MAX_RAW`] bytes, cut where longer.
     pub raw: String,

@@ -12,6 +12,7 @@ use gapless_common::{
 
 use super::{
     SourceReader,
+    avro::{AvroReader, head},
     csv::{CsvReader, Format, Layout, column_type},
     merge::open_merge,
     parquet::{ParquetReader, footer},
@@ -32,6 +33,7 @@ pub(crate) enum Stored<'a> {
         of_step: bool,
     },
     Parquet,
+    Avro,
     Records(&'a RecordLayout),
     Sequence {
         from: i64,
@@ -57,6 +59,7 @@ pub(crate) fn stored_of<'a>(job: &'a Job, step: &str, source: &'a Source) -> Res
             of_step: false,
         },
         Source::Parquet(_) => Stored::Parquet,
+        Source::Avro(_) => Stored::Avro,
         Source::Records(records) => Stored::Records(&records.layout),
         Source::Sequence { from, .. } => Stored::Sequence { from: *from },
         Source::Step(name) => {
@@ -77,6 +80,7 @@ pub(crate) fn stored_of<'a>(job: &'a Job, step: &str, source: &'a Source) -> Res
                     of_step: true,
                 },
                 Sink::Parquet(_) => Stored::Parquet,
+                Sink::Avro(_) => Stored::Avro,
                 Sink::Records(records) => Stored::Records(&records.layout),
                 Sink::Report(_) => {
                     return Err(config(format!(
@@ -192,6 +196,16 @@ pub(crate) fn open_files(
             };
             let schema = Arc::new(schema);
             let reader = ParquetReader::new(base_dir_buf, overlapping, first_unit, &schema, projection, units)?;
+            Ok(Box::new(reader))
+        }
+        Stored::Avro => {
+            let schema = match (schema_of(columns), overlapping.first()) {
+                (Some(schema), _) => Arc::new(schema),
+                // As with Parquet: the files tell.
+                (None, Some(pinned)) => head(base_dir, &pinned.path)?.schema,
+                (None, None) => return Err(config("the plan names column types that cannot be read back")),
+            };
+            let reader = AvroReader::new(base_dir_buf, overlapping, first_unit, &schema, projection, units)?;
             Ok(Box::new(reader))
         }
         Stored::Records(layout) => {

@@ -488,6 +488,7 @@ impl Origin for ParquetOrigin {
             file: self.path.to_string(),
             line: None,
             row: Some(self.row + row as u64),
+            block: None,
             raw,
         }
     }

@@ -99,6 +99,7 @@ impl Origin for SequenceOrigin {
             file: "sequence".to_string(),
             line: None,
             row: Some(self.position + row as u64),
+            block: None,
             raw: format!("{{\"n\":{number}}}"),
         }
     }

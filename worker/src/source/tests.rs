@@ -11,8 +11,8 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::RunId,
     job::{
-        ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, NdjsonSource, OnError, ParquetSource,
-        Partition, Partitioning, Sink, Source, Step,
+        AvroSource, ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, NdjsonSource, OnError,
+        ParquetSource, Partition, Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
     manifest::{DataFile, Verdict, VerdictKind, Version},
@@ -310,6 +310,13 @@ fn samples_are_whole_for_small_sources_and_even_for_large_ones() {
         paths: vec!["p.parquet".into()],
     }));
     check_even(&sample(&job, "k").0.unwrap(), 0, 100_000);
+    super::avro::tests::write(&dir.path().join("p.avro"), 0, 1_000_000, 1000);
+    let job = one(Source::Avro(AvroSource {
+        paths: vec!["p.avro".into()],
+    }));
+    let (keys, rows) = sample(&job, "k");
+    check_even(&keys.unwrap(), 0, 1_000_000);
+    assert!(rows.abs_diff(1_000_000) < 30_000, "{rows}");
     let job = one(Source::Sequence { from: 0, to: 100_000 });
     check_even(&sample(&job, "n").0.unwrap(), 0, 100_000);
     let job = one(Source::Sequence { from: -3, to: 2 });
@@ -447,6 +454,12 @@ fn lookup_tables_are_read_whole_or_refused() {
             .sum::<usize>(),
         10
     );
+    super::avro::tests::write(&dir.path().join("t.avro"), 0, 10, 5);
+    let avro = Lookup::Avro(AvroSource {
+        paths: vec!["t.avro".into()],
+    });
+    let found = read_table("t", &avro, dir.path()).unwrap();
+    assert_eq!(found.batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 10);
     // A sparse file has the size without the bytes.
     fs::File::options()
         .append(true)

@@ -63,6 +63,13 @@ pub const SOURCES: &[Piece] = &[
         sample: &[("data/orders.parquet", include_bytes!("samples/orders.parquet"))],
     },
     Piece {
+        word: "avro",
+        text: "    source:
+      avro:
+        path: data/orders*.avro      # a path, a glob, or a list of them; the files have the types",
+        sample: &[("data/orders.avro", include_bytes!("samples/orders.avro"))],
+    },
+    Piece {
         word: "sequence",
         text: "    source:
       sequence: {from: 0, to: 1000}  # numbers in one column n, for trying out",
@@ -93,6 +100,14 @@ pub const SINKS: &[Piece] = &[
       parquet:
         path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
         compression: zstd",
+        sample: &[],
+    },
+    Piece {
+        word: "avro",
+        text: "    sink:
+      avro:
+        path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
+        compression: deflate",
         sample: &[],
     },
     Piece {

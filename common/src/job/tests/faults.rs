@@ -99,8 +99,8 @@ steps:
         &[
             "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
-            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, records, step, sequence, merge",
-            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, records, report, discard",
+            "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, avro, records, step, sequence, merge",
+            "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, avro, records, report, discard",
         ],
     );
     check(
@@ -127,7 +127,7 @@ steps:
     sink: {csv: {}}",
         &[
             "job.yaml:3:5: missing key `name` in step; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
-            "job.yaml:3:13: source says nothing; allowed: one of csv, ndjson, parquet, records, step, sequence, merge",
+            "job.yaml:3:13: source says nothing; allowed: one of csv, ndjson, parquet, avro, records, step, sequence, merge",
             "job.yaml:4:17: missing key `path` in csv sink; allowed: the path of a folder",
         ],
     );
@@ -241,11 +241,11 @@ steps:
   - {name: c, source: {sequence: {from: 0, to: 1}}, sink: {parquet: {path: c, partition_by: [n]}}}
   - {name: d, source: {step: b}, lookups: {a: {step: a}, b: {step: b}, c: {step: c}, d: {step: d}, e: {step: ab}}, sink: discard}",
         &[
-            "job.yaml:6:54: step `a` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
-            "job.yaml:6:68: step `b` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
-            "job.yaml:6:82: step `c` keeps its `partition_by` columns in folder names, which a look-up does not read back; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:54: step `a` has no parquet or avro sink, so a look-up cannot read it; allowed: a step with a parquet or avro sink without `partition_by`",
+            "job.yaml:6:68: step `b` has no parquet or avro sink, so a look-up cannot read it; allowed: a step with a parquet or avro sink without `partition_by`",
+            "job.yaml:6:82: step `c` keeps its `partition_by` columns in folder names, which a look-up does not read back; allowed: a step with a parquet or avro sink without `partition_by`",
             "job.yaml:6:96: step `d` names itself in `lookups`; allowed: another step",
-            "job.yaml:6:96: step `d` has no parquet sink, so a look-up cannot read it; allowed: a step with a parquet sink without `partition_by`",
+            "job.yaml:6:96: step `d` has no parquet or avro sink, so a look-up cannot read it; allowed: a step with a parquet or avro sink without `partition_by`",
             "job.yaml:6:110: unknown step `ab` in `lookups`; did you mean `a`? allowed: a, b, c",
         ],
     );
@@ -396,6 +396,16 @@ steps:
             "job.yaml:5:30: step `b` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files",
         ],
     );
+    check(
+        "job: j
+steps:
+  - {name: a, source: {avro: {path: x}}, partition: row_groups, sink: {avro: {path: y}}}
+  - {name: b, source: {avro: {path: x}}, sink: {avro: {path: z, compression: gzip}}}",
+        &[
+            "job.yaml:3:53: Avro files cannot be partitioned by `row_groups`; allowed: auto, bytes, files, key_range, hash",
+            "job.yaml:4:78: `compression` in avro sink is `gzip`; allowed: deflate, snappy, zstd, none",
+        ],
+    );
 }
 
 #[test]
@@ -469,7 +479,7 @@ steps:
             "job.yaml:6:36: `path` in csv source is an empty list; allowed: a path, or a list of paths",
             r#"job.yaml:7:36: `path` in csv source has a scheme that is not known; known are s3://, gs:// and az://: "ftp://b/x"; allowed: a path, or a list of paths"#,
             r#"job.yaml:8:36: `path` in csv source holds a control character: "a\nb"; allowed: a path, or a list of paths"#,
-            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, records, step, sequence, merge",
+            "job.yaml:9:40: `parquet` beside `csv` in source; allowed: one of csv, ndjson, parquet, avro, records, step, sequence, merge",
             "job.yaml:10:45: `to` in sequence is 1, below `from`, which is 10; allowed: `to` at or above `from`",
             "job.yaml:11:41: `from` in sequence is `1.5`; allowed: a whole number of 64 bits",
             "job.yaml:11:50: `to` in sequence is `1e3`; allowed: a whole number of 64 bits",
@@ -583,7 +593,7 @@ fn the_rest_of_a_step() {
             "job.yaml:7:12: `check` in step is a mapping; allowed: a list, each item a mapping with the keys name, that",
             "job.yaml:8:15: a look-up with the name `input`, which is the step's own source; allowed: another name",
             "job.yaml:8:40: the name `a b` in `lookups`; allowed: letters, digits and `_`, beginning with a letter, at most 64",
-            "job.yaml:8:68: lookup says nothing; allowed: one of csv, ndjson, parquet, records, step",
+            "job.yaml:8:68: lookup says nothing; allowed: one of csv, ndjson, parquet, avro, records, step",
             "job.yaml:9:34: `attempts` in retry is `0`; allowed: a whole number from 1 to 100",
             "job.yaml:9:54: `limit` in reject is `-1`; allowed: unlimited, or a whole number from 0",
             "job.yaml:9:77: `partition_failed` in on_error is `quarantine`; allowed: stop, continue",
@@ -726,10 +736,10 @@ steps:
   - {name: h, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: /, null: NULL}}}
   - {name: i, source: {sequence: {from: 0, to: 1}}, sink: {csv: {path: "in.x/*"}}}"#,
         &[
-            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
-            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
+            "job.yaml:3:59: `sink` in step is `discrad`; did you mean `discard`? allowed: discard, or a mapping with the keys csv, ndjson, parquet, avro, records, report, discard",
+            "job.yaml:4:59: `sink` in step is `csv`; allowed: discard, or a mapping with the keys csv, ndjson, parquet, avro, records, report, discard",
             "job.yaml:5:69: `discard` in sink is a mapping; allowed: {}",
-            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, ndjson, parquet, records, report, discard",
+            "job.yaml:6:57: `sink` in step is empty; allowed: discard, or a mapping with the keys csv, ndjson, parquet, avro, records, report, discard",
             "job.yaml:7:86: `files` in parquet sink is `0`; allowed: a whole number from 1 to 100000",
             "job.yaml:7:97: `exists` in parquet sink is `overwrite`; allowed: fail, replace, append",
             "job.yaml:7:121: `compression` in parquet sink is a list; allowed: zstd, snappy, lz4, gzip, none",
@@ -918,7 +928,7 @@ fn merges() {
         let steps = "job: j\nsteps:\n  - {name: two, source: {sequence: {from: 0, to: 9}}, sink: discard}\n  - name: a\n    sink: discard\n";
         check(&format!("{steps}    source: {{merge: {merge}}}\n"), expected);
     };
-    let list = "allowed: a list, each item a mapping with the keys csv, ndjson, parquet, records, step";
+    let list = "allowed: a list, each item a mapping with the keys csv, ndjson, parquet, avro, records, step";
     merge("{inputs: [{csv: {path: a}}, {csv: {path: b}}]}", &["job `j` is sound"]);
     merge(
         "{inputs: []}",
@@ -931,13 +941,13 @@ fn merges() {
     merge(
         "{inputs: [{sequence: {from: 0, to: 1}}]}",
         &[
-            "job.yaml:6:31: input says nothing; allowed: one of csv, ndjson, parquet, records, step",
-            "job.yaml:6:32: unknown key `sequence` in input; allowed: csv, ndjson, parquet, records, step",
+            "job.yaml:6:31: input says nothing; allowed: one of csv, ndjson, parquet, avro, records, step",
+            "job.yaml:6:32: unknown key `sequence` in input; allowed: csv, ndjson, parquet, avro, records, step",
         ],
     );
     merge(
         "{inputs: [{csv: {path: a}, step: two}]}",
-        &["job.yaml:6:48: `step` beside `csv` in input; allowed: one of csv, ndjson, parquet, records, step"],
+        &["job.yaml:6:48: `step` beside `csv` in input; allowed: one of csv, ndjson, parquet, avro, records, step"],
     );
     merge(
         "{inputs: [{csv: {path: a}}], missing_columns: drop}",

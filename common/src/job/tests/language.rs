@@ -101,6 +101,7 @@ steps:
   - {name: ordered, source: {step: two}, sort: [z, {column: a, order: desc, nulls: first}], sink: discard}
   - {name: four, source: {step: two}, partition: {row_groups: }, sink: {discard: }}
   - {name: lines, source: {ndjson: {path: in/a.ndjson, columns: {id: int64}, required: id}}, partition: bytes, sink: {ndjson: {path: out/lines, compression: gzip}}}
+  - {name: events, source: {avro: {path: in/*.avro}}, partition: bytes, lookups: {l: {avro: {path: l.avro}}}, sink: {avro: {path: out/events, compression: snappy}}}
   - {name: five, source: {parquet: {path: in/five}}, partition: {files: {}}, sink: discard}
   - {name: six, source: {parquet: {path: in/five}}, partition: {hash: {columns: [a, b]}}, sink: {parquet: {path: out/six, partition_by: [a]}}}
   - name: seven
@@ -143,6 +144,7 @@ steps:
           - csv: {path: in/eleven.csv, header: false, columns: {z: int8}}
           - ndjson: {path: in/eleven.ndjson}
           - parquet: {path: in/eleven.parquet}
+          - avro: {path: in/eleven.avro}
           - records: {path: in/eleven.txt, fields: [{name: id, width: 4}]}
           - step: two
     sink: discard
@@ -347,6 +349,18 @@ fn every_key_reaches_the_model() {
         Source::Sequence { from: -5, to: 5 }
     );
     assert_eq!(job.step("four").expect("a step").after, ["two"]);
+    let events = job.step("events").expect("a step");
+    assert_eq!(
+        serde_json::to_value((&events.source, &events.lookups, &events.sink)).expect("JSON"),
+        json!([
+            {"avro": {"paths": ["in/*.avro"]}},
+            {"l": {"avro": {"paths": ["l.avro"]}}},
+            {"avro": {
+                "path": "out/events", "exists": "fail", "compression": "snappy", "files": null, "partition_by": [],
+                "partition_column": null, "header": true, "delimiter": b',', "null": "",
+            }},
+        ])
+    );
     let lines = job.step("lines").expect("a step");
     assert_eq!(
         serde_json::to_value((&lines.source, &lines.sink)).expect("JSON"),

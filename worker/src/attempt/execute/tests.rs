@@ -121,6 +121,7 @@ fn place(n: u64) -> Place {
         file: "numbers".to_string(),
         line: Some(n + 1),
         row: None,
+        block: None,
         raw: n.to_string(),
     }
 }

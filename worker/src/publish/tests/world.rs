@@ -202,6 +202,7 @@ impl Run {
                     file: "in.csv".into(),
                     line: Some(n),
                     row: None,
+                    block: None,
                     raw: format!("{n},\"x"),
                 },
                 key: None,

@@ -128,7 +128,7 @@ impl Format {
             Compression::Auto | Compression::None => Ok(Codec::Plain),
             Compression::Gzip => Ok(Codec::Gzip),
             Compression::Zstd => Ok(Codec::Zstd),
-            Compression::Snappy | Compression::Lz4 => Err(config(format!(
+            Compression::Snappy | Compression::Lz4 | Compression::Deflate => Err(config(format!(
                 "{path}: {} is read plain, gzip or zstd, not snappy or lz4",
                 self.name()
             ))),

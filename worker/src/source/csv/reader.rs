@@ -490,6 +490,7 @@ impl CsvOrigin {
             file: self.path.to_string(),
             line,
             row: None,
+            block: None,
             raw,
         }
     }

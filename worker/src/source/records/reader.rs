@@ -636,6 +636,7 @@ impl RecordsOrigin {
             file: self.path.to_string(),
             line: self.line(start),
             row: None,
+            block: None,
             raw,
         }
     }
