@@ -289,6 +289,7 @@ fn every_key_reaches_the_model() {
             "csv in/eleven.csv",
             "ndjson in/eleven.ndjson",
             "parquet in/eleven.parquet",
+            "avro in/eleven.avro",
             "records in/eleven.txt",
             "step two"
         ]
