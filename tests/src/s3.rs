@@ -206,10 +206,13 @@ pub fn lake(rows: u64) -> (World, Sales, S3) {
 }
 
 /// A worker whose requests pass a hook.
-pub fn worker_through(world: &mut World, s3: &S3, endpoint: &str, hook: Hook) -> Process {
+pub fn worker_through(world: &mut World, s3: &S3, endpoint: &str, name: &str, hook: Hook) -> Process {
     let direct = format!("http://{}", s3.address);
     world.set("AWS_ENDPOINT_URL", &format!("http://{}", s3.proxy(hook)));
-    let worker = world.start(&["worker", "--endpoint", endpoint, "--slots", "1", "--name", "doomed"]);
+    let worker = world.start_as(
+        name,
+        &["worker", "--endpoint", endpoint, "--slots", "1", "--name", name],
+    );
     world.set("AWS_ENDPOINT_URL", &direct);
     worker
 }

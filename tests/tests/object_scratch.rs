@@ -148,9 +148,9 @@ impl Cloud {
     }
 
     /// A worker whose requests to the store pass a hook.
-    fn worker_through(&mut self, hook: Hook) -> Process {
-        let worker = worker_through(&mut self.world, &self.s3, &self.endpoint, hook);
-        self.registered("doomed");
+    fn worker_through(&mut self, name: &str, hook: Hook) -> Process {
+        let worker = worker_through(&mut self.world, &self.s3, &self.endpoint, name, hook);
+        self.registered(name);
         worker
     }
 
@@ -185,7 +185,7 @@ impl Cloud {
 fn a_worker_dies(moment: &str, alone: bool, matches: fn(&Request, When) -> bool, at_death: fn(&S3)) {
     let mut cloud = Cloud::start(ROWS);
     let (hook, id) = killer(matches);
-    let mut doomed = cloud.worker_through(hook);
+    let mut doomed = cloud.worker_through("doomed", hook);
     *id.lock().expect("no panic before") = Some(doomed.id());
     let mut other = (!alone).then(|| cloud.worker("other"));
     let run = cloud.submit();
@@ -294,7 +294,7 @@ steps:
 "#
     ));
     let (hook, id) = killer(|it, when| it.puts("partNumber=1") && it.target.contains(".gx") && when == When::After);
-    let mut doomed = cloud.worker_through(hook);
+    let mut doomed = cloud.worker_through("doomed", hook);
     *id.lock().expect("no panic before") = Some(doomed.id());
     let run = cloud.submit();
     assert_eq!(doomed.signal_of_end(), Some(9), "{}", doomed.log());
@@ -335,7 +335,7 @@ fn a_cancelled_run_leaves_nothing_in_scratch() {
         }
         Fate::GoesOn
     });
-    let _worker = cloud.worker_through(hook);
+    let _worker = cloud.worker_through("doomed", hook);
     let run = cloud.submit();
     wait_for("the buckets to be read", || {
         reached.load(Ordering::Relaxed).then_some(())
@@ -350,43 +350,89 @@ fn a_cancelled_run_leaves_nothing_in_scratch() {
     assert_eq!(cloud.s3.keys("out/by-shop/"), Vec::<String>::new());
 }
 
-/// A worker stands still with an exchange file on its way, which arrives when the run is over.
+/// A worker that stands still with an exchange file on its way, which arrives when [`Late::arrives`] lets it.
+struct Late {
+    worker: Process,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Late {
+    /// Starts the worker and gives it the run, whose scatter it begins.
+    fn begin(cloud: &mut Cloud) -> (Late, String) {
+        let id: Arc<Mutex<Option<u32>>> = Arc::default();
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let frozen = Arc::new(AtomicUsize::new(0));
+        let (of, door, count) = (id.clone(), gate.clone(), frozen.clone());
+        let hook: Hook = Arc::new(move |it, when| {
+            if when == When::Before && it.puts(".gx") && count.fetch_add(1, Ordering::Relaxed) == 0 {
+                let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
+                kill_process(Pid::from_raw(id as i32).expect("a process"), Signal::STOP).expect("it runs");
+                let (open, opened) = &*door;
+                drop(
+                    opened
+                        .wait_while(open.lock().expect("no panic"), |open| !*open)
+                        .expect("no panic"),
+                );
+            }
+            Fate::GoesOn
+        });
+        let worker = cloud.worker_through("late", hook);
+        *id.lock().expect("no panic before") = Some(worker.id());
+        let run = cloud.submit();
+        wait_for("the worker to stand still", || {
+            (frozen.load(Ordering::Relaxed) > 0 && worker.is_still()).then_some(())
+        });
+        (Late { worker, gate }, run)
+    }
+
+    /// Lets the file arrive, and the worker go on then.
+    fn arrives(&self, s3: &S3) {
+        let files = || s3.keys("scratch/").iter().filter(|key| key.ends_with(".gx")).count();
+        let before = files();
+        *self.gate.0.lock().expect("no panic") = true;
+        self.gate.1.notify_all();
+        wait_for("the late exchange file", || (files() > before).then_some(()));
+        self.worker.thaw();
+    }
+}
+
 #[test]
 fn what_arrives_after_the_end_is_removed_by_who_sent_it() {
     let mut cloud = Cloud::start(ROWS);
-    let id: Arc<Mutex<Option<u32>>> = Arc::default();
-    let gate = Arc::new((Mutex::new(false), Condvar::new()));
-    let frozen = Arc::new(AtomicUsize::new(0));
-    let (of, door, count) = (id.clone(), gate.clone(), frozen.clone());
-    let hook: Hook = Arc::new(move |it, when| {
-        if when == When::Before && it.puts(".gx") && count.fetch_add(1, Ordering::Relaxed) == 0 {
-            let id = wait_for("the id of the worker", || *of.lock().expect("no panic before"));
-            kill_process(Pid::from_raw(id as i32).expect("a process"), Signal::STOP).expect("it runs");
-            let (open, opened) = &*door;
-            drop(
-                opened
-                    .wait_while(open.lock().expect("no panic"), |open| !*open)
-                    .expect("no panic"),
-            );
-        }
-        Fate::GoesOn
-    });
-    let doomed = cloud.worker_through(hook);
-    *id.lock().expect("no panic before") = Some(doomed.id());
-    let run = cloud.submit();
-    wait_for("the worker to stand still", || {
-        (frozen.load(Ordering::Relaxed) > 0 && doomed.is_still()).then_some(())
-    });
+    let (late, run) = Late::begin(&mut cloud);
     let _other = cloud.worker("other");
     let ended = cloud.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
     check(&cloud.world, &cloud.s3, &cloud.sales);
-    *gate.0.lock().expect("no panic") = true;
-    gate.1.notify_all();
-    wait_for("the late exchange file", || has(&cloud.s3, ".gx").then_some(()));
-    doomed.thaw();
+    late.arrives(&cloud.s3);
     wait_for("it to be removed", || (!has(&cloud.s3, "")).then_some(()));
     check(&cloud.world, &cloud.s3, &cloud.sales);
+}
+
+/// Between its verdict and its exposure all that a step has staged is needed.
+#[test]
+fn who_comes_late_leaves_alone_what_is_not_yet_shown() {
+    let mut cloud = Cloud::start(ROWS);
+    let text = fs::read_to_string(cloud.world.path("job.yaml")).expect("written");
+    let one_step = text.split("  - name: in-order").next().expect("a step");
+    cloud.world.job(one_step);
+    let (late, run) = Late::begin(&mut cloud);
+    let (hook, id) = killer(|it, when| it.copies("/out/by-shop/") && when == When::Before);
+    let mut publisher = cloud.worker_through("publisher", hook);
+    *id.lock().expect("no panic before") = Some(publisher.id());
+    assert_eq!(publisher.signal_of_end(), Some(9), "{}", publisher.log());
+    assert_eq!(
+        cloud.s3.keys("out/.by-shop.gapless/published/").len(),
+        1,
+        "the verdict stands"
+    );
+    assert_eq!(cloud.s3.keys("out/by-shop/"), Vec::<String>::new(), "nothing is shown");
+    late.arrives(&cloud.s3);
+    let ended = cloud.ended(&run);
+    assert_eq!(ended["state"], "completed", "{ended:#}");
+    assert_eq!(cloud.s3.rows("out/by-shop"), expected(&cloud.sales));
+    wait_for("scratch to be swept", || (!has(&cloud.s3, "")).then_some(()));
+    check_swept(&cloud.world, &cloud.s3);
 }
 
 fn run(world: &World, arguments: &[&str]) -> (i32, String) {

@@ -187,7 +187,7 @@ fn a_worker_dies(rows: u64, load: &str, moment: &str, matches: fn(&Request, When
     );
     let run = String::from_utf8_lossy(&submitted.stdout).trim().to_string();
     let (hook, id) = killer(matches);
-    let mut doomed = worker_through(&mut world, &s3, &endpoint, hook);
+    let mut doomed = worker_through(&mut world, &s3, &endpoint, "doomed", hook);
     *id.lock().expect("no panic before") = Some(doomed.id());
     assert_eq!(doomed.signal_of_end(), Some(9), "killed {moment}: {}", doomed.log());
     at_death(&s3);

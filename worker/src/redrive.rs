@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::{
     rejects::Quarantine,
     source::{Place, places::FormerPlace},
-    storage::{Created, StepFolders, create_once, io_error},
+    storage::{Created, StepFolders, create_once, io_error, is_object},
 };
 
 /// Records of one redrive: their places are held in memory by each reader. More are mended at their source.
@@ -243,7 +243,9 @@ fn write(
     let (run, number) = (certificate.run, certificate.step);
     let folders = StepFolders::new(&step.sink, base_dir, base_dir, run, number)?;
     let folder = folders.redrive();
-    fs::create_dir_all(&folder).map_err(|error| io_error("create the folder", &folder, &error))?;
+    if !is_object(&folder) {
+        fs::create_dir_all(&folder).map_err(|error| io_error("create the folder", &folder, &error))?;
+    }
     let name = format!("{:016x}", xxh3_64(format!("{records}{index}").as_bytes()));
     let unique = format!("{}", std::process::id());
     let keep = |name: String, content: &str| {

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     sink::parquet_error,
     source::Reject,
-    storage::{io_error, list_folder},
+    storage::{StoredFile, io_error, list_folder},
 };
 
 /// Records of a batch of the Parquet file: with long records some hundred MiB.
@@ -94,8 +94,8 @@ impl Quarantine {
     pub fn read(&self, visit: &mut dyn FnMut(Quarantined) -> Result<bool, TaskError>) -> Result<(), TaskError> {
         let mut seen = HashSet::new();
         for path in &self.files {
-            let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
-            let mut file = BufReader::new(file);
+            let file = StoredFile::open(path).map_err(|error| io_error("open", path, &error))?;
+            let mut file = BufReader::new(file.into_reader());
             let mut line = Vec::new();
             for number in 1u64.. {
                 line.clear();

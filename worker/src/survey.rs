@@ -1,13 +1,14 @@
 //! The source's part of a survey: which files there are, what they look like, how much they hold,
 //! and a bounded sample of keys. Metadata and a few blocks, never the data.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{collections::HashMap, path::Path, sync::Arc, thread};
 
 use arrow::{
-    array::Array,
+    array::{Array, RecordBatch},
     datatypes::{Schema, SchemaRef},
 };
 use gapless_common::{
+    address::is_url,
     error::TaskError,
     ids::RunId,
     job::{ColumnType, Job, MergeSource, RecordLayout, Source, Step},
@@ -42,6 +43,10 @@ const PLACES: u64 = 1024;
 
 /// Bytes read at one place.
 const PLACE: u64 = 4096;
+
+/// Places of objects that are read at the same time: each costs the time of two requests, some 40 ms, so one after
+/// the other the places of a sample would take most of a minute.
+const PLACES_AT_ONCE: usize = 32;
 
 /// Places at which the length of records is measured.
 const LENGTH_PLACES: u64 = 16;
@@ -771,14 +776,38 @@ fn draw_csv(
         (_, Unit::Byte) => PLACE,
         _ => 1,
     };
-    for place in places(facts.domain.high, units, len) {
-        if let Some(input) = open(place)?.next_batch()? {
-            let rows = input.batch.num_rows();
+    let places: Vec<UnitRange> = places(facts.domain.high, units, len).collect();
+    let read = |place: &UnitRange| -> Result<Option<RecordBatch>, TaskError> {
+        Ok(open(*place)?.next_batch()?.map(|input| input.batch))
+    };
+    let remote = facts.files.iter().any(|file| is_url(&file.path));
+    for stretch in places.chunks(if remote { PLACES_AT_ONCE } else { 1 }) {
+        for batch in at_once(stretch, &read)? {
+            let rows = batch.num_rows();
             let share = wanted.min(rows);
-            drawn.add(input.batch.column(0), (0..share).map(|at| at * rows / share));
+            drawn.add(batch.column(0), (0..share).map(|at| at * rows / share));
         }
     }
     Ok(false)
+}
+
+/// Reads places at the same time; what they hold comes in their order.
+fn at_once(
+    places: &[UnitRange],
+    read: &(impl Fn(&UnitRange) -> Result<Option<RecordBatch>, TaskError> + Sync),
+) -> Result<Vec<RecordBatch>, TaskError> {
+    let batches: Result<Vec<_>, _> = match places {
+        [place] => read(place).map(|batch| vec![batch]),
+        places => thread::scope(|scope| {
+            let reading: Vec<_> = places.iter().map(|place| scope.spawn(move || read(place))).collect();
+            let read = reading.into_iter().map(|reading| match reading.join() {
+                Ok(batch) => batch,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            read.collect()
+        }),
+    };
+    Ok(batches?.into_iter().flatten().collect())
 }
 
 /// Keys drawn so far: every `stride`-th of those offered, so that the number stays bounded and the

@@ -95,7 +95,7 @@ impl DurableFile {
             checksum: self.hash.digest(),
             pending: match self.target {
                 Target::Local(file) => Sealing::Local(flusher::finish(file)),
-                Target::Object(mut upload) => Sealing::Object(upload.finish()),
+                Target::Object(mut upload) => Sealing::Object(UnderWay(Some(upload.finish()))),
             },
         }
     }
@@ -139,7 +139,23 @@ pub struct SealedFile {
 
 enum Sealing {
     Local(Pending),
-    Object(objects::Pending<()>),
+    Object(UnderWay),
+}
+
+/// An object on its way to its store. Whoever gives up waits for it all the same, so that nothing of an
+/// attempt arrives once it has ended, and its step may have been swept.
+struct UnderWay(Option<objects::Pending<()>>);
+
+impl UnderWay {
+    fn wait(&mut self) -> Result<(), ObjectError> {
+        self.0.take().map_or(Ok(()), objects::Pending::wait)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.wait().ok();
+    }
 }
 
 impl SealedFile {
@@ -149,7 +165,7 @@ impl SealedFile {
             Sealing::Local(pending) => pending
                 .wait()
                 .map_err(|error| io_error("make durable", &self.path, &error))?,
-            Sealing::Object(pending) => pending.wait().map_err(|error| object_error("write", &error))?,
+            Sealing::Object(mut pending) => pending.wait().map_err(|error| object_error("write", &error))?,
         }
         self.uncounted.0 = None;
         Ok((self.bytes, self.checksum))
@@ -414,11 +430,19 @@ pub fn remove_tree(path: &Path) -> Result<(), TaskError> {
     result.map_err(|error| io_error("remove", path, &error))
 }
 
+/// Listings of open uploads, of a thousand each: more than attempts of a step can have left, with one or two for each.
+const UPLOAD_LISTINGS: usize = 100;
+
 /// Objects that are listed before they are deleted.
 const STRETCH: usize = 10_000;
 
 fn remove_objects(bucket: &Bucket, key: &str) -> Result<(), ObjectError> {
-    bucket.abort_uploads(key)?;
+    // A listing of uploads may have had no place for all.
+    for _ in 0..UPLOAD_LISTINGS {
+        if bucket.abort_uploads(key)? == 0 {
+            break;
+        }
+    }
     loop {
         let found = bucket.list(key, STRETCH)?;
         let keys: Vec<String> = found.into_iter().map(|found| found.key).collect();
