@@ -465,6 +465,8 @@ steps:
   - name: checked
     source: {{csv: {{path: "s3://{BUCKET}/in/*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}}}
     partition: {{hash: {{columns: [shop]}}, count: 3}}
+    check: [{{name: positive, that: "cents > 0"}}]
+    on_error: {{reject: {{limit: {ROWS}}}}}
     sink: {{discard: {{}}}}
 "#
     ));
@@ -477,6 +479,15 @@ steps:
     );
     let certificates = left.iter().filter(|key| key.contains("/_gapless/certificate-"));
     assert_eq!(certificates.count(), 1, "{left:?}");
+    let output = world.gapless(&["rejects", "checked", "-o", "json", "--state", ".gapless"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let wrong = in_order(&world)
+        .iter()
+        .filter(|row| row.starts_with('-') || row.starts_with("0,"))
+        .count();
+    assert!(wrong > 0);
+    assert_eq!(told.matches("\"rule\"").count(), wrong, "{told}");
 }
 
 #[test]
