@@ -221,15 +221,13 @@ fn result(stage: Stage, json: &[u8]) -> Result<StageResult, WireError> {
             })?;
             StageResult::Prepared(text.to_string())
         }
-        Stage::Publish => StageResult::Published(serde_json::from_slice(json).map_err(invalid)?),
+        // Those over data end with a commit, or find that their step is published.
+        Stage::Publish | Stage::Scatter | Stage::Execute | Stage::Merge => {
+            StageResult::Published(serde_json::from_slice(json).map_err(invalid)?)
+        }
         Stage::Abort => {
             let abortion: Abortion = serde_json::from_slice(json).map_err(invalid)?;
             StageResult::Aborted(abortion.publication)
-        }
-        Stage::Scatter | Stage::Execute | Stage::Merge => {
-            return Err(WireError::Invalid {
-                field: "finished, of a stage that ends with a commit",
-            });
         }
     })
 }

@@ -31,7 +31,7 @@ use crate::{
     command,
     engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
-    publish::{published_already, run_abort, run_merge, run_prepare, run_publish, sweep_late},
+    publish::{adopt_published, run_abort, run_merge, run_prepare, run_publish, sweep_late},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     sort::check_order,
@@ -99,7 +99,7 @@ impl Work for Stages {
             Stage::Scatter | Stage::Execute | Stage::Merge => {
                 // Also after a last commit was offered: whether it was taken, nobody here waits to hear.
                 sweep_late(&assignment.context);
-                outcome.map_err(|error| published_already(&assignment.context).unwrap_or(error))
+                outcome.or_else(|error| adopt_published(&assignment.context, error))
             }
             Stage::Survey | Stage::Prepare | Stage::Publish | Stage::Abort => outcome,
         }

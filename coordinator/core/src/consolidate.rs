@@ -65,7 +65,8 @@ fn seal(stage: &StageState, last: PartitionNo, progress: &ProgressRow) -> u64 {
     digest.digest()
 }
 
-/// The publish task has created, or found, the verdict COMMITTED of this step.
+/// The publish task has created, or found, the verdict COMMITTED of this step; or a task over data has found it,
+/// of which this state knows nothing: the store was restored from an older copy.
 pub(crate) fn published(
     draft: &mut Draft,
     session: SessionId,
@@ -74,8 +75,13 @@ pub(crate) fn published(
     publication: Publication,
 ) -> Result<(), Refusal> {
     let holding = draft.holding(session, key, fence)?;
-    if key.stage != Stage::Publish {
-        return Err(Refusal::WrongStage { task: key });
+    match key.stage {
+        Stage::Publish => {}
+        Stage::Scatter | Stage::Execute | Stage::Merge => {
+            adopt(draft, key, fence, &holding, publication);
+            return Ok(());
+        }
+        Stage::Survey | Stage::Prepare | Stage::Abort => return Err(Refusal::WrongStage { task: key }),
     }
     let mut progress = holding.task.progress_for(holding.run.row.restarts);
     progress.done = true;
@@ -84,6 +90,30 @@ pub(crate) fn published(
     speed::keep(draft, holding.run, key.step);
     step_ended(draft, key, &holding);
     Ok(())
+}
+
+/// The verdict at the output is the arbiter: the step is published, whatever is on record of its partitions. What
+/// others hold of it comes back by itself, as it cannot be committed; until then the run is not complete
+/// (`Draft::settle`).
+fn adopt(draft: &mut Draft, key: TaskKey, fence: Fence, holding: &Holding, publication: Publication) {
+    draft.release(key, fence, holding.task.progress_for(holding.run.row.restarts));
+    if holding.step.row.phase == Phase::Published {
+        return;
+    }
+    let text = format!(
+        "step {} had been published before the cluster's store was restored from an older copy: its output in {} stands, \
+         which {} certifies, and is not published a second time",
+        holding.run.definition(key.step).name,
+        publication.output,
+        publication.certificate
+    );
+    draft.note(key.run, key.step, Kind::Note, text);
+    publish_step(draft, key.run, key.step, holding.step, publication);
+    if holding.run.leases > 1 {
+        begin_steps(draft, key.run, Some(key.step));
+    } else {
+        step_ended(draft, key, holding);
+    }
 }
 
 /// A step has an output: the run goes on with those that waited for it, or is complete.

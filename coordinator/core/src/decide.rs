@@ -257,6 +257,8 @@ impl<'a> Draft<'a> {
                 let ended = match row.state {
                     RunState::Stopping => Some(RunState::Stopped),
                     RunState::Failing => Some(RunState::Failed),
+                    // Of a step that was found published others may have held something still.
+                    RunState::Running if run.is_published() => Some(RunState::Completed),
                     RunState::Running
                     | RunState::Stopped
                     | RunState::Failed

@@ -30,6 +30,11 @@ pub(crate) fn failed(
     let holding = draft.holding(session, key, fence)?;
     let restart = holding.run.row.restarts;
     let mut progress = holding.task.progress_for(restart);
+    if holding.step.row.phase == Phase::Published {
+        // Another one has found it published.
+        draft.release(key, fence, progress);
+        return Ok(());
+    }
     let attempts = holding.run.definition(key.step).on_error.attempts;
     let tries_again = match error.class {
         // Nothing else can end a cancelled run.
@@ -172,7 +177,10 @@ pub(crate) fn lose(draft: &mut Draft, key: TaskKey, task: &Task, counts: bool) {
     };
     let mut progress = task.progress_for(run.row.restarts);
     progress.losses += u32::from(counts);
-    if progress.losses >= LOSSES_BEFORE_QUARANTINE && key.stage != Stage::Abort {
+    let is_over = run
+        .step(key.step)
+        .is_some_and(|step| step.row.phase == Phase::Published);
+    if !is_over && progress.losses >= LOSSES_BEFORE_QUARANTINE && key.stage != Stage::Abort {
         let name = &run.definition(key.step).name;
         let message = format!(
             "step {name}, {} partition {}: its worker was lost {} times, the last times while it ran alone; \

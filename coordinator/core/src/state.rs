@@ -226,6 +226,11 @@ impl Run {
         &self.job.job.steps[step as usize]
     }
 
+    /// Whether all of its steps are.
+    pub fn is_published(&self) -> bool {
+        self.steps.iter().all(|step| step.row.phase == Phase::Published)
+    }
+
     pub fn step(&self, step: StepNo) -> Option<&Step> {
         self.steps.get(step as usize)
     }

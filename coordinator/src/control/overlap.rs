@@ -10,14 +10,19 @@ use std::{
 
 use futures::FutureExt;
 use gapless_common::{
-    ids::{RunId, Term},
+    ids::{Epoch, RunId, Term},
     labels::Labels,
 };
 use gapless_core::Event;
 use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
+use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
 
-use super::{Connected, Control, ControlConfig, End, Hello, Unanswered};
+use super::{
+    Connected, Control, ControlConfig, End, Hello, Unanswered,
+    batches::{Decided, Most},
+    writer::Writer,
+};
 use crate::{
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
@@ -32,8 +37,16 @@ struct Stepped {
     begun: Sender<Batch>,
     outcomes: Receiver<Result<(), StoreError>>,
     ended: Arc<Mutex<bool>>,
-    bytes_per_batch: usize,
+    most: Most,
+    creates_as_a_rule: usize,
 }
+
+/// What a store takes in a batch where a test is about something else.
+const ENOUGH: Most = Most {
+    rows: 1000,
+    creates: 1000,
+    bytes: 1 << 20,
+};
 
 impl Store for Mutex<Stepped> {
     fn begin_term(&mut self) -> Result<Term, StoreError> {
@@ -66,19 +79,23 @@ impl Store for Mutex<Stepped> {
     }
 
     fn rows_per_batch(&self) -> usize {
-        1000
+        self.lock().expect("no panic").most.rows
     }
 
     fn creates_per_batch(&self) -> usize {
-        1000
+        self.lock().expect("no panic").most.creates
     }
 
-    fn takes(&self, _: &[Write]) -> bool {
-        true
+    fn creates_as_a_rule(&self) -> usize {
+        self.lock().expect("no panic").creates_as_a_rule
+    }
+
+    fn takes(&self, writes: &[Write]) -> bool {
+        creates(writes) <= self.creates_per_batch()
     }
 
     fn bytes_per_batch(&self) -> usize {
-        self.lock().expect("no panic").bytes_per_batch
+        self.lock().expect("no panic").most.bytes
     }
 
     fn is_remote(&self) -> bool {
@@ -119,11 +136,11 @@ type Answer<T> = futures::future::BoxFuture<'static, Result<T, Unanswered>>;
 
 impl Place {
     async fn start() -> Place {
-        Place::start_with(1 << 20).await
+        Place::start_with(ENOUGH).await
     }
 
-    /// On a store that takes so many bytes in a batch.
-    async fn start_with(bytes_per_batch: usize) -> Place {
+    /// On a store that takes so much in a batch.
+    async fn start_with(most: Most) -> Place {
         let (tell, begun) = mpsc::channel();
         let (outcomes, told) = mpsc::channel();
         let ended: Arc<Mutex<bool>> = Arc::default();
@@ -131,7 +148,8 @@ impl Place {
             begun: tell,
             outcomes: told,
             ended: ended.clone(),
-            bytes_per_batch,
+            most,
+            creates_as_a_rule: most.creates,
         }));
         let started = tokio::task::spawn_blocking(move || {
             let config = ControlConfig {
@@ -289,7 +307,7 @@ async fn an_answer_leaves_when_its_own_turn_is_durable_and_not_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_turn_that_takes_several_batches_leaves_after_the_last_of_them() {
     const BYTES: usize = 500;
-    let place = Place::start_with(BYTES).await;
+    let place = Place::start_with(Most { bytes: BYTES, ..ENOUGH }).await;
     let first = place.connect(1).await;
     let batch = place.next_batch();
     let mut answers = Vec::new();
@@ -320,6 +338,57 @@ async fn a_turn_that_takes_several_batches_leaves_after_the_last_of_them() {
         answer.await.expect("a session");
     }
     assert_eq!(place.sessions().await.await.expect("answered"), 10);
+}
+
+/// As a rule a store takes many new rows in a batch, and now and then their keys are such that it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_more_new_rows_than_the_store_takes_is_written_as_several() {
+    let (tell, begun) = mpsc::channel();
+    let (outcomes, told) = mpsc::channel();
+    let clock = Clock::manual(1);
+    let mut writer = Writer {
+        store: Box::new(Mutex::new(Stepped {
+            begun: tell,
+            outcomes: told,
+            ended: Arc::default(),
+            most: Most { creates: 2, ..ENOUGH },
+            creates_as_a_rule: 8,
+        })),
+        term: Term(1),
+        epoch: Epoch::FIRST,
+        seq: 0,
+        mark: Arc::default(),
+        waits: watch::channel(None).0,
+        runtime: Handle::current(),
+        stop: Shutdown::new(),
+        clock: clock.clone(),
+        metrics: Metrics::new(clock),
+    };
+    let mut decided = Decided::default();
+    for number in 0..9 {
+        decided.push(Write::Create(format!("lease/{number}"), Vec::new()));
+        decided.push(Write::Put(format!("progress/{number}"), Vec::new()));
+        decided.end();
+    }
+    let all = decided.writes.clone();
+    (0..all.len()).for_each(|_| outcomes.send(Ok(())).expect("it is there"));
+    writer.write(decided).expect("written");
+    drop(writer);
+    let batches: Vec<Batch> = begun.iter().collect();
+    assert!(
+        batches
+            .iter()
+            .all(|batch| creates(&batch.writes) <= 2 && batch.writes.len() % 2 == 0),
+        "{batches:?}"
+    );
+    let seqs: Vec<u64> = batches.iter().map(|batch| batch.seq).collect();
+    assert_eq!(seqs, (1..=batches.len() as u64).collect::<Vec<_>>());
+    let written: Vec<Write> = batches.into_iter().flat_map(|batch| batch.writes).collect();
+    assert_eq!(written, all, "all of it, in order, before the answer");
+}
+
+fn creates(writes: &[Write]) -> usize {
+    writes.iter().filter(|write| matches!(write, Write::Create(..))).count()
 }
 
 fn size(write: &Write) -> usize {

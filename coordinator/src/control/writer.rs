@@ -50,7 +50,7 @@ pub struct Writer {
 
 impl Writer {
     /// Makes a turn durable.
-    fn write(&mut self, decided: Decided) -> Result<(), StoreError> {
+    pub fn write(&mut self, decided: Decided) -> Result<(), StoreError> {
         for batch in decided.batches(Most::as_a_rule(&*self.store)) {
             if batch.creates <= self.store.creates_per_batch() || self.store.takes(&batch.writes) {
                 self.write_batch(batch.writes)?;

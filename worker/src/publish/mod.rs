@@ -28,8 +28,8 @@ use crate::attempt::{CommittedPartition, StepContext};
 pub use abort::{abort, abort_unprepared};
 pub use merge::merge;
 pub use prepare::prepare;
-pub use settle::{publish, published_already, sweep_late};
-pub use task::{ScatteredOf, run_abort, run_merge, run_prepare, run_publish};
+pub use settle::{publish, sweep_late};
+pub use task::{ScatteredOf, adopt_published, run_abort, run_merge, run_prepare, run_publish};
 
 /// What prepare reports, and publish and abort are given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,6 +2,7 @@
 //! any number of publishers may be at it at the same time: each does what is left.
 
 use gapless_common::{
+    certificate::Certificate,
     error::{ErrorClass, TaskError},
     job::Exists,
     manifest::{DataFile, Verdict, VerdictKind, Version},
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     attempt::StepContext,
-    storage::{StepFolders, file_exists, folder_exists, is_object},
+    storage::{StepFolders, file_exists, folder_exists, is_object, read_if_present},
 };
 
 /// Publishes a sealed step once.
@@ -154,25 +155,43 @@ pub fn sweep_late(context: &StepContext) {
     }
 }
 
-/// Why there is nothing to work on in a step: it has been published, which whoever gave the task out does
-/// not know any more. `None` where that is not so, or cannot be told.
-pub fn published_already(context: &StepContext) -> Option<TaskError> {
+/// The publication of a step that whoever gave the task out does not know to be published: the cluster's store was
+/// restored from an older copy. `None` where that is not so, or cannot be told.
+///
+/// Errors: `Config` where the verdict stands and the output is not whole.
+pub fn published_already(context: &StepContext) -> Option<Result<Publication, TaskError>> {
     let preparation: Preparation = serde_json::from_slice(context.preparation.as_ref()?).ok()?;
     let folders = StepFolders::of(context).ok()?;
     let verdicts = verdicts_from(&folders, preparation.generation).ok()?;
-    let own = verdicts.iter().find(|verdict| is_own(verdict, context))?;
-    (own.verdict == VerdictKind::Committed).then(|| {
-        TaskError::new(
+    let own = verdicts.into_iter().find(|verdict| is_own(verdict, context))?;
+    (own.verdict == VerdictKind::Committed).then(|| adopted(&folders, own))
+}
+
+fn adopted(folders: &StepFolders, verdict: Verdict) -> Result<Publication, TaskError> {
+    let path = folders.certificate();
+    let certificate: Option<Certificate> = read_if_present(&path)?.and_then(|json| serde_json::from_slice(&json).ok());
+    let Some(certificate) = certificate else {
+        return Err(TaskError::new(
             ErrorClass::Config,
             format!(
-                "this step has been published already, as {} says, and the cluster's store does not know: it was \
-                 restored from an older copy. Nothing is published a second time; the output in {} is whole, and \
-                 `gapless verify --certificate {}` checks it",
-                folders.verdict_file(own.generation).display(),
+                "{} says that this step is published, and {} is missing: it was not made visible to its end before the \
+                 cluster's store was restored from an older copy. Move {} and {} away, then submit the job again",
+                folders.verdict_file(verdict.generation).display(),
+                path.display(),
                 folders.output().display(),
-                folders.output().display()
+                folders.control().display()
             ),
-        )
+        ));
+    };
+    Ok(Publication {
+        verdict: verdict.verdict,
+        output: folders.output().display().to_string(),
+        certificate: path.display().to_string(),
+        rows: verdict.rows,
+        files: verdict.files.len() as u64,
+        bytes: verdict.bytes,
+        records: certificate.records.to_string(),
+        source_rows: certificate.counters.read,
     })
 }
 

@@ -8,8 +8,8 @@ use gapless_common::{
 };
 use serde::Serialize;
 
-use super::{Committed, Preparation, Scattered, Sealed, abort, abort_unprepared, merge, prepare, publish};
-use crate::attempt::{Assignment, CommittedPartition, Leader, Outcome, Stop};
+use super::{Committed, Preparation, Scattered, Sealed, abort, abort_unprepared, merge, prepare, publish, settle};
+use crate::attempt::{Assignment, CommittedPartition, Leader, Outcome, StepContext, Stop};
 
 /// Stage Prepare. The result is a [`Preparation`].
 pub fn run_prepare(assignment: &Assignment) -> Result<Outcome, TaskError> {
@@ -31,6 +31,15 @@ pub fn run_merge(assignment: &Assignment, leader: &dyn Leader) -> Result<Outcome
     })?;
     leader.commit(commit)?;
     Ok(Outcome::Committed)
+}
+
+/// Of a stage over data that failed: that its step is published already, where it is. The result is a
+/// [`Publication`](super::Publication); the error stays where that cannot be said.
+pub fn adopt_published(context: &StepContext, error: TaskError) -> Result<Outcome, TaskError> {
+    match settle::published_already(context) {
+        Some(publication) => finished(&publication?),
+        None => Err(error),
+    }
 }
 
 /// Stage Publish. The result is a [`Publication`](super::Publication). `scattered` is asked only
