@@ -23,11 +23,17 @@ struct Site<'a> {
     etcd: Etcd,
     coordinators: BTreeMap<&'static str, (Process, String)>,
     workers: Vec<Process>,
+    scratch: &'static str,
 }
 
 impl<'a> Site<'a> {
     fn start(world: &'a World, workers: usize) -> Site<'a> {
+        Site::with_scratch(world, workers, "scratch")
+    }
+
+    fn with_scratch(world: &'a World, workers: usize, scratch: &'static str) -> Site<'a> {
         let mut site = Site {
+            scratch,
             world,
             etcd: Etcd::start(1),
             coordinators: BTreeMap::new(),
@@ -57,7 +63,7 @@ impl<'a> Site<'a> {
             [&etcd, "--cluster-name"],
             ["sales", "--leader-ttl-s"],
             ["2", "--scratch"],
-            ["scratch", "--listen"],
+            [self.scratch, "--listen"],
             [listen.trim_start_matches("http://"), "--lease-ms"],
             ["3000", "--heartbeat-ms"],
             ["200", "--metrics-listen"],
@@ -409,10 +415,22 @@ fn what_a_worker_has_seen_is_enough_to_stop_the_cluster() {
 
 #[test]
 fn what_the_last_coordinator_wrote_down_is_enough_to_stop_the_next_one() {
-    let (world, _) = World::with_sales(10);
+    what_was_written_down_stops_the_next_one("scratch", "scratch/cluster-sales.json");
+}
+
+/// A coordinator asks an object store for nothing: what it writes down lies in the state folder that it was given.
+#[cfg(feature = "s3")]
+#[test]
+fn what_was_written_down_with_scratch_in_an_object_store_is_as_good() {
+    what_was_written_down_stops_the_next_one("s3://nowhere/scratch", "state/cluster-sales.json");
+}
+
+fn what_was_written_down_stops_the_next_one(scratch: &'static str, file: &str) {
+    let (mut world, _) = World::with_sales(10);
     world.sales_job("{count: 1}", "{hash: {columns: [shop]}, count: 1}");
-    let mut site = Site::start(&world, 0);
-    let file = world.path("scratch/cluster-sales.json");
+    world.set("GAPLESS_STATE_DIR", "state");
+    let mut site = Site::with_scratch(&world, 0, scratch);
+    let file = world.path(file);
     wait_for("the file to be written", || file.is_file().then_some(()));
     assert!(site.coordinator("first").kill());
     site.etcd.kill(0);

@@ -537,6 +537,20 @@ fn a_store_that_cannot_be_scratch_is_refused_in_words() {
         "{code} {told}"
     );
 
+    world.set(
+        "GAPLESS_ALLOW_PATHS",
+        &format!("{},s3://{BUCKET}/in", world.path("").display()),
+    );
+    let (code, told) = run(
+        &world,
+        &["--scratch", &format!("s3://{BUCKET}/scratch"), "--state", "allowed"],
+    );
+    assert!(
+        code == 1 && told.contains("allow_paths") && told.contains("(scratch)"),
+        "{code} {told}"
+    );
+    world.set("GAPLESS_ALLOW_PATHS", "any");
+
     let conditions = Arc::new(AtomicUsize::new(0));
     let seen = conditions.clone();
     let hook: Hook = Arc::new(move |request, when| {

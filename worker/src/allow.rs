@@ -66,7 +66,7 @@ impl AllowList {
             return Ok(());
         }
         let context = &assignment.context;
-        self.inside(&context.scratch, "the scratch folder")?;
+        self.inside(&context.scratch, "scratch")?;
         let step = context.step();
         self.check_sink(step, context)?;
         match assignment.task.stage {

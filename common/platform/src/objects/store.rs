@@ -681,12 +681,24 @@ fn explained(trouble: Trouble, url: &str, message: String) -> ObjectError {
         Trouble::Exists => "an object of this name exists".to_string(),
         Trouble::Denied => format!("not permitted to this worker's credentials ({message})"),
         Trouble::Settings => format!(
-            "this worker has no credentials for it ({message}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in its \
-             environment, or give its machine a role"
+            "this worker has no credentials for it ({message}); set {} in its environment, or give its machine a role",
+            credentials(url)
         ),
         _ => message,
     };
     ObjectError::new(trouble, url, message)
+}
+
+/// The variables that hold the credentials of the store of an address.
+fn credentials(url: &str) -> &'static str {
+    let is = |scheme: Scheme| url.split_once("://").is_some_and(|(name, _)| name == scheme.name());
+    if is(Scheme::Gcs) {
+        "GOOGLE_APPLICATION_CREDENTIALS"
+    } else if is(Scheme::Azure) {
+        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
+    } else {
+        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    }
 }
 
 /// Whether the request was for credentials, which a machine, container or service account has at an
