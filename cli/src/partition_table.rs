@@ -434,6 +434,7 @@ mod tests {
                 header: true,
                 delimiter: b',',
                 null: String::new(),
+                encoding: Default::default(),
             }),
             on_error: OnError::default(),
             if_unchanged: Default::default(),

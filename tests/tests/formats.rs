@@ -276,3 +276,41 @@ fn text_that_is_not_what_was_declared_is_told() {
     assert!(run(&world).status.success());
     assert_eq!(world.rows("out/a"), [""; 0]);
 }
+
+/// What a csv sink writes in another encoding is that encoding's text, merged or not, and is read back as a step.
+#[test]
+fn a_csv_output_in_another_encoding_is_read_back() {
+    let rows: String = (0..20_000).map(|id| format!("{id},größer «{id}»\n")).collect();
+    for (encoding, files) in [
+        ("latin1", 1),
+        ("windows-1252", 2),
+        ("utf-16", 1),
+        ("utf-16le", 2),
+        ("utf-16be", 1),
+    ] {
+        let world = World::empty();
+        fs::write(world.path("in.csv"), format!("id,note\n{rows}")).expect("written");
+        world.job(&format!(
+            "job: enc\nsteps:\n  - {{name: a, source: {{csv: {{path: in.csv, columns: {{id: int64}}}}}}, partition: {{bytes: {{}}, count: \
+             3}}, sink: {{csv: {{path: out/a, encoding: {encoding}, files: {files}}}}}}}\n  - {{name: b, source: {{step: a}}, sort: [id], \
+             sink: {{csv: {{path: out/b, files: 1}}}}}}\n"
+        ));
+        let ended = run(&world);
+        assert!(ended.status.success(), "{encoding}: {}", text(&ended.stderr));
+        let back = lines(&world, "out/b").join("\n") + "\n";
+        assert!(back == format!("id,note\n{rows}"), "{encoding}: read back it differs");
+        if files == 1 {
+            let bytes = fs::read(&world.files("out/a")[0]).expect("readable");
+            let expected = format!("id,note\n{rows}");
+            let expected: Vec<u8> = match encoding {
+                "latin1" => expected.chars().map(|c| c as u8).collect(),
+                "utf-16" => format!("\u{feff}{expected}")
+                    .encode_utf16()
+                    .flat_map(u16::to_le_bytes)
+                    .collect(),
+                _ => expected.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+            };
+            assert!(bytes == expected, "{encoding}: other bytes");
+        }
+    }
+}

@@ -131,6 +131,149 @@ fn a_layout_comes_back_byte_by_byte_also_after_a_kill() {
     }
 }
 
+/// The bytes of a text in an encoding of the job's words.
+fn encoded(text: &str, encoding: &str) -> Vec<u8> {
+    match encoding {
+        "latin1" => text
+            .chars()
+            .map(|c| u8::try_from(u32::from(c)).expect("in latin1"))
+            .collect(),
+        "utf-16be" => text.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+        "utf-16" => format!("\u{feff}{text}")
+            .encode_utf16()
+            .flat_map(u16::to_le_bytes)
+            .collect(),
+        _ => text.as_bytes().to_vec(),
+    }
+}
+
+/// Files that are compressed and in another encoding: what is unpacked of the copy is the file, byte by byte, totals
+/// and all, cut into several files that partitions read, and killed on the way.
+#[test]
+fn a_packed_layout_comes_back_byte_by_byte() {
+    for (encoding, compression, ending) in [
+        ("latin1", "gzip", ".txt.gz"),
+        ("utf-16", "zstd", ".txt.zst"),
+        ("utf-16be", "none", ".txt"),
+        ("utf-8", "zstd", ".txt.zst"),
+    ] {
+        for layout in [fixed(), orders(), plain()] {
+            let world = World::empty();
+            let bytes = encoded(&layout.file, encoding);
+            let packed = match compression {
+                "none" => bytes.clone(),
+                // The source's compression goes by its name, which is that of zstd.
+                _ => zstd::encode_all(&bytes[..], 1).expect("packed"),
+            };
+            let name = if compression == "none" { "in.txt" } else { "in.txt.zst" };
+            fs::write(world.path(name), packed).expect("written");
+            let Layout {
+                layout: lines,
+                only_sink,
+                ..
+            } = &layout;
+            world.job(&format!(
+                "{{job: copy, steps: [{{name: packed, source: {{records: {{path: \
+                 {name}, encoding: {encoding}, {lines}}}}}, sink: {{records: {{path: out/copy, {only_sink} compression: {compression}, \
+                 encoding: {encoding}, {lines}}}}}}}, {{name: again, source: {{step: packed}}, sink: {{records: {{path: out/again, \
+                 {only_sink} {lines}}}}}}}]}}"
+            ));
+            let output = world.gapless(&["run", "job.yaml", "--slots", "2"]);
+            let what = format!("{} in {encoding}, {compression}", layout.name);
+            assert!(output.status.success(), "{what}: {}", text(&output.stderr));
+            let files = world.files("out/copy");
+            assert_eq!(files.len(), 1, "{what}: one file");
+            assert!(
+                files[0].to_string_lossy().ends_with(ending),
+                "{what}: {}",
+                files[0].display()
+            );
+            let copy = fs::read(&files[0]).expect("readable");
+            let copy = match compression {
+                "zstd" => zstd::decode_all(&copy[..]).expect("unpacked"),
+                "gzip" => {
+                    let mut unpacked = Vec::new();
+                    let unpack = std::process::Command::new("gzip").arg("-dc").arg(&files[0]).output();
+                    unpacked.extend(unpack.expect("gzip").stdout);
+                    unpacked
+                }
+                _ => copy,
+            };
+            assert!(copy == bytes, "{what}: the copy differs");
+            let again = fs::read_to_string(&world.files("out/again")[0]).expect("readable");
+            assert!(again == layout.file, "{what}: read as a step it differs");
+            let verified = world.gapless(&["verify", "--certificate", "out/copy"]);
+            assert!(verified.status.success(), "{what}: {}", text(&verified.stderr));
+        }
+    }
+}
+
+#[test]
+fn packed_records_that_are_damaged_or_have_no_place_in_an_encoding_are_told() {
+    let check = |name: &str, bytes: &[u8], source: &str, sink: &str, says: &str| {
+        let world = World::empty();
+        fs::write(world.path(name), bytes).expect("written");
+        let fields = "fields: [{name: id, width: 3, type: int64}, {name: t, width: 5}]";
+        world.job(&format!(
+            "{{job: told, steps: [{{name: a, source: {{records: {{path: {name}, {source} {fields}}}}}, sink: {{{sink}}}}}]}}"
+        ));
+        let output = world.gapless(&["run", "job.yaml"]);
+        let told = text(&output.stderr);
+        assert!(
+            !output.status.success() && told.contains(says),
+            "«{says}» is not in: {told}"
+        );
+        assert!(!world.path("out/a").exists(), "nothing is published");
+    };
+    let records = "records: {path: out/a, fields: [{name: id, width: 3}, {name: t, width: 5}], encoding: latin1}";
+    let csv = "csv: {path: out/a, encoding: windows-1252}";
+    let line = "001€ 12 \n".as_bytes();
+    let packed = zstd::encode_all(&line.repeat(1000)[..], 1).expect("packed");
+    check(
+        "in.zst",
+        &packed[..packed.len() - 5],
+        "",
+        records,
+        "in.zst: the compressed file ends too early: it is cut off",
+    );
+    check(
+        "in.gz",
+        line,
+        "",
+        records,
+        "in.gz: this is no gzip file, though its name or `compression` says so",
+    );
+    check(
+        "in.txt",
+        line,
+        "",
+        records,
+        "the character «€» (U+20AC), in «1  € 12 », is none of latin1",
+    );
+    check(
+        "in.txt",
+        "001😀   x\n".as_bytes(),
+        "",
+        csv,
+        "the character «😀» (U+1F600)",
+    );
+    check(
+        "in.txt",
+        line,
+        "encoding: utf-16,",
+        records,
+        "in.txt: no byte order mark at the beginning",
+    );
+    let bomb = zstd::encode_all(&vec![b' '; 40 << 20][..], 1).expect("packed");
+    check(
+        "in.zst",
+        &bomb,
+        "",
+        records,
+        "in.zst: the line at byte 0 of its text has no end within 16777216 bytes",
+    );
+}
+
 #[test]
 fn a_total_that_does_not_agree_publishes_nothing() {
     let records = format!("T{RECORDS:07}");

@@ -27,7 +27,7 @@ use crate::source::{
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
     pins::{MAX_FILES, config, expand, pin},
-    records::{RecordsReader, Shape, edges},
+    records::{Content, RecordsReader, Shape, edges, is_packed},
     types::{columns_of, key_at, key_type},
 };
 
@@ -56,6 +56,9 @@ const GROUPS: usize = 64;
 
 /// Compressed files that are read for a sample, each from its beginning.
 const STREAMS: usize = 64;
+
+/// What a record of a layout is taken to have, where none is looked at.
+const RECORD_BYTES: u64 = 100;
 
 /// Text compresses to about a quarter.
 const COMPRESSED_TO_TEXT: u64 = 4;
@@ -530,23 +533,34 @@ pub(crate) fn survey_records(
 ) -> Result<SourceFacts, TaskError> {
     let shape = Shape::new(layout, None)?;
     let mut files = Vec::with_capacity(paths.len());
+    let mut packed = false;
     for path in paths {
         let (file, mut pinned) = pin(base_dir, path)?;
-        edges(&file, path, pinned.size, &shape)?;
+        packed |= is_packed(layout.packing, path)?;
+        // To see the end of a large packed file is to unpack it all: whoever reads it tells.
+        if !is_packed(layout.packing, path)? || pinned.size <= WHOLE {
+            edges(&Content::open(file, path, pinned.size, layout.packing)?, &shape)?;
+        }
         pinned.units = pinned.size;
         files.push(pinned);
     }
-    let bytes = files.iter().map(|pinned| pinned.size).sum();
+    let unit = if packed { Unit::File } else { Unit::Byte };
+    if packed {
+        files.iter_mut().for_each(|pinned| pinned.units = 1);
+    }
+    let bytes: u64 = files.iter().map(|pinned| pinned.size).sum();
     let counting = Arc::new(Shape::new(layout, Some(&[]))?);
     let pinned: Arc<[_]> = files.clone().into();
     let count = |units| -> Result<(u64, u64), TaskError> {
-        let mut reader = RecordsReader::new(counting.clone(), base_dir.to_path_buf(), pinned.clone(), 0, units);
-        while reader.next_batch()?.is_some() {}
+        let mut reader = RecordsReader::new(counting.clone(), base_dir.to_path_buf(), pinned.clone(), 0, unit, units);
+        while reader.next_batch()?.is_some() && (unit == Unit::Byte || reader.intake_so_far().1 <= MAX_CONTENT) {}
         Ok(reader.intake_so_far())
     };
-    let domain = UnitRange::new(0, bytes);
+    let domain = UnitRange::new(0, files.iter().map(|pinned| pinned.units).sum());
     let rows = match bytes <= WHOLE {
         true => count(domain)?.0,
+        // As much as the text is likely to hold, without unpacking a file of it.
+        false if packed => rows_of(bytes.saturating_mul(COMPRESSED_TO_TEXT), 1, RECORD_BYTES),
         false => {
             let (mut read, mut of) = (0, 0);
             for place in places(bytes, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
@@ -558,7 +572,7 @@ pub(crate) fn survey_records(
         }
     };
     Ok(SourceFacts {
-        unit: Unit::Byte,
+        unit,
         files,
         domain,
         schema: shape.schema(),

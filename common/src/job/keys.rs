@@ -706,6 +706,18 @@ pub static RECORDS_SOURCE: Section = Section {
                 "Lines that begin with this text are no records.",
                 r##""#""##,
             ),
+            key(
+                "compression",
+                Kind::Word(&["auto", "none", "gzip", "zstd"]),
+                "How the files are compressed; `auto` goes by the name: `.gz`, `.zst`, else none (default `auto`).",
+                r#""auto""#,
+            ),
+            key(
+                "encoding",
+                Kind::Word(ENCODINGS),
+                "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8). Files in another encoding are read by one partition each.",
+                r#""latin1""#,
+            ),
         ],
     )
 };
@@ -1221,6 +1233,13 @@ const PARTITION_COLUMN: Key = key(
     r#""partition_no""#,
 );
 
+const SINK_ENCODING: Key = key(
+    "encoding",
+    Kind::Word(ENCODINGS),
+    "How characters are written as bytes; `utf-16` is little-endian behind a byte order mark. A character that the encoding has not fails the step (default utf-8).",
+    r#""latin1""#,
+);
+
 const SPLIT_KEY: Key = key(
     "split",
     Kind::Section(&SPLIT),
@@ -1335,6 +1354,7 @@ pub static CSV_SINK: Section = section(
             "The text written for NULL (default the empty text).",
             r#""""#,
         ),
+        SINK_ENCODING,
     ],
 );
 
@@ -1421,6 +1441,13 @@ pub static RECORDS_SINK: Section = Section {
                 "How a line ends (default lf).",
                 r#""lf""#,
             ),
+            key(
+                "compression",
+                Kind::Word(&["none", "gzip", "zstd"]),
+                "How the files are compressed (default `none`).",
+                r#""none""#,
+            ),
+            SINK_ENCODING,
         ],
     )
 };

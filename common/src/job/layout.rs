@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnType, FileSink};
+use super::{ColumnType, Compression, Encoding, FileSink};
 
 /// Records as lines of fields.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,31 @@ pub struct RecordLayout {
     pub trailer: Option<LineType>,
     /// Lines that begin with this text are no records.
     pub comment: Option<String>,
+    #[serde(default, skip_serializing_if = "Packing::is_plain")]
+    pub packing: Packing,
+}
+
+/// How the text of a file becomes its bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packing {
+    /// `auto`: by the name of a file that is read, none of one that is written.
+    pub compression: Compression,
+    pub encoding: Encoding,
+}
+
+impl Default for Packing {
+    fn default() -> Self {
+        Packing {
+            compression: Compression::Auto,
+            encoding: Encoding::Utf8,
+        }
+    }
+}
+
+impl Packing {
+    pub fn is_plain(&self) -> bool {
+        *self == Packing::default()
+    }
 }
 
 /// One type of line.

@@ -542,6 +542,8 @@ pub struct FileSink {
     pub header: bool,
     pub delimiter: u8,
     pub null: String,
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub encoding: Encoding,
 }
 
 /// A report: one text, made of templates.

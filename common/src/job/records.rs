@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Align, ColumnType, Compression, Exists, FileSink, LayoutField, LineType, RecordLayout, RecordsSink, RecordsSource,
-    Total,
+    Align, ColumnType, Compression, Exists, FileSink, LayoutField, LineType, Packing, RecordLayout, RecordsSink,
+    RecordsSource, Total,
     column::column_type,
     error::{Position, shown},
     layout::chars,
@@ -66,6 +66,7 @@ pub(super) fn records_sink(fields: &Fields, path: Option<&Text>) -> Option<Recor
             header: false,
             delimiter: b',',
             null: String::new(),
+            encoding: Default::default(),
         },
         layout,
         crlf,
@@ -137,6 +138,10 @@ pub(super) fn layout(fields: &Fields) -> Option<RecordLayout> {
         header: header?,
         trailer: trailer?,
         comment,
+        packing: Packing {
+            compression: fields.word("compression").unwrap_or(Compression::Auto),
+            encoding: fields.word("encoding").unwrap_or_default(),
+        },
     };
     check_tags(fields, &layout);
     check_group(fields, &layout);

@@ -766,6 +766,7 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
             header: false,
             delimiter: b',',
             null: String::new(),
+            encoding: Default::default(),
         },
         page_rows,
         begin: begin?,
@@ -802,6 +803,10 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         let at = fields.key_at("partition_column");
         fields.cx.faults.add(at, found, "two different names");
     }
+    let encoding = match csv {
+        true => fields.word("encoding").unwrap_or_default(),
+        false => Default::default(),
+    };
     let (header, delimiter, null) = match csv {
         true => (
             fields.boolean("header").unwrap_or(true),
@@ -821,6 +826,7 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         header,
         delimiter,
         null,
+        encoding,
     })
 }
 

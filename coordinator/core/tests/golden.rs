@@ -533,6 +533,7 @@ fn steps() -> Vec<Step> {
         header: true,
         delimiter: b',',
         null: "-".into(),
+        encoding: Default::default(),
     };
     let sinks = [Sink::Csv(sink.clone()), Sink::Parquet(sink), Sink::Discard];
     let step = |(at, method): (usize, By)| Step {

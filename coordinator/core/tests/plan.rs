@@ -704,6 +704,7 @@ fn merging_is_the_sinks_wish() {
             header: true,
             delimiter: b',',
             null: String::new(),
+            encoding: Default::default(),
         })
     };
     let with = |files| Step {

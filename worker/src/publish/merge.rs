@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
+    io::{self, Read},
     path::Path,
     sync::Arc,
 };
@@ -12,7 +12,7 @@ use gapless_common::{
     attempt::{Commit, Counters, Fence, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{PartitionNo, Stage},
-    job::Compression,
+    job::{Compression, Encoding},
     manifest::{ChunkManifest, DataFile, Version},
     range::UnitRange,
 };
@@ -142,8 +142,22 @@ fn merge_folder(
             staging.add(rel, rows, file);
             Ok(rows)
         }
-        Format::Csv(style) => merge_text(folders, staging, hive, files, (style.compression, style.header), go_on),
-        Format::Ndjson(compression) => merge_text(folders, staging, hive, files, (compression, false), go_on),
+        Format::Csv(style) => merge_text(
+            folders,
+            staging,
+            hive,
+            files,
+            (style.compression, style.encoding, style.header),
+            go_on,
+        ),
+        Format::Ndjson(compression) => merge_text(
+            folders,
+            staging,
+            hive,
+            files,
+            (compression, Encoding::Utf8, false),
+            go_on,
+        ),
     }
 }
 
@@ -273,17 +287,17 @@ fn merge_text(
     staging: &mut Staging,
     hive: &str,
     files: &[DataFile],
-    (compression, header): (Compression, bool),
+    (compression, encoding, header): (Compression, Encoding, bool),
     go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
 ) -> Result<u64, TaskError> {
     let (rel, file) = staging.create(hive, 0)?;
-    let mut encoder = TextEncoder::new(file, compression)?;
+    let mut encoder = TextEncoder::new(file, compression, encoding)?;
     let mut buffer = vec![0; COPY_BYTES];
     let mut rows = 0;
     for (number, file) in files.iter().enumerate() {
         let path = folders.data_file(&file.path);
         let wrong = |error: io::Error| io_error("read", &path, &error);
-        let mut text = decoder(open(&path)?.into_reader(), compression).map_err(wrong)?;
+        let mut text = decoder(open(&path)?.into_reader(), compression, encoding).map_err(wrong)?;
         let mut skip = HeaderSkip::new(header && number > 0);
         loop {
             let length = text.read(&mut buffer).map_err(wrong)?;
@@ -304,7 +318,7 @@ fn merge_text(
 fn merge_records(
     folders: &StepFolders,
     style: &LayoutStyle,
-    mut merged: DurableFile,
+    file: DurableFile,
     files: &[DataFile],
     go_on: &mut dyn FnMut(u64) -> Result<(), TaskError>,
 ) -> Result<DurableFile, TaskError> {
@@ -325,32 +339,31 @@ fn merge_records(
             ));
         }
     }
-    let written = merged.path().to_path_buf();
-    let failed = |error: io::Error| io_error("write", &written, &error);
+    let mut merged = style.encoder(file)?;
     if let Some(header) = &style.layout.header {
-        merged.write_all(&style.edge(header, &totals)?).map_err(failed)?;
+        merged.write_all(&style.edge(header, &totals)?)?;
     }
     let mut buffer = vec![0; COPY_BYTES];
     let mut rows = 0;
     for file in files {
         let path = folders.data_file(&file.path);
-        let mut text = open(&path)?.into_reader();
+        let wrong = |error: io::Error| io_error("read", &path, &error);
+        let file_in = open(&path)?.into_reader();
+        let mut text = decoder(file_in, style.compression(), style.layout.packing.encoding).map_err(wrong)?;
         loop {
-            let length = text
-                .read(&mut buffer)
-                .map_err(|error| io_error("read", &path, &error))?;
+            let length = text.read(&mut buffer).map_err(wrong)?;
             if length == 0 {
                 break;
             }
-            merged.write_all(&buffer[..length]).map_err(failed)?;
+            merged.write_all(&buffer[..length])?;
         }
         rows += file.rows;
         go_on(rows)?;
     }
     if let Some(trailer) = &style.layout.trailer {
-        merged.write_all(&style.edge(trailer, &totals)?).map_err(failed)?;
+        merged.write_all(&style.edge(trailer, &totals)?)?;
     }
-    Ok(merged)
+    merged.close()
 }
 
 /// Drops the first record of a text that comes in pieces.

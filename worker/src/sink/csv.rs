@@ -3,7 +3,7 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{
     error::{ErrorClass, TaskError},
-    job::{Compression, FileSink},
+    job::{Compression, Encoding, FileSink},
 };
 
 use memchr::{memchr, memchr3};
@@ -24,6 +24,7 @@ pub(crate) struct CsvStyle {
     pub null: String,
     /// `None`, `Gzip` or `Zstd`.
     pub compression: Compression,
+    pub encoding: Encoding,
 }
 
 impl CsvStyle {
@@ -48,6 +49,7 @@ impl CsvStyle {
             delimiter: sink.delimiter,
             null: sink.null.clone(),
             compression,
+            encoding: sink.encoding,
         })
     }
 
@@ -104,7 +106,7 @@ impl CsvFile {
     pub fn begin(file: DurableFile, schema: SchemaRef, style: CsvStyle) -> Result<Self, TaskError> {
         let buffer = style.header_line(&schema);
         Ok(Self {
-            encoder: TextEncoder::new(file, style.compression)?,
+            encoder: TextEncoder::new(file, style.compression, style.encoding)?,
             style,
             schema,
             buffer,

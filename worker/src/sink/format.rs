@@ -64,7 +64,11 @@ impl Format {
                 Compression::Zstd => "csv.zst",
                 _ => "csv",
             },
-            Format::Records(_) => "txt",
+            Format::Records(style) => match style.compression() {
+                Compression::Gzip => "txt.gz",
+                Compression::Zstd => "txt.zst",
+                _ => "txt",
+            },
             Format::Report(style) => style.extension(),
             Format::Ndjson(Compression::Gzip) => "ndjson.gz",
             Format::Ndjson(Compression::Zstd) => "ndjson.zst",
@@ -108,7 +112,7 @@ impl Format {
                 let message = "a report is written when the rows of all chunks are merged";
                 return Err(TaskError::new(ErrorClass::Config, message));
             }
-            Format::Records(style) => FormatFile::Records(Box::new(LayoutFile::begin(file, schema, style.clone()))),
+            Format::Records(style) => FormatFile::Records(Box::new(LayoutFile::begin(file, schema, style.clone())?)),
             Format::Ndjson(compression) => FormatFile::Ndjson(Box::new(NdjsonFile::begin(file, schema, *compression)?)),
         })
     }

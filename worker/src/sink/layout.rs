@@ -3,7 +3,7 @@
 //! A chunk's file holds records alone. Header and trailer are written when files are merged, since only
 //! then the whole file is known.
 
-use std::{io::Write, sync::Arc};
+use std::sync::Arc;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, RecordBatch},
@@ -13,14 +13,14 @@ use arrow::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     exact::Exact,
-    job::{Align, ColumnType, LayoutField, LineType, RecordLayout, RecordsSink, Total},
+    job::{Align, ColumnType, Compression, LayoutField, LineType, RecordLayout, RecordsSink, Total},
 };
 
-use super::text::{TextColumn, check_type, textual};
-use crate::{
-    source::csv::arrow_type,
-    storage::{DurableFile, io_error},
+use super::{
+    encoder::TextEncoder,
+    text::{TextColumn, check_type, textual},
 };
+use crate::{source::csv::arrow_type, storage::DurableFile};
 
 /// Text is handed on in pieces of this size: a system call and a hash update for each.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -81,6 +81,18 @@ impl LayoutStyle {
             parts: sink.layout.lines.iter().map(|line| parts(&sink.layout, line)).collect(),
             layout: sink.layout.clone(),
         }
+    }
+
+    /// `None`, `Gzip` or `Zstd`.
+    pub fn compression(&self) -> Compression {
+        match self.layout.packing.compression {
+            Compression::Auto => Compression::None,
+            other => other,
+        }
+    }
+
+    pub fn encoder(&self, file: DurableFile) -> Result<TextEncoder, TaskError> {
+        TextEncoder::new(file, self.compression(), self.layout.packing.encoding)
     }
 
     /// The header or trailer of a file, with its line end.
@@ -431,20 +443,20 @@ struct LineColumns {
 }
 
 pub(crate) struct LayoutFile {
-    file: DurableFile,
+    encoder: TextEncoder,
     style: Arc<LayoutStyle>,
     schema: SchemaRef,
     buffer: Vec<u8>,
 }
 
 impl LayoutFile {
-    pub fn begin(file: DurableFile, schema: SchemaRef, style: Arc<LayoutStyle>) -> Self {
-        Self {
-            file,
+    pub fn begin(file: DurableFile, schema: SchemaRef, style: Arc<LayoutStyle>) -> Result<Self, TaskError> {
+        Ok(Self {
+            encoder: style.encoder(file)?,
             style,
             schema,
             buffer: Vec::new(),
-        }
+        })
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
@@ -600,16 +612,13 @@ impl LayoutFile {
     }
 
     pub fn write_out(&mut self) -> Result<(), TaskError> {
-        let path = self.file.path().to_path_buf();
-        self.file
-            .write_all(&self.buffer)
-            .map_err(|error| io_error("write", &path, &error))?;
+        self.encoder.write_all(&self.buffer)?;
         self.buffer.clear();
         Ok(())
     }
 
     pub fn close(mut self) -> Result<DurableFile, TaskError> {
         self.write_out()?;
-        Ok(self.file)
+        self.encoder.close()
     }
 }

@@ -9,7 +9,7 @@ use arrow::{
 };
 use gapless_common::{
     error::{ErrorClass, TaskError},
-    job::Compression,
+    job::{Compression, Encoding},
 };
 
 use super::{
@@ -36,7 +36,7 @@ impl NdjsonFile {
             names.push(name);
         }
         Ok(Self {
-            encoder: TextEncoder::new(file, compression)?,
+            encoder: TextEncoder::new(file, compression, Encoding::Utf8)?,
             schema,
             names,
             buffer: Vec::new(),

@@ -40,6 +40,7 @@ pub(crate) fn file_sink(path: &str) -> FileSink {
         header: true,
         delimiter: b',',
         null: String::new(),
+        encoding: Default::default(),
     }
 }
 
@@ -223,10 +224,14 @@ fn csv_is_compressed_as_asked() {
             panic!()
         };
         let mut text = String::new();
-        decoder(fs::File::open(place.path(&files[0])).unwrap(), style.compression)
-            .unwrap()
-            .read_to_string(&mut text)
-            .unwrap();
+        decoder(
+            fs::File::open(place.path(&files[0])).unwrap(),
+            style.compression,
+            style.encoding,
+        )
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
         assert!(text.starts_with("n,t,f,d,day\n1,plain,0.1"), "{text}");
     }
     let sink = Sink::Csv(FileSink {

@@ -215,6 +215,7 @@ pub(crate) fn open_files(
                 base_dir_buf,
                 overlapping,
                 first_unit,
+                unit,
                 units,
             )))
         }

@@ -336,6 +336,7 @@ fn sink(path: &str) -> FileSink {
         header: true,
         delimiter: b';',
         null: "NULL".into(),
+        encoding: Default::default(),
     }
 }
 

@@ -265,6 +265,7 @@ mod tests {
             header: true,
             delimiter: b',',
             null: String::new(),
+            encoding: Default::default(),
         });
         StepFolders::new(&sink, Path::new("/base"), Path::new("/scratch"), RunId(Uuid::nil()), 3)
     }

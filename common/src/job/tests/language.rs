@@ -94,7 +94,7 @@ steps:
   - {name: three, if_unchanged: skip, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
   - name: parted
     source: {step: two}
-    sink: {csv: {path: out/parted, split: {when: [{name: large, that: a > 5}], otherwise: small}}}
+    sink: {csv: {path: out/parted, encoding: utf-16, split: {when: [{name: large, that: a > 5}], otherwise: small}}}
   - {name: by-value, source: {step: two}, sink: {parquet: {path: out/by-value, split: {by: a}}}}
   - {name: by-hash, source: {step: two}, sink: {csv: {path: out/by-hash, split: {hash: {columns: [a], into: 4}}}}}
   - {name: by-size, source: {step: two}, sink: {csv: {path: out/by-size, split: {rows: 1000}}}}
@@ -109,6 +109,8 @@ steps:
       records:
         path: in/seven.txt
         comment: '#'
+        compression: zstd
+        encoding: utf-16be
         type_column: kind
         header: {tag: H, fields: [{at: 2, width: 3, align: right, pad: "*", value: abc}]}
         trailer:
@@ -126,6 +128,8 @@ steps:
         exists: append
         files: 2
         line_end: crlf
+        compression: gzip
+        encoding: latin1
         delimiter: ";"
         multiline: true
         lines:
@@ -361,6 +365,18 @@ fn every_key_reaches_the_model() {
                 "partition_column": null, "header": true, "delimiter": b',', "null": "",
             }},
         ])
+    );
+    let seven = job.step("seven").expect("a step");
+    let packed = serde_json::to_value((&seven.source, &seven.sink)).expect("JSON");
+    assert_eq!(
+        [
+            &packed[0]["records"]["layout"]["packing"],
+            &packed[1]["records"]["layout"]["packing"]
+        ],
+        [
+            &json!({"compression": "zstd", "encoding": "utf-16be"}),
+            &json!({"compression": "gzip", "encoding": "latin1"})
+        ]
     );
     let lines = job.step("lines").expect("a step");
     assert_eq!(

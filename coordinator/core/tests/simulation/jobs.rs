@@ -173,6 +173,7 @@ fn sink(rng: &mut Rng) -> FileSink {
         header: true,
         delimiter: b',',
         null: String::new(),
+        encoding: Default::default(),
     }
 }
 

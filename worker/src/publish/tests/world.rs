@@ -38,6 +38,7 @@ pub(super) fn file_sink(exists: Exists) -> FileSink {
         header: true,
         delimiter: b',',
         null: String::new(),
+        encoding: Default::default(),
     }
 }
 

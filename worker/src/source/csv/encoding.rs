@@ -33,7 +33,7 @@ impl fmt::Display for NoByteOrderMark {
 /// `input` as UTF-8. A byte order mark is kept as one.
 ///
 /// Reading fails with [`NoByteOrderMark`] as its cause where `utf-16` lacks it.
-pub(super) fn utf8(encoding: Encoding, input: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
+pub(crate) fn utf8(encoding: Encoding, input: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
     let way = match encoding {
         Encoding::Utf8 => return input,
         Encoding::Latin1 => Way::Latin1,

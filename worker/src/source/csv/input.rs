@@ -8,7 +8,7 @@ use std::{
 };
 
 use arrow::buffer::Buffer;
-use gapless_common::{error::TaskError, plan::PinnedFile};
+use gapless_common::{error::TaskError, job::Encoding, plan::PinnedFile};
 
 use super::{
     block::{PAD, Pool},
@@ -69,7 +69,7 @@ const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 
 /// Whether a file that is said to be compressed begins as such files do.
-fn check_magic(codec: Codec, path: &str, file: &StoredFile) -> Result<(), TaskError> {
+pub(in crate::source) fn check_magic(codec: Codec, path: &str, file: &StoredFile) -> Result<(), TaskError> {
     let mut first = [0; 4];
     let got =
         read_full(&mut FromOffset::new(file, 0), &mut first).map_err(|error| io_error(path, "reading", &error))?;
@@ -92,9 +92,19 @@ fn check_magic(codec: Codec, path: &str, file: &StoredFile) -> Result<(), TaskEr
 
 /// The text of a file, from its first byte.
 fn decoder(format: &Format, path: &str, file: StoredFile) -> Result<Box<dyn Read + Send>, TaskError> {
-    check_magic(format.codec(path)?, path, &file)?;
-    let file = file.into_reader();
-    let bytes: Box<dyn Read + Send> = match format.codec(path)? {
+    let codec = format.codec(path)?;
+    check_magic(codec, path, &file)?;
+    unpacked(codec, format.dialect.encoding, path, file.into_reader())
+}
+
+/// The text of what a file holds.
+pub(in crate::source) fn unpacked(
+    codec: Codec,
+    encoding: Encoding,
+    path: &str,
+    file: Box<dyn Read + Send>,
+) -> Result<Box<dyn Read + Send>, TaskError> {
+    let bytes: Box<dyn Read + Send> = match codec {
         Codec::Plain => file,
         Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
             BLOCK / 4,
@@ -104,7 +114,7 @@ fn decoder(format: &Format, path: &str, file: StoredFile) -> Result<Box<dyn Read
             Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| io_error(path, "opening", &error))?)
         }
     };
-    Ok(utf8(format.dialect.encoding, bytes))
+    Ok(utf8(encoding, bytes))
 }
 
 /// Reads the beginning of a file as a survey does.

@@ -84,7 +84,10 @@ impl From<&FileSink> for Format {
             nulls: vec![sink.null.clone()],
             header: sink.header,
             compression: Compression::Auto,
-            dialect: Dialect::default(),
+            dialect: Dialect {
+                encoding: sink.encoding,
+                ..Dialect::default()
+            },
             records: Records::Delimited,
         }
     }
@@ -96,6 +99,22 @@ pub enum Codec {
     Plain,
     Gzip,
     Zstd,
+}
+
+/// How a text file is unpacked.
+///
+/// Errors: `Config` for a compression that text is not read with.
+pub(crate) fn codec_of(compression: Compression, path: &str) -> Result<Codec, TaskError> {
+    match compression {
+        Compression::Auto if path.ends_with(".gz") => Ok(Codec::Gzip),
+        Compression::Auto if path.ends_with(".zst") => Ok(Codec::Zstd),
+        Compression::Auto | Compression::None => Ok(Codec::Plain),
+        Compression::Gzip => Ok(Codec::Gzip),
+        Compression::Zstd => Ok(Codec::Zstd),
+        Compression::Snappy | Compression::Lz4 | Compression::Deflate => Err(config(format!(
+            "{path}: text is read plain, gzip or zstd, not snappy or lz4"
+        ))),
+    }
 }
 
 impl Format {
@@ -122,17 +141,7 @@ impl Format {
 
     /// Errors: `Config` for a compression that text is not read with.
     pub fn codec(&self, path: &str) -> Result<Codec, TaskError> {
-        match self.compression {
-            Compression::Auto if path.ends_with(".gz") => Ok(Codec::Gzip),
-            Compression::Auto if path.ends_with(".zst") => Ok(Codec::Zstd),
-            Compression::Auto | Compression::None => Ok(Codec::Plain),
-            Compression::Gzip => Ok(Codec::Gzip),
-            Compression::Zstd => Ok(Codec::Zstd),
-            Compression::Snappy | Compression::Lz4 | Compression::Deflate => Err(config(format!(
-                "{path}: {} is read plain, gzip or zstd, not snappy or lz4",
-                self.name()
-            ))),
-        }
+        codec_of(self.compression, path)
     }
 
     /// Whether a file can only be read from its beginning: what lies at an offset does not tell where
@@ -493,7 +502,7 @@ pub(super) fn read_full(input: &mut dyn Read, buffer: &mut [u8]) -> io::Result<u
 }
 
 /// An error of the system may pass; one of the decoder is the file's.
-pub(super) fn decode_error(path: &str, error: &io::Error) -> TaskError {
+pub(in crate::source) fn decode_error(path: &str, error: &io::Error) -> TaskError {
     if error.raw_os_error().is_some() || object_error_in(error).is_some() {
         return io_error(path, "reading", error);
     }

@@ -9,11 +9,11 @@
 
 pub(in crate::source) mod block;
 pub(in crate::source) mod columns;
-mod encoding;
+pub(crate) mod encoding;
 mod exact;
-mod input;
+pub(in crate::source) mod input;
 mod json;
-mod layout;
+pub(in crate::source) mod layout;
 pub(in crate::source) mod lines;
 mod reader;
 mod scan;
@@ -23,7 +23,8 @@ pub(in crate::source) mod values;
 mod tests;
 
 pub use columns::{arrow_type, column_type};
+pub(crate) use encoding::utf8;
 pub use input::MAX_RECORD;
-pub(crate) use layout::projected;
 pub use layout::{Codec, Format, Layout, Records, columns_of_header};
+pub(crate) use layout::{codec_of, projected};
 pub use reader::{CsvReader, header_of, names_of};

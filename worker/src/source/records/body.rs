@@ -7,7 +7,8 @@ use arrow::buffer::Buffer;
 use gapless_common::{error::TaskError, exact::Exact, plan::PinnedFile};
 
 use super::{
-    edges::{edges, read, without_cr},
+    content::Content,
+    edges::{edges, without_cr},
     shape::Shape,
 };
 use crate::{
@@ -60,7 +61,7 @@ impl Block {
 
 /// The records of one file whose first bytes lie in `[start, stop)`.
 pub(super) struct Body {
-    file: StoredFile,
+    file: Content,
     pub path: Arc<str>,
     stop: u64,
     /// Where the trailer begins, or the file ends.
@@ -85,7 +86,8 @@ impl Body {
         shape: &Shape,
         (low, high): (u64, u64),
     ) -> Result<Body, TaskError> {
-        let edges = edges(&file, &pinned.path, pinned.size, shape)?;
+        let file = Content::open(file, &pinned.path, pinned.size, shape.layout.packing)?;
+        let edges = edges(&file, shape)?;
         let mut body = Body {
             file,
             path: Arc::from(pinned.path.as_str()),
@@ -100,8 +102,18 @@ impl Body {
         if low > edges.start {
             body.at = body.next_record(low, shape)?;
         }
-        body.base = Arc::new(LineBase::new(full_path, &pinned.etag, body.at));
+        body.base = Arc::new(match body.file.is_packed() {
+            true => LineBase::known(body.lines_before(body.at)?),
+            false => LineBase::new(full_path, &pinned.etag, body.at),
+        });
         Ok(body)
+    }
+
+    /// Of a file that is read from its beginning: what stands there is the header.
+    fn lines_before(&self, at: u64) -> Result<u64, TaskError> {
+        let mut bytes = vec![0; at as usize];
+        self.file.read(&mut bytes, 0)?;
+        Ok(memchr::memchr_iter(b'\n', &bytes).count() as u64)
     }
 
     /// Where the next record stands, never above the end of the range.
@@ -118,7 +130,7 @@ impl Body {
         let mut within = true;
         while at < self.stop {
             let mut bytes = vec![0; len.min(self.end - at) as usize];
-            read(&self.file, &self.path, &mut bytes, at)?;
+            self.file.read(&mut bytes, at)?;
             let to_end = at + bytes.len() as u64 == self.end;
             let mut start = 0;
             for end in memchr::memchr_iter(b'\n', &bytes).chain(to_end.then_some(bytes.len())) {
@@ -168,7 +180,7 @@ impl Body {
             let len = want.min(self.end - self.at) as usize;
             let ended = len as u64 == self.end - self.at;
             let mut bytes = pool.take(PAD + len + 1 + PAD);
-            read(&self.file, &self.path, &mut bytes[PAD..PAD + len], self.at)?;
+            self.file.read(&mut bytes[PAD..PAD + len], self.at)?;
             // A last line without a line end gets one, which is no byte of the file.
             let added = usize::from(ended && bytes[PAD + len - 1] != b'\n');
             if added == 1 {

@@ -4,15 +4,10 @@ use gapless_common::{error::TaskError, exact::Exact, job::LineType};
 
 use super::{
     cells::{exact, spans_of},
+    content::Content,
     shape::{Shape, has_tag},
 };
-use crate::{
-    source::{
-        csv::MAX_RECORD,
-        pins::{config, data, io_error},
-    },
-    storage::StoredFile,
-};
+use crate::source::{csv::MAX_RECORD, pins::data};
 
 /// Read at once at either end of a file.
 const STEP: usize = 4096;
@@ -33,10 +28,11 @@ pub(crate) struct Edges {
 ///
 /// Errors: `Data` where one is missing, is not what the layout says, or declares no number;
 /// `Transient` when reading fails.
-pub(crate) fn edges(file: &StoredFile, path: &str, size: u64, shape: &Shape) -> Result<Edges, TaskError> {
+pub(crate) fn edges(file: &Content, shape: &Shape) -> Result<Edges, TaskError> {
     let layout = &shape.layout;
+    let (path, size) = (file.path.as_str(), file.size);
     let mut edges = Edges {
-        start: byte_order_mark(file, path, size)?,
+        start: byte_order_mark(file, size)?,
         end: size,
         declared: Vec::new(),
     };
@@ -66,20 +62,13 @@ fn missing(path: &str, edge: &LineType, why: &str) -> TaskError {
     ))
 }
 
-fn byte_order_mark(file: &StoredFile, path: &str, size: u64) -> Result<u64, TaskError> {
+fn byte_order_mark(file: &Content, size: u64) -> Result<u64, TaskError> {
     let mut start = [0; BOM.len()];
     if size < BOM.len() as u64 {
         return Ok(0);
     }
-    read(file, path, &mut start, 0)?;
+    file.read(&mut start, 0)?;
     Ok(if start == BOM { BOM.len() as u64 } else { 0 })
-}
-
-pub(super) fn read(file: &StoredFile, path: &str, buffer: &mut [u8], at: u64) -> Result<(), TaskError> {
-    file.read_exact_at(buffer, at).map_err(|error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => config(format!("{path}: changed after planning: it has become shorter")),
-        _ => io_error(path, "reading", &error),
-    })
 }
 
 fn too_long(path: &str, at: u64) -> TaskError {
@@ -95,7 +84,7 @@ pub(super) fn without_cr(line: &[u8]) -> &[u8] {
 
 /// The first line that is not passed over, and the place behind it.
 fn first_line(
-    file: &StoredFile,
+    file: &Content,
     path: &str,
     mut at: u64,
     size: u64,
@@ -104,7 +93,7 @@ fn first_line(
     let mut len = STEP;
     while at < size {
         let mut bytes = vec![0; len.min((size - at) as usize)];
-        read(file, path, &mut bytes, at)?;
+        file.read(&mut bytes, at)?;
         let to_end = bytes.len() as u64 == size - at;
         let end = match memchr::memchr(b'\n', &bytes) {
             Some(end) => end,
@@ -127,7 +116,7 @@ fn first_line(
 
 /// The last line at or behind `from` that is not passed over, and its place.
 fn last_line(
-    file: &StoredFile,
+    file: &Content,
     path: &str,
     from: u64,
     size: u64,
@@ -137,7 +126,7 @@ fn last_line(
     while end > from {
         let at = end.saturating_sub(len as u64).max(from);
         let mut bytes = vec![0; (end - at) as usize];
-        read(file, path, &mut bytes, at)?;
+        file.read(&mut bytes, at)?;
         let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let start = match memchr::memrchr(b'\n', text) {
             Some(before) => before + 1,

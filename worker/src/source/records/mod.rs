@@ -6,11 +6,14 @@
 //! Header and trailer of a file are found by whoever opens it; what is declared there travels with the
 //! counts of each chunk to the publisher, who compares.
 //!
-//! `shape` is the layout made ready for reading, `edges` header and trailer, `body` blocks of whole
+//! A file that is compressed or in another encoding is read from its beginning, by one partition.
+//!
+//! `content` is the text of a file, `shape` is the layout made ready for reading, `edges` header and trailer, `body` blocks of whole
 //! records, `cells` typed columns; the reader joins them.
 
 mod body;
 mod cells;
+mod content;
 mod edges;
 mod reader;
 mod shape;
@@ -18,6 +21,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use content::{Content, is_packed};
 pub(crate) use edges::edges;
 pub use reader::RecordsReader;
 pub(crate) use reader::recount;

@@ -16,7 +16,7 @@ use gapless_common::{
     exact::Exact,
     job::{ColumnType, LayoutField, RecordLayout},
     manifest::{ControlTotal, FileTotals},
-    plan::PinnedFile,
+    plan::{PinnedFile, Unit},
     range::UnitRange,
 };
 use xxhash_rust::xxh3::xxh3_128;
@@ -50,6 +50,8 @@ pub struct RecordsReader {
     files: Arc<[PinnedFile]>,
     /// The unit at which the first of `files` begins.
     first_unit: u64,
+    /// `Byte`, or `File` where files are read whole.
+    unit: Unit,
     range: UnitRange,
     position: u64,
     /// The file that is open, by its place in `files`, and the unit at which it begins.
@@ -95,12 +97,13 @@ impl Rows {
 }
 
 impl RecordsReader {
-    /// `files` holds at least those of `range`; the first begins at `first_unit`. Units are bytes.
+    /// `files` holds at least those of `range`; the first begins at `first_unit`. Units are bytes or files.
     pub fn new(
         shape: Arc<Shape>,
         base_dir: PathBuf,
         files: Arc<[PinnedFile]>,
         first_unit: u64,
+        unit: Unit,
         range: UnitRange,
     ) -> RecordsReader {
         RecordsReader {
@@ -108,6 +111,7 @@ impl RecordsReader {
             base_dir,
             files,
             first_unit,
+            unit,
             position: range.low,
             range,
             current: None,
@@ -131,7 +135,10 @@ impl RecordsReader {
             if self.position < base + pinned.units {
                 let file = open_pinned(&self.base_dir, pinned)?;
                 let full_path = crate::storage::resolve(&self.base_dir, &pinned.path);
-                let stretch = (self.position - base, self.range.high - base);
+                let stretch = match self.unit {
+                    Unit::File => (0, u64::MAX),
+                    _ => (self.position - base, self.range.high - base),
+                };
                 let body = Body::open(file, full_path, pinned, &self.shape, stretch)?;
                 self.count(&body, 0, 0, &vec![Exact::default(); self.shape.sums.len()])?;
                 self.current = Some((body, at, base));
@@ -241,7 +248,7 @@ pub(crate) fn recount(path: &Path, layout: &RecordLayout, totals: &mut BodyTotal
     let shape = Shape::of_body(layout)?;
     let shown = path.to_string_lossy();
     let (file, pinned) = pin(Path::new(""), &shown)?;
-    let mut body = Body::open(file, path.to_path_buf(), &pinned, &shape, (0, pinned.size))?;
+    let mut body = Body::open(file, path.to_path_buf(), &pinned, &shape, (0, u64::MAX))?;
     let mut pool = Pool::default();
     totals.sums.resize(shape.sums.len(), Exact::default());
     while let Some(block) = body.next(&mut pool, &shape)? {
@@ -563,7 +570,10 @@ impl SourceReader for RecordsReader {
                 continue;
             };
             let block = body.next(&mut self.pool, &self.shape);
-            let position = base + body.position();
+            let position = match self.unit {
+                Unit::File => base,
+                _ => base + body.position(),
+            };
             match block? {
                 Some(block) => {
                     let batch = self.decode(&body, block)?;
@@ -584,7 +594,7 @@ impl SourceReader for RecordsReader {
     }
 
     fn may_stop(&self) -> bool {
-        true
+        self.unit != Unit::File || self.current.is_none()
     }
 
     fn take_intake(&mut self) -> Intake {

@@ -9,7 +9,7 @@ use gapless_common::{
     error::TaskError,
     job::{Source, parse},
     manifest::FileTotals,
-    plan::PinnedFile,
+    plan::{PinnedFile, Unit},
     range::UnitRange,
 };
 use proptest::prelude::*;
@@ -63,7 +63,14 @@ impl Case {
 
     fn read(&self, low: u64, high: u64) -> Result<Got, TaskError> {
         let (base, files) = (self.dir.path().to_path_buf(), self.files.clone());
-        let mut reader = RecordsReader::new(self.shape.clone(), base, files, 0, UnitRange::new(low, high));
+        let mut reader = RecordsReader::new(
+            self.shape.clone(),
+            base,
+            files,
+            0,
+            Unit::Byte,
+            UnitRange::new(low, high),
+        );
         let mut got = Got::default();
         while let Some(input) = reader.next_batch()? {
             let options = FormatOptions::new().with_null("\\N");
@@ -290,7 +297,14 @@ fn a_line_without_end_is_told_in_bounded_memory() {
     pinned.units = pinned.size;
     let shape = Arc::new(shape("fields: [{name: a, width: 1}]"));
     let range = UnitRange::new(0, pinned.size);
-    let mut reader = RecordsReader::new(shape, dir.path().to_path_buf(), vec![pinned].into(), 0, range);
+    let mut reader = RecordsReader::new(
+        shape,
+        dir.path().to_path_buf(),
+        vec![pinned].into(),
+        0,
+        Unit::Byte,
+        range,
+    );
     let error = reader.next_batch().err().expect("no line ends");
     assert!(
         error
