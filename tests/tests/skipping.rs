@@ -113,7 +113,7 @@ fn an_output_that_another_took_the_place_of_does_not_stand() {
 fn a_run_that_did_not_complete_is_none_to_refer_to() {
     let world = world(SQL);
     let job = fs::read_to_string(world.path("job.yaml")).expect("the job");
-    let second = "  - {name: more, after: load, source: {csv: {path: none.csv}}, sink: {csv: {path: out/more}}}\n";
+    let second = "  - {name: more, after: load, source: {csv: {path: none.csv}}, sink: {csv: {path: out/more, exists: replace}}}\n";
     world.job(&format!("{job}{second}"));
     for night in ["night=1", "night=2"] {
         let output = world.gapless(&["run", "job.yaml", "-p", night]);
@@ -123,4 +123,19 @@ fn a_run_that_did_not_complete_is_none_to_refer_to() {
         assert!(!said.contains("unchanged since"), "{said}");
         assert_eq!(world.rows("out/load").len(), 2, "its first step is published");
     }
+    // One that completed stays the one to refer to, also after a run that skipped the step and failed in another.
+    let more = world.path("none.csv");
+    fs::write(&more, "id\n1\n").expect("written");
+    let (third, since) = night(&world, 3);
+    assert_eq!(since, None);
+    fs::remove_file(&more).expect("removed");
+    let output = world.gapless(&["run", "job.yaml", "-p", "night=4"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        text(&output.stderr).contains("unchanged since run "),
+        "{}",
+        text(&output.stderr)
+    );
+    fs::write(&more, "id\n1\n").expect("written");
+    assert_eq!(night(&world, 5).1, Some(third));
 }
