@@ -71,6 +71,32 @@ pub struct ChunkManifest {
     /// For each source file that declares control totals and that the chunk has read of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub totals: Vec<FileTotals>,
+    /// Of a merge of sorted inputs: where what the chunk has read of each begins and ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputSpan>,
+    /// Of a merge whose keys are unique: the fingerprints of those that the chunk has read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<DataFile>,
+}
+
+/// The first and the last record of a stretch of an input of a merge, by its order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InputSpan {
+    /// The number of the input, from 0.
+    pub input: u32,
+    pub span: KeySpan,
+}
+
+impl InputSpan {
+    /// Adds stretches that follow those that are known.
+    pub fn add_all(sum: &mut Vec<InputSpan>, more: Vec<InputSpan>) {
+        for span in more {
+            match sum.last_mut() {
+                Some(last) if last.input == span.input => last.span.last = span.span.last,
+                _ => sum.push(span),
+            }
+        }
+    }
 }
 
 /// What a source file declares of itself, and what a chunk counted of it.

@@ -95,6 +95,8 @@ fn verdicts_and_manifests_have_the_form_of_their_version() {
         order: None,
         rejects: Some(file("part-00003-905-17-4.ndjson")),
         totals: Vec::new(),
+        inputs: Vec::new(),
+        keys: None,
     };
     check("manifest", &manifest);
 }

@@ -1,6 +1,6 @@
 //! Merges on real processes: inputs of several formats as one source, in order, whatever dies.
 
-use std::fs;
+use std::{fs, process::Output};
 
 use gapless_tests::{Cluster, World, wait_for};
 
@@ -114,4 +114,188 @@ fn a_killed_worker_changes_nothing_of_the_order() {
     let ended = cluster.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
     check(&world);
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+const UNIQUE: &str = "unique: [id]";
+
+#[test]
+fn keys_are_unique_over_all_inputs_whatever_dies() {
+    for chunks in [0, 9, 20] {
+        let world = World::empty();
+        inputs(&world);
+        job(&world, UNIQUE, "exists: fail");
+        if chunks > 0 {
+            let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+            wait_for("the chunks to kill at", || {
+                (world.manifests("merge") >= chunks || !first.is_running()).then_some(())
+            });
+            assert!(first.kill(), "the kill at {chunks} chunks came before the end");
+        }
+        succeeds(&world, &["run", "job.yaml", "--slots", "1"]);
+        check(&world);
+    }
+}
+
+/// A record of the third input has the key of one of the first: in one partition, in several, through the exchange,
+/// and where one half was read before everything was killed.
+#[test]
+fn a_key_that_stands_twice_is_told_with_both_places_and_nothing_is_published() {
+    for (options, partition, chunks) in [
+        (UNIQUE, "{count: 1}", 0),
+        (UNIQUE, "{count: 24}", 0),
+        (UNIQUE, "{count: 24}", 12),
+        (UNIQUE, "{hash: {columns: [name]}, count: 4}", 0),
+        ("{unique: [id], by: [id]}", "auto", 0),
+    ] {
+        let world = World::empty();
+        inputs(&world);
+        let three = fs::read_to_string(world.path("three.txt")).expect("readable");
+        let (last, _) = three.trim_end().rsplit_once('\n').expect("lines");
+        let (key, sorted) = match options.contains("by") {
+            // In order all the same.
+            true => (2 * EACH - 1, format!("{};twice;----\n{last}\n", 2 * EACH - 1)),
+            false => (77, format!("{last}\n77;twice;----\n")),
+        };
+        fs::write(world.path("three.txt"), sorted).expect("written");
+        job(
+            &world,
+            options
+                .trim_matches(['{', '}'])
+                .replace(", by", "\n        by")
+                .as_str(),
+            "exists: fail",
+        );
+        let text = fs::read_to_string(world.path("job.yaml")).expect("readable");
+        let text = text.replace(&format!("{{count: {PARTITIONS}}}"), partition);
+        fs::write(world.path("job.yaml"), text).expect("written");
+        if chunks > 0 {
+            let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+            wait_for("the chunks to kill at", || {
+                (world.manifests("merge") >= chunks || !first.is_running()).then_some(())
+            });
+            assert!(first.kill(), "the kill at {chunks} chunks came before the end");
+        }
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let (one, line) = match key {
+            77 => ("input 1 (csv one.csv), one.csv, line 78", EACH),
+            _ => ("input 2 (csv two.csv), two.csv, line 20001", 1),
+        };
+        let expected = format!(
+            "merge: the key (id) = ({key}) stands twice: in {one}, and in input 3 (records three.txt), three.txt, line {line}; \
+             nothing is published: mend the inputs, or leave `unique` out"
+        );
+        assert!(
+            said(&output).contains(&expected),
+            "{options} {partition}: {}",
+            said(&output)
+        );
+        assert!(!world.path("out/merge").exists());
+    }
+}
+
+/// Records of an input in the tests of order: 32 bytes each, so that cuts fall where a test wants them.
+const LINE: usize = 32;
+
+/// Three inputs that are sorted by `k`, with equal keys within and between them; `n` counts the records of an input.
+fn sorted_inputs(world: &World, rows: u64) -> Vec<String> {
+    let mut all = Vec::new();
+    for input in 0..3 {
+        let mut text = String::new();
+        for n in 0..rows {
+            let k = n * (input + 1) / 4;
+            let line = format!("{k:>12},{input},{n:>16}\n");
+            assert_eq!(line.len(), LINE);
+            text.push_str(&line);
+            all.push((k, input, n));
+        }
+        fs::write(world.path(&format!("in-{input}.csv")), text).expect("written");
+    }
+    // Of equal keys those of the earlier input come first, then those that stand earlier.
+    all.sort();
+    all.iter().map(|(k, input, n)| format!("{k},{input},{n}")).collect()
+}
+
+fn sorted_job(world: &World, partition: &str, sink: &str) {
+    let input = |at: u64| {
+        format!(
+            "          - records: {{path: in-{at}.csv, fields: [{{name: k, width: 12, type: int64}}, {{width: 1, value: \",\"}}, {{name: input, width: 1, type: int64}}, {{width: 1, value: \",\"}}, {{name: n, width: 16, type: int64}}]}}\n"
+        )
+    };
+    world.job(&format!(
+        "job: merge\nsteps:\n  - name: merge\n    source:\n      merge:\n        by: [k]\n        unique: [input, n]\n        inputs:\n{}{}{}    partition: {partition}\n    sink: {{csv: {{path: out/merge, {sink}}}}}\n",
+        input(0),
+        input(1),
+        input(2)
+    ));
+}
+
+#[test]
+fn sorted_inputs_become_one_order_in_which_equal_keys_keep_that_of_the_inputs() {
+    for (partition, workers, sink) in [
+        ("{count: 1}", "1", "exists: fail"),
+        ("{count: 7}", "3", "exists: fail"),
+        ("{count: 5}", "2", "files: 1"),
+    ] {
+        let world = World::empty();
+        // Above 6 MiB, so that several partitions read them.
+        let expected = sorted_inputs(&world, 70_000);
+        sorted_job(&world, partition, sink);
+        succeeds(&world, &["run", "job.yaml", "--workers", workers, "--slots", "1"]);
+        assert!(lines(&world, "out/merge") == expected, "{partition} {workers} {sink}");
+        succeeds(&world, &["verify", "merge", "--state", ".gapless"]);
+    }
+}
+
+#[test]
+fn a_merge_of_sorted_inputs_that_is_killed_goes_on_in_order() {
+    for chunks in [0, 3, 9] {
+        let world = World::empty();
+        let expected = sorted_inputs(&world, 70_000);
+        sorted_job(&world, "{count: 12}", "exists: fail");
+        let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+        wait_for("the chunks to kill at", || {
+            (world.manifests("merge") >= chunks && world.path(".gapless/store").is_dir() || !first.is_running())
+                .then_some(())
+        });
+        assert!(first.kill(), "the kill at {chunks} chunks came before the end");
+        succeeds(&world, &["run", "job.yaml", "--slots", "1"]);
+        assert!(lines(&world, "out/merge") == expected, "killed at {chunks} chunks");
+    }
+}
+
+/// The record that is out of order is the first of a partition, the last of one, or in the midst of one.
+#[test]
+fn an_input_that_is_not_sorted_is_told_wherever_its_order_breaks() {
+    // One slot reads 4 MiB in two parts; the inputs have equal sizes.
+    let rows = (4 << 20) / 3 / LINE as u64;
+    let middle = 3 * rows / 2 - rows;
+    for (at, partition) in [
+        (middle, "{count: 2}"),
+        (middle + 1, "{count: 2}"),
+        (rows - 1, "{count: 2}"),
+        (5, "{count: 1}"),
+    ] {
+        let world = World::empty();
+        sorted_inputs(&world, rows);
+        let mut text = fs::read(world.path("in-1.csv")).expect("readable");
+        let from = at as usize * LINE;
+        text[from..from + 12].copy_from_slice(b"          -1");
+        fs::write(world.path("in-1.csv"), text).expect("written");
+        sorted_job(&world, partition, "exists: fail");
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        let expected = format!(
+            "merge: input 2 (records in-1.csv) is not sorted by k: in-1.csv, line {} has (-1), behind ({}) of in-1.csv, line {at}; \
+             nothing is published: sort the input, or leave `by` out",
+            at + 1,
+            (at - 1) * 2 / 4
+        );
+        assert!(said(&output).contains(&expected), "at {at}: {}", said(&output));
+        assert!(!world.path("out/merge").exists());
+    }
 }

@@ -19,10 +19,10 @@ use crate::{
     command,
     engine::{self, Cause, Checks, INPUT, PlanFault},
     sink::{check_sink, written_schema},
-    sort::check_order,
+    sort::check_step_order,
     source::{
         csv::{Format, Layout, column_type},
-        merge::{columns_of_inputs, input_name},
+        merge::{check_keys, columns_of_inputs, input_name},
         records::Shape,
         sequence,
         types::key_type,
@@ -178,7 +178,12 @@ impl<'a> Examiner<'a> {
             ..merge.as_ref().clone()
         };
         // A header may name what is not declared.
-        match columns_of_inputs(if open { &lenient } else { merge }, &schemas) {
+        let columns = columns_of_inputs(if open { &lenient } else { merge }, &schemas);
+        let checked = columns.and_then(|columns| match open {
+            true => Ok(columns),
+            false => check_keys(merge, &columns).map(|()| columns),
+        });
+        match checked {
             Ok(columns) if open => Known::Some(Arc::new(columns)),
             Ok(columns) => Known::All(Arc::new(columns)),
             Err(error) => {
@@ -254,14 +259,19 @@ impl<'a> Examiner<'a> {
         for by in &step.sort {
             let by = std::slice::from_ref(by);
             let error = match output {
-                Known::All(columns) => check_order(by, columns).err(),
+                Known::All(columns) => check_step_order(step, by, columns).err(),
                 Known::Some(columns) if columns.field_with_name(&by[0].column).is_ok() => {
-                    check_order(by, columns).err()
+                    check_step_order(step, by, columns).err()
                 }
                 Known::Some(_) | Known::Nothing(_) => None,
             };
             if let Some(error) = error {
-                self.fault(step, ("sort", 0), Some(&by[0].column), error.message);
+                let place = if matches!(step.source, Source::Merge(_)) {
+                    "source"
+                } else {
+                    "sort"
+                };
+                self.fault(step, (place, 0), Some(&by[0].column), error.message);
             }
         }
     }

@@ -23,7 +23,7 @@ use crate::storage::{list_folder, read_if_present, resolve};
 use crate::source::{
     SourceReader, avro,
     csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
-    merge::{columns_of_inputs, input_name},
+    merge::{check_keys, columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
     pins::{MAX_FILES, config, expand, pin},
@@ -135,6 +135,7 @@ fn merged(merge: &MergeSource, inputs: Vec<SourceFacts>) -> Result<SourceFacts, 
     }
     let schemas: Vec<SchemaRef> = inputs.iter().map(|input| input.schema.clone()).collect();
     let schema = Arc::new(columns_of_inputs(merge, &schemas)?);
+    check_keys(merge, &schema)?;
     // What has no files has no units of any kind.
     let mut units = inputs
         .iter()

@@ -34,7 +34,7 @@ use crate::{
     publish::{adopt_published, run_abort, run_merge, run_prepare, run_publish, sweep_late},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
-    sort::check_order,
+    sort::check_step_order,
     source::{InputBatch, Reject, SourceReader, lookup, open, schema_of, shown::key_as_json, types::key_type},
     storage::{FirstUnit, SpillFolder, StepFolders, spill_folder, sweep_spill},
     survey::{published_files, sample_keys, survey_source},
@@ -151,6 +151,10 @@ pub fn survey_step(
         started_micros,
     )?;
     let mut read = analysis.columns.clone();
+    if let Source::Merge(merge) = &step.source {
+        read.extend(merge.by.iter().map(|by| by.column.clone()));
+        read.extend(merge.unique.iter().cloned());
+    }
     match &step.partition.method {
         Partition::KeyRange { column, .. } => {
             source.sample = Some(sample_keys(job, step, base_dir, &source, column)?);
@@ -158,7 +162,7 @@ pub fn survey_step(
         }
         Partition::Hash { columns } => read.extend(columns.iter().cloned()),
         Partition::Auto if !step.sort.is_empty() => {
-            check_order(&step.sort, &analysis.output)?;
+            check_step_order(step, &step.sort, &analysis.output)?;
             let carried = analysis.carried(&step.sort[0].column);
             // Types that have an order once they are read, but no key.
             let sampled = carried.filter(|column| {
@@ -409,7 +413,8 @@ impl Stages {
             }
         };
         let columns = planned(context)?.read_columns.as_deref();
-        let folders = ScatterFolders::new(context, StepFolders::of(context)?.rejects());
+        let folders = StepFolders::of(context)?;
+        let folders = ScatterFolders::new(context, folders.rejects(), folders.keys());
         exchange::scatter(assignment, leader, reader.as_mut(), &mut check, columns, &folders)
     }
 
@@ -437,7 +442,10 @@ impl Stages {
         if let Some(scattered) = &step.scattered {
             return Ok(scattered.clone());
         }
-        let scattered = Arc::new(leader.committed(Stage::Scatter)?);
+        let mut scattered = leader.committed(Stage::Scatter)?;
+        // In the order of the source, so that rows of one bucket come in it.
+        scattered.sort_unstable_by_key(|partition| (partition.units, partition.partition));
+        let scattered = Arc::new(scattered);
         step.scattered = Some(scattered.clone());
         Ok(scattered)
     }
@@ -536,6 +544,11 @@ impl StepIo for Io<'_> {
             _ => target,
         };
         open_chunk(&step.sink, schema, &target)
+    }
+
+    fn keys_file(&self, assignment: &Assignment, seq: u32) -> Result<PathBuf, TaskError> {
+        let target = Self::target(assignment, seq)?;
+        Ok(target.folders().keys_file(&target.chunk().to_string()))
     }
 
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {

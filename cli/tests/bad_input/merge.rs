@@ -68,6 +68,43 @@ fn inputs_that_do_not_go_together_are_told_before_any_record_is_read() {
 }
 
 #[test]
+fn orders_and_keys_that_do_not_hold_are_told() {
+    let second = "{csv: {path: b.csv, columns: {id: int64}}}";
+    for (what, options, says) in [
+        (
+            "no such column",
+            ", by: [idd]",
+            "step a, survey: merge: by: the inputs have no column «idd»; did you mean «id»?",
+        ),
+        (
+            "no such key",
+            ", unique: [id, nam]",
+            "step a, survey: merge: unique: the inputs have no column «nam»; did you mean «name»?",
+        ),
+        (
+            "not in order",
+            ", by: [{column: name, order: desc}]",
+            "merge: input 1 (csv a.csv) is not sorted by name desc: a.csv, line 3 has ('y'), behind ('x') of a.csv, line 2; nothing is published",
+        ),
+    ] {
+        drop(room(what).job(&merge(second, options)).fails(says));
+    }
+    let room = room("twice")
+        .file("b.csv", "id,name\n7,\n2,y\n8,\n")
+        .job(&merge(second, ", unique: [id, name]"));
+    room.fails(
+        "merge: the key (id, name) = (2, 'y') stands twice: in input 1 (csv a.csv), a.csv, line 3, and in input 2 (csv b.csv), b.csv, line 3; nothing is published",
+    );
+    // NULL is equal to nothing.
+    let room = room_of_nulls().job(&merge(second, ", unique: [name]"));
+    room.makes(&["1,x", "2,y", "7,", "8,"]);
+}
+
+fn room_of_nulls() -> Room {
+    room("NULL").file("b.csv", "id,name\n7,\n8,\n")
+}
+
+#[test]
 fn columns_are_matched_by_name_and_filled_on_request() {
     room("by name")
         .job(&merge("{csv: {path: b.csv, columns: {id: int32}}}", ""))

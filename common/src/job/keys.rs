@@ -379,7 +379,7 @@ pub static SOURCE: Section = Section {
             key(
                 "merge",
                 Kind::Section(&MERGE),
-                "Several inputs of any of these formats, one behind the other.",
+                "Several inputs of any of these formats, one behind the other or in one order.",
                 r#"{"inputs": [{"csv": {"path": "old.csv"}}, {"parquet": {"path": "new.parquet"}}]}"#,
             ),
         ],
@@ -402,6 +402,44 @@ pub static MERGE: Section = section(
             "What becomes of columns that not all inputs have: the step is refused, or they are filled with NULL (default `refuse`).",
             r#""fill""#,
         ),
+        key(
+            "by",
+            Kind::ListOr {
+                section: &MERGE_BY,
+                short: "column",
+            },
+            "Columns by which each input is sorted: the output is sorted by them, and an input that is not fails the step (default none: one input behind the other).",
+            r#"["id", {"column": "day", "order": "desc"}]"#,
+        ),
+        key(
+            "unique",
+            Kind::Texts,
+            "Columns in which no two records of all inputs may be equal, else the step fails; NULL is equal to nothing (default none).",
+            r#"["id"]"#,
+        ),
+    ],
+);
+
+const SORT_ORDER: Key = key(
+    "order",
+    Kind::Word(&["asc", "desc"]),
+    "Whether values rise or fall (default asc).",
+    r#""desc""#,
+);
+const SORT_NULLS: Key = key(
+    "nulls",
+    Kind::Word(&["first", "last"]),
+    "Where NULL stands, whichever way values run (default last).",
+    r#""first""#,
+);
+
+pub static MERGE_BY: Section = section(
+    "by",
+    "A column by which the inputs of a merge are sorted, and which way.",
+    &[
+        required("column", Kind::Text, "The column, of those of the inputs.", r#""id""#),
+        SORT_ORDER,
+        SORT_NULLS,
     ],
 );
 
@@ -1144,18 +1182,8 @@ pub static SORT: Section = section(
             "The column, of those the transform gives.",
             r#""amount""#,
         ),
-        key(
-            "order",
-            Kind::Word(&["asc", "desc"]),
-            "Whether values rise or fall (default asc).",
-            r#""desc""#,
-        ),
-        key(
-            "nulls",
-            Kind::Word(&["first", "last"]),
-            "Where NULL stands, whichever way values run (default last).",
-            r#""first""#,
-        ),
+        SORT_ORDER,
+        SORT_NULLS,
     ],
 );
 
@@ -1591,6 +1619,7 @@ pub static SECTIONS: &[&Section] = &[
     &STEP,
     &SOURCE,
     &MERGE,
+    &MERGE_BY,
     &MERGE_INPUT,
     &LOOKUP,
     &CSV_SOURCE,

@@ -146,6 +146,13 @@ pub struct MergeSource {
     pub inputs: Vec<Source>,
     #[serde(default, skip_serializing_if = "is_default")]
     pub missing_columns: MissingColumns,
+    /// Each input is in this order, and so is what they give together; the step's `sort` is the same. Empty: one
+    /// behind the other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<SortColumn>,
+    /// Columns in which no two records of all inputs are equal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<String>,
 }
 
 /// What becomes of a column that not all inputs of a merge have.

@@ -59,11 +59,25 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
     let placement = placement(fields);
     let checks = checks(fields);
     let (sql, command) = transform(fields);
-    let sort = sort(fields);
-    if fields.has("sort") && matches!(command, Some(Some(_))) {
+    let mut sort = order(fields, "sort");
+    // A merge of sorted inputs gives sorted output.
+    let (ordering, ordering_at) = match &source {
+        Some(Source::Merge(merge)) if !merge.by.is_empty() => {
+            if fields.has("sort") {
+                let found = "`sort` beside `by` of a merge, which orders the output";
+                fields.cx.faults.add(fields.key_at("sort"), found, "one of them");
+            }
+            sort = Some(merge.by.clone());
+            (Some("`by` of a merge"), fields.key_at("source"))
+        }
+        _ => (fields.has("sort").then_some("`sort`"), fields.key_at("sort")),
+    };
+    if let Some(ordering) = ordering
+        && matches!(command, Some(Some(_)))
+    {
         fields.cx.faults.add(
-            fields.key_at("sort"),
-            "`sort` beside `transform.command`",
+            ordering_at,
+            format!("{ordering} beside `transform.command`"),
             "a step of its own that reads this one and sorts",
         );
     }
@@ -83,13 +97,13 @@ pub(super) fn step(fields: &Fields) -> ReadStep {
         );
     }
     let method_at = fields.node("partition").map_or(fields.node.at, |node| node.at);
-    if fields.has("sort")
+    if let Some(ordering) = ordering
         && let Some(Partitioning { method, .. }) = &partition
         && *method != Partition::Auto
     {
         fields.cx.faults.add(
             method_at,
-            "a method of `partition` beside `sort`, which cuts by ranges of its first column",
+            format!("a method of `partition` beside {ordering}, which cuts by ranges of its first column"),
             "`partition: {count: N}`, or none",
         );
     }
@@ -163,9 +177,16 @@ fn merge_source(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) 
         true => fields.word("missing_columns"),
         false => Some(MissingColumns::default()),
     };
+    let by = order(fields, "by");
+    let unique = match fields.has("unique") {
+        true => column_names(fields, "unique").map(values),
+        false => Some(Vec::new()),
+    };
     Some(MergeSource {
         inputs: merged?,
         missing_columns: missing_columns?,
+        by: by?,
+        unique: unique?,
     })
 }
 
@@ -636,12 +657,12 @@ fn command(fields: &Fields) -> Option<Command> {
 }
 
 /// `None`: wrong, or open until parameters are bound.
-fn sort(fields: &Fields) -> Option<Vec<SortColumn>> {
-    if !fields.has("sort") {
+fn order(fields: &Fields, key: &str) -> Option<Vec<SortColumn>> {
+    if !fields.has(key) {
         return Some(Vec::new());
     }
     let mut names = BTreeSet::new();
-    let items = fields.list_or("sort")?;
+    let items = fields.list_or(key)?;
     all(items.into_iter().map(|item| {
         let (column, descending, nulls_first) = match &item {
             Item::Short(text) => (Some(text.clone()), false, false),
@@ -655,9 +676,9 @@ fn sort(fields: &Fields) -> Option<Vec<SortColumn>> {
         };
         let column = column?;
         let fault = match column.value.trim().is_empty() {
-            true => Some("an empty name in `sort`".to_string()),
+            true => Some(format!("an empty name in `{key}`")),
             false if !names.insert(column.value.clone()) => {
-                Some(format!("column `{}` stands twice in `sort`", shown(&column.value)))
+                Some(format!("column `{}` stands twice in `{key}`", shown(&column.value)))
             }
             false => None,
         };

@@ -16,7 +16,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::{RunId, StepNo},
-    manifest::{ChunkManifest, DataFile, FileTotals, Version},
+    manifest::{ChunkManifest, DataFile, FileTotals, InputSpan, Version},
     order::KeySpan,
     plan::{BucketFn, TransformMode},
 };
@@ -31,7 +31,7 @@ use crate::{
     engine::{self, Checks, LookupTable, Program, RunError, SlotLimits},
     sink::ChunkSink,
     sort::{Order, OrderCheck, SortLimits, Sorter},
-    source::{Reject, SourceReader, schema_of, shown::key_as_json},
+    source::{Reject, SourceReader, keys::KeyWriter, schema_of, shown::key_as_json},
 };
 
 /// Input of one chunk. 50–200 MB cost the same; smaller ones lose less to a crash.
@@ -123,6 +123,9 @@ pub trait StepIo: Send + Sync {
         low: u64,
         schema: &SchemaRef,
     ) -> Result<Box<dyn ChunkSink>, TaskError>;
+
+    /// Where the fingerprints of keys of chunk `seq` go, if they are to be unique.
+    fn keys_file(&self, assignment: &Assignment, seq: u32) -> Result<PathBuf, TaskError>;
 
     /// Makes the rejects of chunk `seq` durable. Not called without any.
     fn write_rejects(&self, assignment: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError>;
@@ -259,6 +262,7 @@ pub fn execute(
         previous: assignment.position,
     };
     loop {
+        records.keep_keys_in(io.keys_file(assignment, chunk.seq)?);
         let end = match &mut step.transform {
             Transform::Command(external) => chunk.run_command(external, &mut records),
             Transform::Sql(program) => match chunk.run(program, engine, &mut records) {
@@ -323,6 +327,8 @@ struct End {
     records: RecordHash,
     rejects: Vec<Reject>,
     totals: Vec<FileTotals>,
+    spans: Vec<InputSpan>,
+    keys: Option<KeyWriter>,
     order: Option<KeySpan>,
     sink: Option<Box<dyn ChunkSink>>,
 }
@@ -546,6 +552,8 @@ impl Chunk<'_> {
             records: taken.records,
             rejects: taken.rejects,
             totals: taken.totals,
+            spans: taken.spans,
+            keys: taken.keys,
             order: pushed.check.and_then(OrderCheck::span),
             sink: pushed.sink,
         })
@@ -575,6 +583,7 @@ impl Chunk<'_> {
         } else {
             Some(self.io.write_rejects(self.assignment, self.seq, &end.rejects)?)
         };
+        let keys = end.keys.map(KeyWriter::finish).transpose()?;
         let mut counters = end.counters;
         counters.bytes_written = files.iter().map(|file| file.bytes).sum();
         let task = &self.assignment.task;
@@ -593,6 +602,8 @@ impl Chunk<'_> {
             order: end.order,
             rejects,
             totals: end.totals,
+            inputs: end.spans,
+            keys,
         };
         let digest = self.io.write_manifest(self.assignment, &manifest)?;
         Ok(Commit {

@@ -2,6 +2,7 @@
 //! a chunk is full. The scatter and the execute stage take their records in the same way.
 
 use std::{
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,13 +14,13 @@ use arrow::{
 use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
-    manifest::FileTotals,
+    manifest::{FileTotals, InputSpan},
 };
 
 use super::{Leader, Stop};
 use crate::{
     engine::{Checks, Verdict},
-    source::{InputBatch, Origin, Place, Reject, SourceReader},
+    source::{InputBatch, Origin, Place, Reject, SourceReader, keys::KeyWriter},
 };
 
 /// When a chunk is full, and when there are too many rejects.
@@ -57,6 +58,9 @@ pub struct Taken {
     pub records: RecordHash,
     pub rejects: Vec<Reject>,
     pub totals: Vec<FileTotals>,
+    pub spans: Vec<InputSpan>,
+    /// Where the fingerprints of its keys are, if they are to be unique.
+    pub keys: Option<KeyWriter>,
 }
 
 /// Adds what a reader counted for the control totals of its files.
@@ -103,6 +107,8 @@ pub struct CheckedReader<'a> {
     run_rows: u64,
     ended: bool,
     stop: Stop,
+    /// The file for fingerprints of keys of the open chunk.
+    keys_file: PathBuf,
 }
 
 impl<'a> CheckedReader<'a> {
@@ -127,6 +133,7 @@ impl<'a> CheckedReader<'a> {
             run_rows: 0,
             ended: false,
             stop: Stop::No,
+            keys_file: PathBuf::new(),
         }
     }
 
@@ -137,6 +144,11 @@ impl<'a> CheckedReader<'a> {
         self.take_chunk();
         self.run_rows = 0;
         self.ended = false;
+    }
+
+    /// Where the next chunk keeps fingerprints of keys.
+    pub fn keep_keys_in(&mut self, file: PathBuf) {
+        self.keys_file = file;
     }
 
     /// Starts a chunk.
@@ -236,6 +248,14 @@ impl<'a> CheckedReader<'a> {
         self.taken.bytes += intake.bytes;
         self.taken.records += intake.records;
         add_totals(&mut self.taken.totals, intake.totals)?;
+        InputSpan::add_all(&mut self.taken.spans, intake.spans);
+        if !intake.keys.is_empty() {
+            let keys = match &mut self.taken.keys {
+                Some(keys) => keys,
+                none => none.insert(KeyWriter::create(&self.keys_file)?),
+            };
+            keys.push(intake.keys)?;
+        }
         intake.rejects.into_iter().try_for_each(|reject| self.reject(reject))
     }
 
@@ -292,7 +312,7 @@ impl<'a> CheckedReader<'a> {
                 ErrorClass::Data,
                 format!(
                     "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
-                    show(&reject.place),
+                    reject.place,
                     reject.rule,
                     short(&reject.reason)
                 ),
@@ -317,15 +337,6 @@ fn short(reason: &str) -> String {
     match reason.char_indices().nth(SHOWN_REASON) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.to_string(),
-    }
-}
-
-fn show(place: &Place) -> String {
-    match (place.line, place.row, place.block) {
-        (Some(line), _, _) => format!("{}, line {line}", place.file),
-        (None, Some(row), Some(block)) => format!("{}, row {row} of the block at byte {block}", place.file),
-        (None, Some(row), None) => format!("{}, row {row}", place.file),
-        (None, None, _) => place.file.clone(),
     }
 }
 

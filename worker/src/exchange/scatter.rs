@@ -12,7 +12,7 @@ use gapless_common::{
     attempt::{Commit, Counters, RecordHash},
     error::{ErrorClass, TaskError},
     ids::PartitionNo,
-    manifest::{ChunkManifest, DataFile, FileTotals, Version},
+    manifest::{ChunkManifest, DataFile, FileTotals, InputSpan, Version},
     plan::ExchangePlan,
 };
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     attempt::{Assignment, Leader, Outcome, StepContext, Stop, intake::add_totals},
     sink::records::RejectLine,
-    source::{InputBatch, Reject, SourceReader},
+    source::{InputBatch, Reject, SourceReader, keys::KeyWriter},
 };
 
 /// Rows of a chunk, which is a file and a commit: what a lost worker costs, a second or so.
@@ -46,16 +46,19 @@ pub struct ScatterFolders {
     pub manifests: PathBuf,
     /// On the file system of the step's output, since the publisher links the files.
     pub rejects: PathBuf,
+    /// Fingerprints of keys that are to be unique, beside the rejects.
+    pub keys: PathBuf,
 }
 
 impl ScatterFolders {
-    /// The folders of a step, its rejects in the run folder of its sink.
-    pub fn new(context: &StepContext, rejects: PathBuf) -> Self {
+    /// The folders of a step, its rejects and keys in the run folder of its sink.
+    pub fn new(context: &StepContext, rejects: PathBuf, keys: PathBuf) -> Self {
         let scratch = scratch_folder(&context.scratch, context.run, context.step_no);
         Self {
             exchange: exchange_folder(context),
             manifests: scratch.join("manifest"),
             rejects,
+            keys,
         }
     }
 }
@@ -140,6 +143,8 @@ struct Chunk {
     file: Option<ExchangeWriter>,
     rejects: Option<RejectWriter>,
     totals: Vec<FileTotals>,
+    spans: Vec<InputSpan>,
+    keys: Option<KeyWriter>,
 }
 
 impl Chunk {
@@ -152,6 +157,8 @@ impl Chunk {
             file: None,
             rejects: None,
             totals: Vec::new(),
+            spans: Vec::new(),
+            keys: None,
         }
     }
 }
@@ -210,6 +217,8 @@ impl<'a> Scatter<'a> {
             self.chunk.counters.bytes_read += intake.bytes;
             self.chunk.records += intake.records;
             add_totals(&mut self.chunk.totals, intake.totals)?;
+            InputSpan::add_all(&mut self.chunk.spans, intake.spans);
+            self.take_keys(intake.keys)?;
             self.take_rejects(&intake.rejects)?;
 
             let stop = leader.progress(reader.position(), self.chunk.counters.read);
@@ -262,6 +271,18 @@ impl<'a> Scatter<'a> {
         writer.write(self.assignment.task.partition, rejects)
     }
 
+    fn take_keys(&mut self, keys: Vec<u128>) -> Result<(), TaskError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let path = self.folders.keys.join(self.name() + ".keys");
+        let writer = match &mut self.chunk.keys {
+            Some(writer) => writer,
+            none => none.insert(KeyWriter::create(&path)?),
+        };
+        writer.push(keys)
+    }
+
     /// The name of what the open chunk writes.
     fn name(&self) -> String {
         chunk_name(self.assignment.task.partition, self.assignment.fence.id, self.seq)
@@ -293,6 +314,8 @@ impl<'a> Scatter<'a> {
             file,
             rejects,
             totals,
+            spans,
+            keys,
             ..
         } = std::mem::replace(&mut self.chunk, Chunk::new());
         let file = file.map(ExchangeWriter::finish).transpose()?;
@@ -339,6 +362,8 @@ impl<'a> Scatter<'a> {
             order: None,
             rejects,
             totals,
+            inputs: spans,
+            keys: keys.map(KeyWriter::finish).transpose()?,
         };
         let manifest = serde_json::to_vec(&manifest)
             .map_err(|error| TaskError::new(ErrorClass::Data, format!("the manifest of {name}: {error}")))?;

@@ -93,6 +93,7 @@ impl SourceReader for Batches {
             records: RecordHash(u128::from(read)),
             rejects,
             totals: Vec::new(),
+            ..Intake::default()
         }
     }
 }
@@ -212,7 +213,11 @@ impl Stage1 {
     }
 
     fn folders(&self) -> ScatterFolders {
-        ScatterFolders::new(&self.context, self.folder.path().join("rejects"))
+        ScatterFolders::new(
+            &self.context,
+            self.folder.path().join("rejects"),
+            self.folder.path().join("keys"),
+        )
     }
 
     /// Scatters batches as one partition, as an attempt does.
@@ -974,6 +979,7 @@ fn a_scatter_attempt_stops_as_it_is_told() {
             exchange: folder.path().join("e"),
             manifests: folder.path().join("m"),
             rejects: folder.path().join("r"),
+            keys: folder.path().join("k"),
         };
         make(&folders);
         let outcome = scatter(

@@ -104,6 +104,8 @@ pub fn merge(
         order: None,
         rejects: None,
         totals: Vec::new(),
+        inputs: Vec::new(),
+        keys: None,
     };
     let digest = target.write_manifest(&manifest)?;
     Ok(Commit {

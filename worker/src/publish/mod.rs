@@ -6,6 +6,7 @@
 
 mod abort;
 mod expose;
+mod inputs;
 mod merge;
 mod objects;
 mod prepare;

@@ -57,6 +57,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         folders.published(),
         folders.data(),
         folders.rejects(),
+        folders.keys(),
         folders.manifests(Stage::Execute),
         folders.manifests(Stage::Scatter),
         folders.exchange(),

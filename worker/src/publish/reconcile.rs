@@ -16,7 +16,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use super::{Committed, Sealed, expose::rejects_name};
+use super::{Committed, Sealed, expose::rejects_name, inputs::check_inputs};
 use crate::{
     attempt::{CommittedPartition, StepContext, intake::add_totals},
     source::{
@@ -67,6 +67,7 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
     check_counts(context, frame, committed)?;
     let read = if frame.exchange.is_some() { &scatter } else { &execute };
     check_totals(context, frame, read)?;
+    check_inputs(context, &folders, frame, read)?;
     check_order(context, &execute)?;
     let exchange = match frame.exchange {
         Some(_) => exchange_proofs(sealed)?,

@@ -550,6 +550,8 @@ fn an_exchange_is_proved_bucket_by_bucket() {
                     order: None,
                     rejects: None,
                     totals: vec![],
+                    inputs: Vec::new(),
+                    keys: None,
                 };
                 let target = ChunkTarget::new(&run.context, Stage::Scatter, partition, fence, 0).unwrap();
                 target.write_manifest(&manifest).unwrap();

@@ -64,10 +64,15 @@ impl ChunkTarget {
     }
 
     /// Writes the chunk's manifest durably and returns its digest (XXH3-64), which the commit
-    /// carries. A chunk of a sink that keeps nothing, without rejects and control totals, has no manifest:
+    /// carries. A chunk of a sink that keeps nothing, without rejects, control totals and marks of a merge, has no manifest:
     /// digest 0.
     pub fn write_manifest(&self, manifest: &ChunkManifest) -> Result<u64, TaskError> {
-        if self.discards && manifest.files.is_empty() && manifest.rejects.is_none() && manifest.totals.is_empty() {
+        let nothing_to_tell = manifest.files.is_empty()
+            && manifest.rejects.is_none()
+            && manifest.totals.is_empty()
+            && manifest.inputs.is_empty()
+            && manifest.keys.is_none();
+        if self.discards && nothing_to_tell {
             return Ok(0);
         }
         let path = self.folders.manifest_file(self.chunk);

@@ -14,7 +14,7 @@ mod tests;
 
 pub use check::OrderCheck;
 pub use merge::{Batches, merge};
-pub use order::{Order, check_order};
+pub use order::{Order, check_order, check_step_order};
 pub use sorter::{SortLimits, Sorter};
 
 use arrow::error::ArrowError;

@@ -10,6 +10,7 @@ use arrow::{
 };
 use gapless_common::{
     error::{ErrorClass, TaskError},
+    job::{Source, Step},
     order::{KeyRow, SortColumn},
 };
 
@@ -42,6 +43,20 @@ fn compared_type(ty: &DataType) -> Option<&DataType> {
 /// Checks the columns of an order against the rows that will be put in it; the error is in words.
 pub fn check_order(by: &[SortColumn], schema: &Schema) -> Result<(), TaskError> {
     by.iter().try_for_each(|by| field_of(by, schema).map(drop))
+}
+
+/// As [`check_order`], told in the words of what gives the step its order: `sort`, or `by` of a merge.
+pub fn check_step_order(step: &Step, by: &[SortColumn], schema: &Schema) -> Result<(), TaskError> {
+    check_order(by, schema).map_err(|error| match &step.source {
+        Source::Merge(merge) if !merge.by.is_empty() => TaskError::new(
+            error.class,
+            format!(
+                "{}; the SQL has to pass on the columns of `by`",
+                error.message.replacen("sort:", "merge: by:", 1)
+            ),
+        ),
+        _ => error,
+    })
 }
 
 fn field_of<'a>(by: &SortColumn, schema: &'a Schema) -> Result<(usize, &'a Field), TaskError> {
@@ -90,7 +105,7 @@ impl Order {
     }
 
     /// The columns of the order as they are compared: one zero and one NaN, dictionaries as their values.
-    pub(super) fn key_columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, TaskError> {
+    pub(crate) fn key_columns(&self, batch: &RecordBatch) -> Result<Vec<ArrayRef>, TaskError> {
         self.columns
             .iter()
             .map(|column| compared(batch.column(column.index)))
@@ -98,7 +113,7 @@ impl Order {
     }
 
     /// The rows' keys as bytes that compare like the rows.
-    pub(super) fn keys(&self, columns: &[ArrayRef]) -> Result<Rows, TaskError> {
+    pub(crate) fn keys(&self, columns: &[ArrayRef]) -> Result<Rows, TaskError> {
         self.converter
             .convert_columns(columns)
             .map_err(|error| wrong_rows(&error))

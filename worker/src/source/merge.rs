@@ -9,20 +9,26 @@ use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array},
     compute::{CastOptions, cast_with_options},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    row::OwnedRow,
 };
 use gapless_common::{
     error::TaskError,
     job::{Job, MergeSource, MissingColumns, Source, Step},
+    manifest::InputSpan,
+    order::{self, KeySpan, SortColumn},
     plan::{Facts, InputFacts, PinnedFile},
     range::UnitRange,
 };
 
 use super::{
-    InputBatch, Intake, SourceReader,
+    InputBatch, Intake, Origin, Place, SourceReader,
+    keys::Prints,
     open::{Stored, open_files, stored_of},
     pins::{config, data},
-    types::schema_of,
+    shown::key_as_json,
+    types::{key_type, schema_of},
 };
+use crate::{attempt::StepContext, engine::offer, sort::Order};
 
 /// Most digits of a decimal.
 const DIGITS: u8 = 38;
@@ -142,6 +148,30 @@ fn common_integer(one: &DataType, other: &DataType) -> Option<DataType> {
     }
 }
 
+/// The columns by which inputs are sorted, and those that are unique, have to be there and to have an order.
+///
+/// Errors: `Config` in words.
+pub fn check_keys(merge: &MergeSource, columns: &Schema) -> Result<(), TaskError> {
+    let by = merge.by.iter().map(|by| ("by", &by.column));
+    for (key, name) in by.chain(merge.unique.iter().map(|name| ("unique", name))) {
+        let Ok(field) = columns.field_with_name(name) else {
+            let names: Vec<&str> = columns.fields().iter().map(|field| field.name().as_str()).collect();
+            let offer = offer(name, &names, "columns");
+            return Err(config(format!(
+                "merge: {key}: the inputs have no column «{name}»{offer}"
+            )));
+        };
+        if key_type(field.data_type()).is_none() {
+            return Err(config(format!(
+                "merge: {key}: column {name} is {}, whose values cannot be compared; name a number, text, date, timestamp \
+                 or bool",
+                field.data_type()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The stretch of the domain, and of the files, that each input has.
 pub(crate) fn stretches<'a>(
     inputs: &'a [InputFacts],
@@ -201,7 +231,9 @@ pub(super) fn open_merge(
     let wanted = fields.filter(|field| projection.is_none_or(|names| names.contains(field.name())));
     let schema = Arc::new(Schema::new(wanted.cloned().collect::<Vec<_>>()));
     let mut parts = Vec::new();
-    for ((input, base, files), source) in stretches(&facts.inputs, &facts.files).zip(&merge.inputs) {
+    for (number, ((input, base, files), source)) in
+        stretches(&facts.inputs, &facts.files).zip(&merge.inputs).enumerate()
+    {
         let high = base + files.iter().map(|pinned| pinned.units).sum::<u64>();
         let own = UnitRange::new(units.low.max(base), units.high.min(high));
         if own.low >= own.high {
@@ -222,11 +254,12 @@ pub(super) fn open_merge(
             own,
             names.as_deref(),
         )?;
-        parts.push(Part { base, reader });
+        parts.push(Part { number, base, reader });
     }
     Ok(Box::new(MergeReader {
         parts: parts.into_iter(),
         current: None,
+        watch: Watch::new(merge, &schema)?,
         schema,
         position: units.low,
         high: units.high,
@@ -236,6 +269,7 @@ pub(super) fn open_merge(
 
 /// The part of an input that lies in the range.
 struct Part {
+    number: usize,
     /// The unit of the source at which the input begins.
     base: u64,
     reader: Box<dyn SourceReader>,
@@ -247,6 +281,7 @@ struct MergeReader {
     parts: std::vec::IntoIter<Part>,
     current: Option<Part>,
     schema: SchemaRef,
+    watch: Watch,
     /// Up to where the inputs that are done with have been read.
     position: u64,
     high: u64,
@@ -285,13 +320,16 @@ impl SourceReader for MergeReader {
             };
             let read = part.reader.next_batch()?;
             if let Some(input) = read {
-                return Ok(Some(InputBatch {
+                let fitted = InputBatch {
                     batch: fitted(&input.batch, &self.schema)?,
                     origin: input.origin,
-                }));
+                };
+                self.watch.look(part.number, &fitted, &mut self.intake)?;
+                return Ok(Some(fitted));
             }
             self.position = part.base + part.reader.position();
             self.take_from_current();
+            self.watch.last = None;
             self.current = None;
             // A chunk may end between two inputs.
             if self.parts.len() > 0 {
@@ -320,12 +358,166 @@ impl SourceReader for MergeReader {
     }
 }
 
+/// What a merge promises of its inputs, held against their records.
+struct Watch {
+    by: Option<(Vec<SortColumn>, Order)>,
+    unique: Option<Prints>,
+    /// How messages call the inputs.
+    names: Vec<String>,
+    /// The last record of the input that is read.
+    last: Option<(OwnedRow, Held)>,
+}
+
+/// A record with the way back to its origin.
+pub(crate) struct Held {
+    pub batch: RecordBatch,
+    pub origin: Arc<dyn Origin>,
+    pub row: usize,
+}
+
+impl Held {
+    pub fn of(read: &InputBatch, row: usize) -> Held {
+        Held {
+            batch: read.batch.clone(),
+            origin: read.origin.clone(),
+            row,
+        }
+    }
+
+    pub fn place(&self) -> Place {
+        self.origin.locate(self.row)
+    }
+
+    /// The values of these columns.
+    pub fn shown(&self, columns: &[String]) -> String {
+        let values = key_as_json(&self.batch, self.row, columns).unwrap_or_default();
+        let values: Vec<String> = values
+            .values()
+            .map(|value| match value {
+                serde_json::Value::String(text) => format!("'{text}'"),
+                serde_json::Value::Null => "NULL".to_string(),
+                other => other.to_string(),
+            })
+            .collect();
+        format!("({})", values.join(", "))
+    }
+}
+
+/// What is said of an input that is not in its order.
+pub(crate) fn not_sorted(name: &str, by: &[SortColumn], before: &Held, after: &Held) -> TaskError {
+    let columns: Vec<String> = by.iter().map(|by| by.column.clone()).collect();
+    data(format!(
+        "merge: {name} is not sorted by {}: {} has {}, behind {} of {}; nothing is published: sort the input, or leave `by` \
+         out",
+        order::display(by),
+        after.place(),
+        after.shown(&columns),
+        before.shown(&columns),
+        before.place()
+    ))
+}
+
+impl Watch {
+    fn new(merge: &MergeSource, schema: &Schema) -> Result<Watch, TaskError> {
+        let named = merge.inputs.iter().enumerate();
+        Ok(Watch {
+            by: match merge.by.is_empty() {
+                true => None,
+                false => Some((merge.by.clone(), Order::new(&merge.by, schema)?)),
+            },
+            unique: match merge.unique.is_empty() {
+                true => None,
+                false => Some(Prints::new(&merge.unique, schema)?),
+            },
+            names: named.map(|(number, input)| input_name(number, input)).collect(),
+            last: None,
+        })
+    }
+
+    /// Errors: `Data` where a record stands behind one that it belongs before.
+    fn look(&mut self, input: usize, read: &InputBatch, intake: &mut Intake) -> Result<(), TaskError> {
+        let rows = read.batch.num_rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        if let Some((by, order)) = &self.by {
+            let columns = order.key_columns(&read.batch)?;
+            let keys = order.keys(&columns)?;
+            let misplaced =
+                |before: &Held, row: usize| Err(not_sorted(&self.names[input], by, before, &Held::of(read, row)));
+            if let Some((last, held)) = &self.last
+                && last.row() > keys.row(0)
+            {
+                return misplaced(held, 0);
+            }
+            if let Some(row) = (1..rows).find(|&row| keys.row(row - 1) > keys.row(row)) {
+                return misplaced(&Held::of(read, row - 1), row);
+            }
+            let span = KeySpan {
+                first: Order::key_row(&columns, 0),
+                last: Order::key_row(&columns, rows - 1),
+            };
+            let input_no = input as u32;
+            InputSpan::add_all(&mut intake.spans, vec![InputSpan { input: input_no, span }]);
+            self.last = Some((keys.row(rows - 1).owned(), Held::of(read, rows - 1)));
+        }
+        if let Some(unique) = &self.unique {
+            intake.keys.extend(unique.of(&read.batch)?.into_iter().flatten());
+        }
+        Ok(())
+    }
+}
+
+/// Shows the records of `units` of a merge, with the number of their input and in the columns that the merge promises
+/// something of, until `visit` wants no more.
+pub(crate) fn look_again(
+    context: &StepContext,
+    facts: &Facts,
+    merge: &MergeSource,
+    units: UnitRange,
+    visit: &mut dyn FnMut(usize, &InputBatch) -> Result<bool, TaskError>,
+) -> Result<(), TaskError> {
+    let columns: Vec<String> = merge
+        .by
+        .iter()
+        .map(|by| &by.column)
+        .chain(&merge.unique)
+        .cloned()
+        .collect();
+    let step = context.step();
+    let mut reader = open_merge(
+        &context.job,
+        step,
+        merge,
+        &context.base_dir,
+        facts,
+        units,
+        Some(&columns),
+    )?;
+    let input_of = |path: &str| {
+        let mut inputs = stretches(&facts.inputs, &facts.files);
+        inputs.position(|(_, _, files)| files.iter().any(|file| file.path == path))
+    };
+    while let Some(read) = reader.next_batch()? {
+        drop(reader.take_intake());
+        if read.batch.num_rows() == 0 {
+            continue;
+        }
+        // A batch is of one file.
+        let input = input_of(&read.origin.locate(0).file).unwrap_or_default();
+        if !visit(input, &read)? {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
 /// The origin of no rows.
 struct Nowhere;
 
-impl super::Origin for Nowhere {
-    fn locate(&self, _: usize) -> super::Place {
-        super::Place {
+impl Origin for Nowhere {
+    fn locate(&self, _: usize) -> Place {
+        Place {
             file: String::new(),
             line: None,
             row: None,

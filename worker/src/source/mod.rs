@@ -3,6 +3,7 @@
 
 pub mod avro;
 pub mod csv;
+pub mod keys;
 pub mod lookup;
 pub mod merge;
 pub mod open;
@@ -17,10 +18,14 @@ pub mod types;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
-use gapless_common::{attempt::RecordHash, error::TaskError, manifest::FileTotals};
+use gapless_common::{
+    attempt::RecordHash,
+    error::TaskError,
+    manifest::{FileTotals, InputSpan},
+};
 use serde::{Deserialize, Serialize};
 
 pub use types::schema_of;
@@ -59,6 +64,18 @@ impl Place {
     pub const MAX_RAW: usize = 64 * 1024;
 }
 
+/// Where to look: `in/a.csv, line 7`.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.line, self.row, self.block) {
+            (Some(line), ..) => write!(f, "{}, line {line}", self.file),
+            (None, Some(row), Some(block)) => write!(f, "{}, row {row} of the block at byte {block}", self.file),
+            (None, Some(row), None) => write!(f, "{}, row {row}", self.file),
+            (None, None, _) => f.write_str(&self.file),
+        }
+    }
+}
+
 /// A record that does not go on: it cannot be parsed or breaks a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reject {
@@ -84,6 +101,10 @@ pub struct Intake {
     pub rejects: Vec<Reject>,
     /// Of files that declare control totals: those, and what was counted for them.
     pub totals: Vec<FileTotals>,
+    /// Of a merge of sorted inputs: where what was taken of each begins and ends.
+    pub spans: Vec<InputSpan>,
+    /// Of a merge with unique keys: their fingerprints.
+    pub keys: Vec<u128>,
 }
 
 /// Reads one unit range, front to back, on the calling thread.

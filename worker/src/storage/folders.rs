@@ -157,6 +157,15 @@ impl StepFolders {
         self.staged.join("rejects")
     }
 
+    /// Fingerprints of keys that are to be unique.
+    pub fn keys(&self) -> PathBuf {
+        self.staged.join("keys")
+    }
+
+    pub fn keys_file(&self, chunk: &str) -> PathBuf {
+        self.keys().join(format!("{chunk}.keys"))
+    }
+
     pub fn rejects_file(&self, chunk: ChunkName) -> PathBuf {
         self.rejects().join(format!("{chunk}.ndjson"))
     }

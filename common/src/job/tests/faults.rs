@@ -926,7 +926,8 @@ proptest::proptest! {
 fn merges() {
     let merge = |merge: &str, expected: &[&str]| {
         let steps = "job: j\nsteps:\n  - {name: two, source: {sequence: {from: 0, to: 9}}, sink: discard}\n  - name: a\n    sink: discard\n";
-        check(&format!("{steps}    source: {{merge: {merge}}}\n"), expected);
+        let (merge, beside) = merge.split_once('\n').unwrap_or((merge, ""));
+        check(&format!("{steps}    source: {{merge: {merge}}}\n{beside}"), expected);
     };
     let list = "allowed: a list, each item a mapping with the keys csv, ndjson, parquet, avro, records, step";
     merge("{inputs: [{csv: {path: a}}, {csv: {path: b}}]}", &["job `j` is sound"]);
@@ -953,6 +954,37 @@ fn merges() {
         "{inputs: [{csv: {path: a}}], missing_columns: drop}",
         &["job.yaml:6:67: `missing_columns` in merge is `drop`; allowed: refuse, fill"],
     );
+    merge(
+        "{inputs: [{csv: {path: a}}], by: [id, id], unique: [a, a]}",
+        &[
+            "job.yaml:6:59: column `id` stands twice in `by`; allowed: names of columns, each once",
+            "job.yaml:6:76: column `a` stands twice in `unique`; allowed: each column once",
+        ],
+    );
+    merge(
+        "{inputs: [{csv: {path: a}}], by: [{column: id, order: up}]}",
+        &["job.yaml:6:75: `order` in by is `up`; allowed: asc, desc"],
+    );
+    for (beside, expected) in [
+        (
+            "sort: id",
+            "job.yaml:7:5: `sort` beside `by` of a merge, which orders the output; allowed: one of them",
+        ),
+        (
+            "transform: {command: {run: cat}}",
+            "job.yaml:6:5: `by` of a merge beside `transform.command`; allowed: a step of its own that reads this one and sorts",
+        ),
+        (
+            "partition: bytes",
+            "job.yaml:7:16: a method of `partition` beside `by` of a merge, which cuts by ranges of its first column; allowed: \
+             `partition: {count: N}`, or none",
+        ),
+    ] {
+        merge(
+            &format!("{{inputs: [{{csv: {{path: a}}}}], by: id}}\n    {beside}"),
+            &[expected],
+        );
+    }
     let discards =
         "step `two` has the sink `discard`, so there is nothing to read; allowed: a step whose sink keeps files";
     merge("{inputs: [{step: two}]}", &[&format!("job.yaml:6:38: {discards}")]);

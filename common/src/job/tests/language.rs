@@ -144,6 +144,8 @@ steps:
     source:
       merge:
         missing_columns: fill
+        by: [z, {column: a, order: desc, nulls: first}]
+        unique: [z, a]
         inputs:
           - csv: {path: in/eleven.csv, header: false, columns: {z: int8}}
           - ndjson: {path: in/eleven.ndjson}
@@ -300,6 +302,10 @@ fn every_key_reaches_the_model() {
     );
     let merge = serde_json::to_value(merge).expect("JSON");
     assert_eq!(merge["merge"]["missing_columns"], "fill");
+    assert_eq!(merge["merge"]["unique"], json!(["z", "a"]));
+    let order = json!([{"column": "z"}, {"column": "a", "descending": true, "nulls_first": true}]);
+    assert_eq!(merge["merge"]["by"], order);
+    check_step(&job, "eleven", json!({"sort": order}));
     assert_eq!(job.step("eleven").expect("a step").after, ["two"]);
     check_step(
         &job,

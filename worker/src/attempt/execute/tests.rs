@@ -232,6 +232,10 @@ impl StepIo for Fake {
         }))
     }
 
+    fn keys_file(&self, _: &Assignment, seq: u32) -> Result<PathBuf, TaskError> {
+        Ok(PathBuf::from(format!("{seq}.keys")))
+    }
+
     fn write_rejects(&self, _: &Assignment, seq: u32, rejects: &[Reject]) -> Result<DataFile, TaskError> {
         self.world
             .lock()

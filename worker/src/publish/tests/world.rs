@@ -236,6 +236,8 @@ impl Run {
             order: None,
             rejects: rejects_file,
             totals: Vec::new(),
+            inputs: Vec::new(),
+            keys: None,
         };
         target.write_manifest(&manifest).unwrap();
         manifest
