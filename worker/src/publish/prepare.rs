@@ -6,7 +6,7 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::Stage,
-    job::{Exists, FileSink},
+    job::{Exists, FileSink, Source},
     manifest::VerdictKind,
 };
 
@@ -53,15 +53,16 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         make_all(parent_of(folders.output()))?;
     }
     check_output(context, &folders)?;
-    for path in [
+    let places = [
         folders.published(),
         folders.data(),
         folders.rejects(),
-        folders.keys(),
         folders.manifests(Stage::Execute),
         folders.manifests(Stage::Scatter),
         folders.exchange(),
-    ] {
+    ];
+    let unique = matches!(&context.step().source, Source::Merge(merge) if !merge.unique.is_empty());
+    for path in places.into_iter().chain(unique.then(|| folders.keys())) {
         if !is_object(&path) {
             make_all(&path)?;
         }
