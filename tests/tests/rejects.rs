@@ -310,6 +310,91 @@ fn a_redrive_adds_to_what_its_run_has_published_in_every_form() {
     }
 }
 
+/// A job over `in.txt` that rejects some of its records, and its redrive from a corrected copy or from what `rejects`
+/// told: the ids that are published each time.
+fn redriven(source: &str, bad: &str, good: &str, more: &[&str]) -> (World, Vec<Vec<String>>) {
+    let job = format!(
+        "job: text\nsteps:\n  - name: a\n    source: {source}\n    transform: {{sql: \"SELECT id FROM input\"}}\n    sink: {{csv: {{path: \
+         out/a}}}}\n    on_error: {{reject: {{limit: 5}}}}\n"
+    );
+    let world = World::with("in.txt", bad, &job);
+    let output = run(&world);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let mut published = vec![world.rows("out/a")];
+    fs::write(world.path("corrected.txt"), good).expect("written");
+    let output = redrive(&world, "text", more);
+    if !output.status.success() {
+        published.push(vec![text(&output.stderr)]);
+        return (world, published);
+    }
+    published.push(world.rows("out/a"));
+    (world, published)
+}
+
+const FROM: &[&str] = &["--from", "corrected.txt"];
+
+#[test]
+fn objects_and_records_of_a_layout_are_redriven_too() {
+    let all = |ids: &[u32]| ids.iter().map(u32::to_string).collect::<Vec<_>>();
+    // NDJSON with declared columns: no object, and a value that is none.
+    let good = "{\"id\":1}\n{\"id\":2}\n{\"id\":3}\n{\"id\":4}\n";
+    let bad = "{\"id\":1}\n[2]\n{\"id\":3}\n{\"id\":\"four\"}\n";
+    let (world, published) = redriven("{ndjson: {path: in.txt, columns: {id: int64}}}", bad, good, FROM);
+    assert_eq!(published, [all(&[1, 3]), all(&[1, 2, 3, 4])]);
+    let output = world.gapless(&[&["verify", "text"], &STATE[..]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // Without columns other names stay faults, and what is rejected again keeps its place.
+    let (world, published) = redriven(
+        "{ndjson: {path: in.txt}}",
+        "{\"id\":\"1\"}\n{\"id\":\"2\",\"x\":0}\n{\"ix\":\"3\"}\n",
+        "{\"id\":\"1\"}\n{\"id\":\"2\",\"x\":0}\n{\"id\":\"3\"}\n",
+        FROM,
+    );
+    assert_eq!(published, [all(&[1]), all(&[1, 3])]);
+    let told = world.gapless(&[&["rejects", "text", "-o", "json"], &STATE[..]].concat());
+    let told = lines_of(&told);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(
+        (&told[0]["file"], &told[0]["line"]),
+        (&"in.txt".into(), &2.into()),
+        "{told:?}"
+    );
+
+    // Fixed widths between a header and a trailer that counts: the redrive has neither.
+    let layout = "{records: {path: in.txt, header: {tag: H}, trailer: {tag: T, fields: [{name: n, width: 1, type: int64, count: \
+                  records}]}, lines: [{tag: R, fields: [{name: id, width: 3, type: int64, pad: zero}]}]}}";
+    let (_, published) = redriven(layout, "H\nR001\nR0x2\nR003\nT3\n", "H\nR001\nR002\nR003\nT3\n", FROM);
+    assert_eq!(published, [all(&[1, 3]), all(&[1, 2, 3])]);
+
+    // Records of several lines, one with a bad second line.
+    let layout = "{records: {path: in.txt, delimiter: \";\", multiline: true, lines: [{tag: O, fields: [{name: id, type: int64}]}, {tag: \
+                  N, fields: [{name: pieces, type: int64}]}]}}";
+    let good = "O;1\nN;1\nO;2\nN;2\nO;3\nN;3\n";
+    let (_, published) = redriven(layout, "O;1\nN;1\nO;two\nN;2\nO;3\nN;3\n", good, FROM);
+    assert_eq!(published, [all(&[1, 3]), all(&[1, 2, 3])]);
+    // A line that begins no record would become a part of another.
+    let (_, published) = redriven(layout, "N;9\nO;1\nN;1\nO;2\nN;x\n", "", &[]);
+    let says = "in.txt, line 1: what stands there does not begin with the first line of a record";
+    assert!(published[1][0].contains(says), "{published:?}");
+}
+
+#[test]
+fn what_is_no_text_is_not_redriven_in_words() {
+    let world = World::empty();
+    world.job("job: made\nsteps:\n  - {name: a, source: {sequence: {from: 0, to: 9}}, sink: {avro: {path: in}}}\n");
+    assert!(run(&world).status.success());
+    world.job(
+        "job: bin\nsteps:\n  - {name: a, source: {avro: {path: \"in/*.avro\"}}, check: [{name: few, that: n < 8}], on_error: {reject: \
+         {limit: 5}}, sink: {csv: {path: out/a}}}\n",
+    );
+    assert!(run(&world).status.success());
+    let output = redrive(&world, "bin", &[]);
+    let told = text(&output.stderr);
+    assert!(!output.status.success(), "{told}");
+    let says = "step a reads avro in/*.avro: records are kept as text that can be read again where the source is csv, ndjson or records";
+    assert!(told.contains(says), "{told}");
+}
+
 #[test]
 fn corrected_records_that_are_not_those_rejected_are_told_and_nothing_is_redriven() {
     let world = football(5);

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{
     rejects::Quarantine,
-    source::{Place, places::FormerPlace},
+    source::{Place, places::FormerPlace, records::Shape},
     storage::{Created, StepFolders, create_once, io_error, is_object},
 };
 
@@ -50,12 +50,16 @@ fn config(message: String) -> TaskError {
 pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) -> Result<Records, TaskError> {
     let step = &certificate.step_name;
     let job = &certificate.reading.job;
-    let csv = match job.step(step).map(|step| &step.source) {
-        Some(Source::Csv(csv)) => csv,
-        _ => {
+    let source = job.step(step).map(|step| &step.source);
+    let (declared, ending): (&[(String, ColumnType)], _) = match source {
+        Some(Source::Csv(csv)) => (&csv.columns, "csv"),
+        Some(Source::Ndjson(ndjson)) => (&ndjson.columns, "jsonl"),
+        Some(Source::Records(_)) => (&[], "txt"),
+        other => {
             return Err(config(format!(
-                "step {step} reads no CSV: records of other sources are not kept as text that could be read again; mend \
-                 the source and run the job again"
+                "step {step} reads {}: records are kept as text that can be read again where the source is csv, ndjson or \
+                 records; mend the source and run the job again",
+                other.map_or_else(|| "nothing that is known".to_string(), Source::shown)
             )));
         }
     };
@@ -102,14 +106,35 @@ pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) ->
     if let Some(from) = from {
         correct(&mut places, from)?;
     }
-    let declared: BTreeMap<&str, ColumnType> = csv.columns.iter().map(|(name, ty)| (name.as_str(), *ty)).collect();
+    if let Some(Source::Records(records)) = source {
+        check_lines(&places, &Shape::new(&records.layout, None)?)?;
+    }
+    let declared: BTreeMap<&str, ColumnType> = declared.iter().map(|(name, ty)| (name.as_str(), *ty)).collect();
     let columns = certificate.reading.columns.iter();
     let columns = columns.map(|column| {
         let ty = declared.get(column.name.as_str()).copied();
         (column.name.clone(), ty.unwrap_or(ColumnType::String))
     });
     let columns = columns.collect();
-    write(certificate, &places, columns)
+    write(certificate, &places, columns, ending)
+}
+
+/// In the file of a redrive records stand one below another: each must begin as one does, else it would become a part of
+/// the one before.
+fn check_lines(places: &[Place], shape: &Shape) -> Result<(), TaskError> {
+    let is_whole = |place: &Place| {
+        let first = place.raw.lines().next().unwrap_or_default().as_bytes();
+        !shape.is_passed_over(first) && (!shape.layout().multiline || shape.begins_record(first))
+    };
+    match places.iter().find(|place| !is_whole(place)) {
+        None => Ok(()),
+        Some(place) => Err(config(format!(
+            "{}, line {}: what stands there does not begin with the first line of a record, so it cannot be redriven by \
+             itself; give the whole record with --from, or mend the source and run the job again",
+            place.file,
+            place.line.unwrap_or_default()
+        ))),
+    }
 }
 
 /// Puts corrected texts in place of those of the quarantine.
@@ -146,8 +171,10 @@ fn correct_by_lines(places: &mut [Place], file: &str, corrected: &Path) -> Resul
     let opened = File::open(corrected).map_err(|error| io_error("open", corrected, &error))?;
     let mut lines = BufReader::new(opened);
     let mut line = Vec::new();
+    // The record that goes on, and how many of its lines are left.
+    let mut open: Option<(&mut Place, usize)> = None;
     for number in 1u64.. {
-        if wanted.is_empty() {
+        if wanted.is_empty() && open.is_none() {
             break;
         }
         line.clear();
@@ -155,14 +182,23 @@ fn correct_by_lines(places: &mut [Place], file: &str, corrected: &Path) -> Resul
             .read_until(b'\n', &mut line)
             .map_err(|error| io_error("read", corrected, &error))?;
         if read == 0 {
-            let missing = wanted.keys().next().copied().unwrap_or_default();
+            let missing = match open {
+                Some(_) => number,
+                None => wanted.keys().next().copied().unwrap_or_default(),
+            };
             return Err(config(format!(
                 "{} ends before line {missing}, which {file} has; a corrected copy keeps the lines where they are",
                 corrected.display()
             )));
         }
-        if let Some(place) = wanted.remove(&number) {
+        if let Some((place, left)) = open.take() {
+            place.raw.push('\n');
+            place.raw += &text(&line, corrected, number)?;
+            open = (left > 1).then_some((place, left - 1));
+        } else if let Some(place) = wanted.remove(&number) {
+            let further = place.raw.matches('\n').count();
             place.raw = text(&line, corrected, number)?;
+            open = (further > 0).then_some((place, further));
         }
     }
     Ok(())
@@ -221,6 +257,7 @@ fn write(
     certificate: &Certificate,
     places: &[Place],
     columns: Vec<(String, ColumnType)>,
+    ending: &str,
 ) -> Result<Records, TaskError> {
     let (mut records, mut index) = (String::new(), String::new());
     let mut at = 1;
@@ -257,7 +294,7 @@ fn write(
         }
     };
     Ok(Records {
-        records: keep(format!("{name}.csv"), &records)?,
+        records: keep(format!("{name}.{ending}"), &records)?,
         places: keep(format!("{name}.ndjson"), &index)?,
         columns,
         count: places.len(),

@@ -106,6 +106,9 @@ pub enum Total {
 pub struct RecordsSource {
     pub paths: Vec<String>,
     pub layout: RecordLayout,
+    /// As that of a [`super::CsvSource`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
 }
 
 /// Files of records as a sink.

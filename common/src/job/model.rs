@@ -281,6 +281,12 @@ pub struct NdjsonSource {
     /// Columns without which an object is rejected.
     pub required: Vec<String>,
     pub compression: Compression,
+    /// Whether names that are no columns are faults, though the columns are declared: in a redrive.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub closed: bool,
+    /// As that of a [`CsvSource`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
 }
 
 impl Source {

@@ -26,6 +26,7 @@ pub(super) fn records_source(fields: &Fields, paths: Option<Vec<String>>) -> Opt
     Some(RecordsSource {
         paths: paths?,
         layout: layout?,
+        places: None,
     })
 }
 

@@ -2,7 +2,7 @@
 //! writes it as a key of the job's text, which is all that travels.
 
 use super::{
-    ColumnType, Compression, Dialect, Exists, Job, Redrive, Source,
+    ColumnType, Compression, Dialect, Exists, Job, Packing, Redrive, Source,
     column::columns,
     error::Position,
     read::{Fields, Text},
@@ -50,25 +50,50 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
         return None;
     };
     step.after.clear();
-    let Source::Csv(csv) = &mut step.source else {
-        faults.add(
-            written.at,
-            format!("`redrive` of step `{}`, whose source is not CSV", step.name),
-            "a step that reads text; mend other sources and run the job again",
-        );
-        return None;
-    };
-    csv.paths = vec![written.records.value];
-    csv.columns = written.columns;
-    csv.header = false;
-    csv.compression = Compression::None;
     // Records are kept as UTF-8, one below another.
-    csv.dialect = Dialect {
-        escape: csv.dialect.escape,
-        multiline: csv.dialect.multiline,
-        ..Dialect::default()
-    };
-    csv.places = Some(written.places.value);
+    let (paths, places) = (vec![written.records.value], Some(written.places.value));
+    match &mut step.source {
+        Source::Csv(csv) => {
+            csv.paths = paths;
+            csv.columns = written.columns;
+            csv.header = false;
+            csv.compression = Compression::None;
+            csv.dialect = Dialect {
+                escape: csv.dialect.escape,
+                multiline: csv.dialect.multiline,
+                ..Dialect::default()
+            };
+            csv.places = places;
+        }
+        Source::Ndjson(ndjson) => {
+            ndjson.paths = paths;
+            // Where the first record told the names, others stay faults.
+            ndjson.closed |= ndjson.columns.is_empty();
+            ndjson.columns = written.columns;
+            ndjson.compression = Compression::None;
+            ndjson.places = places;
+        }
+        Source::Records(records) => {
+            records.paths = paths;
+            (records.layout.header, records.layout.trailer) = (None, None);
+            records.layout.packing = Packing {
+                compression: Compression::None,
+                ..Packing::default()
+            };
+            records.places = places;
+        }
+        Source::Parquet(_) | Source::Avro(_) | Source::Step(_) | Source::Sequence { .. } | Source::Merge(_) => {
+            faults.add(
+                written.at,
+                format!(
+                    "`redrive` of step `{}`, whose source is none of csv, ndjson, records",
+                    step.name
+                ),
+                "a step that reads text; mend other sources and run the job again",
+            );
+            return None;
+        }
+    }
     if let Some(file) = step.sink.file_mut() {
         file.exists = Exists::Append;
     }

@@ -334,6 +334,8 @@ fn ndjson_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<NdjsonSource
         columns,
         required: values(required?),
         compression: fields.word("compression").unwrap_or(Compression::Auto),
+        closed: false,
+        places: None,
     })
 }
 

@@ -138,6 +138,8 @@ pub fn open(
     )?;
     let places = match &step.source {
         Source::Csv(csv) => csv.places.as_ref(),
+        Source::Ndjson(ndjson) => ndjson.places.as_ref(),
+        Source::Records(records) => records.places.as_ref(),
         _ => None,
     };
     match places {

@@ -429,6 +429,8 @@ fn lookup_tables_are_read_whole_or_refused() {
             columns: columns.iter().map(|(name, ty)| (name.to_string(), *ty)).collect(),
             required: required.iter().map(ToString::to_string).collect(),
             compression: Compression::Auto,
+            closed: false,
+            places: None,
         };
         read_table("t", &Lookup::Ndjson(source), dir.path())
     };

@@ -500,7 +500,7 @@ fn redrives() {
     check_step(
         &redrive("a"),
         &[
-            "job.yaml:6:10: `redrive` of step `a`, whose source is not CSV; allowed: a step that reads text; mend other sources and run the job again",
+            "job.yaml:6:10: `redrive` of step `a`, whose source is none of csv, ndjson, records; allowed: a step that reads text; mend other sources and run the job again",
         ],
     );
     check_step(

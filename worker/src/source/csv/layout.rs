@@ -71,7 +71,11 @@ impl From<&CsvSource> for Format {
 
 impl From<&NdjsonSource> for Format {
     fn from(source: &NdjsonSource) -> Self {
-        Self::ndjson(source.compression, source.required.clone(), source.columns.is_empty())
+        Self::ndjson(
+            source.compression,
+            source.required.clone(),
+            source.closed || source.columns.is_empty(),
+        )
     }
 }
 

@@ -129,13 +129,17 @@ impl Shape {
             .position(|line_type| has_tag(&self.layout, line_type, line))
     }
 
+    pub(crate) fn layout(&self) -> &RecordLayout {
+        &self.layout
+    }
+
     /// Whether a record of several lines begins with this one.
-    pub(super) fn begins_record(&self, line: &[u8]) -> bool {
+    pub(crate) fn begins_record(&self, line: &[u8]) -> bool {
         has_tag(&self.layout, &self.layout.lines[0], line)
     }
 
     /// Whether a line is no part of a record at all.
-    pub(super) fn is_passed_over(&self, line: &[u8]) -> bool {
+    pub(crate) fn is_passed_over(&self, line: &[u8]) -> bool {
         line.is_empty()
             || self
                 .layout
