@@ -299,3 +299,68 @@ fn an_input_that_is_not_sorted_is_told_wherever_its_order_breaks() {
         assert!(!world.path("out/merge").exists());
     }
 }
+
+/// Bytes of the first input in the test of chunks; the second has as many. A chunk is full at 128 MiB.
+const LARGE: u64 = 96 << 20;
+
+/// Bytes that the second chunk of the only partition has written so far.
+fn second_chunk(world: &World) -> u64 {
+    let runs = fs::read_dir(world.path("out/.merge.gapless/run"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let files = runs.flat_map(|run| fs::read_dir(run.path().join("data")).into_iter().flatten().flatten());
+    let second = files.filter(|file| file.file_name().to_string_lossy().ends_with("-1.csv.part"));
+    second.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
+}
+
+/// A chunk of the one partition ends in the midst of the second input, and the next attempt goes on there.
+#[test]
+fn a_partition_that_is_killed_behind_a_chunk_goes_on_in_the_midst_of_an_input() {
+    let rows = LARGE / 64;
+    for _ in 0..5 {
+        let world = World::empty();
+        for (at, name) in [(0, "one.csv"), (1, "two.csv")] {
+            let line = |id: u64| format!("{:>12},{:p>50}\n", at * rows + id, "");
+            let text: String = (0..rows).map(line).collect();
+            assert_eq!(text.len() as u64, LARGE);
+            fs::write(world.path(name), text).expect("written");
+        }
+        let input = |name: &str, keys: &str| {
+            format!("{{{keys}: {{path: {name}, delimiter: \",\", fields: [{{name: id}}, {{name: padding}}]}}}}")
+        };
+        let csv = "{csv: {path: one.csv, header: false, columns: {id: string, padding: string}}}";
+        world.job(&format!(
+            "job: merge\nsteps:\n  - name: merge\n    source: {{merge: {{inputs: [{csv}, {}]}}}}\n    partition: {{count: 1}}\n    \
+             transform: {{sql: \"SELECT cast(trim(id) AS bigint) AS id FROM input\"}}\n    sink: {{csv: {{path: out/merge}}}}\n",
+            input("two.csv", "records")
+        ));
+        let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+        wait_for("the second chunk", || {
+            (second_chunk(&world) >= 256 << 10 || !first.is_running()).then_some(())
+        });
+        assert!(first.kill(), "the kill came before the end");
+        succeeds(&world, &["run", "job.yaml", "--slots", "1"]);
+        let found = lines(&world, "out/merge");
+        assert_eq!(found.len() as u64, 2 * rows);
+        assert!((0..).zip(&found).all(|(id, line): (u64, _)| *line == id.to_string()));
+        // `part-<first unit>-<partition>-<attempt>-<commit>.csv`
+        let mut files = world.files("out/merge");
+        files.sort();
+        let part = |at: usize| -> Vec<String> {
+            let name = files[at].file_name().expect("a name").to_string_lossy().into_owned();
+            name.split('-').map(str::to_string).collect()
+        };
+        let (one, two) = (part(0), part(1));
+        let begins: u64 = two[1].parse().expect("a unit");
+        assert!(
+            (LARGE..2 * LARGE).contains(&begins),
+            "the second chunk begins at {begins}"
+        );
+        // Two attempts: the kill came when the leader knew of the first chunk.
+        if one[3..5] != two[3..5] {
+            return;
+        }
+    }
+    panic!("no kill came behind a commit");
+}
