@@ -74,13 +74,18 @@ fn one_poisoned_row_is_quarantined_alone() {
 
 #[test]
 fn a_poisoned_row_over_the_limit_is_named_and_nothing_is_published() {
-    for transform in [AS_CHECK, AS_EXPRESSION] {
+    // Where the step is cut by a key, the rule is asked before the exchange.
+    let by_key = AS_CHECK.to_string() + "\n    partition: {hash: {columns: [last]}, count: 2}";
+    for transform in [AS_CHECK, AS_EXPRESSION, &by_key] {
         let world = poison_row(transform, 0);
         let output = run(&world);
         assert_eq!(output.status.code(), Some(1));
         let said = text(&output.stderr);
         assert!(said.contains("vets.csv, line 3"), "{said}");
         assert!(!world.path("out/vets").exists());
+        let kept = world.gapless(&[&["rejects", "vets", "-o", "json"], &STATE[..]].concat());
+        let lines: Vec<Value> = lines_of(&kept).iter().map(|reject| reject["line"].clone()).collect();
+        assert_eq!(lines, [3], "{}", text(&kept.stderr));
     }
 }
 

@@ -415,7 +415,16 @@ impl Stages {
         let columns = planned(context)?.read_columns.as_deref();
         let folders = StepFolders::of(context)?;
         let folders = ScatterFolders::new(context, folders.rejects(), folders.keys());
-        exchange::scatter(assignment, leader, reader.as_mut(), &mut check, columns, &folders)
+        let limit = assignment.context.step().on_error.reject_limit;
+        exchange::scatter(
+            assignment,
+            leader,
+            reader.as_mut(),
+            &mut check,
+            columns,
+            limit,
+            &folders,
+        )
     }
 
     /// The look-ups of a step, read once for all slots.

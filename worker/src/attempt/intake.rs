@@ -307,17 +307,7 @@ impl<'a> CheckedReader<'a> {
     pub fn reject(&mut self, reject: Reject) -> Result<(), TaskError> {
         self.rejected += 1;
         let over = self.limits.rejects.filter(|limit| self.rejected > *limit);
-        let error = over.map(|limit| {
-            TaskError::new(
-                ErrorClass::Data,
-                format!(
-                    "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
-                    reject.place,
-                    reject.rule,
-                    short(&reject.reason)
-                ),
-            )
-        });
+        let error = over.map(|limit| over_limit(limit, &reject));
         self.reject_bytes += reject.place.raw.len() + reject.reason.len() + size_of::<Reject>();
         self.taken.rejects.push(reject);
         match error {
@@ -328,6 +318,19 @@ impl<'a> CheckedReader<'a> {
             }
         }
     }
+}
+
+/// What an attempt fails with that has rejected more than the step may; `reject` is the first beyond.
+pub fn over_limit(limit: u64, reject: &Reject) -> TaskError {
+    TaskError::new(
+        ErrorClass::Data,
+        format!(
+            "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
+            reject.place,
+            reject.rule,
+            short(&reject.reason)
+        ),
+    )
 }
 
 /// A reason quotes the value, which may be long; what follows it in a message must not be cut off.

@@ -22,7 +22,10 @@ use super::{
     exchange_folder, file::ExchangeWriter, scratch_folder, split::Splitter,
 };
 use crate::{
-    attempt::{Assignment, Leader, Outcome, StepContext, Stop, intake::add_totals},
+    attempt::{
+        Assignment, Leader, Outcome, StepContext, Stop,
+        intake::{add_totals, over_limit},
+    },
     sink::records::RejectLine,
     source::{InputBatch, Reject, SourceReader, keys::KeyWriter},
 };
@@ -71,7 +74,8 @@ impl ScatterFolders {
 /// read; at most [`CHUNKS_IN_FLIGHT`] wait.
 ///
 /// Errors: those of the reader, of `check` and of the leader; `Config` where the plan has no exchange
-/// or its columns are missing; `Data` where records were lost between the reader and the file;
+/// or its columns are missing; `Data` where records were lost between the reader and the file, and where more than
+/// `limit` were rejected;
 /// `Transient` or `Resource` where files cannot be written; `Cancelled` when told to stop at once.
 pub fn scatter(
     assignment: &Assignment,
@@ -79,6 +83,7 @@ pub fn scatter(
     reader: &mut dyn SourceReader,
     check: &mut dyn FnMut(InputBatch) -> Result<Checked, TaskError>,
     columns: Option<&[String]>,
+    limit: Option<u64>,
     folders: &ScatterFolders,
 ) -> Result<Outcome, TaskError> {
     let frame = assignment.context.frame.as_ref();
@@ -91,7 +96,7 @@ pub fn scatter(
     thread::scope(|scope| {
         let (chunks, sealed) = sync_channel(CHUNKS_IN_FLIGHT);
         let committer = scope.spawn(move || commit_chunks(sealed, leader));
-        let outcome = Scatter::new(assignment, plan, reader, columns, folders, chunks)
+        let outcome = Scatter::new(assignment, plan, reader, columns, limit, folders, chunks)
             .and_then(|scatter| scatter.run(leader, reader, check));
         // The committer ends when the chunks' sender is gone. Its error comes first: it is why
         // the sender failed.
@@ -132,6 +137,10 @@ struct Scatter<'a> {
     seq: u32,
     previous: u64,
     chunk: Chunk,
+    /// Records that this attempt has rejected.
+    rejected: u64,
+    /// Of records that the step may reject.
+    limit: Option<u64>,
 }
 
 /// What an open chunk has taken and written so far.
@@ -169,6 +178,7 @@ impl<'a> Scatter<'a> {
         plan: &ExchangePlan,
         reader: &dyn SourceReader,
         columns: Option<&[String]>,
+        limit: Option<u64>,
         folders: &'a ScatterFolders,
         chunks: SyncSender<SealedChunk>,
     ) -> Result<Self, TaskError> {
@@ -193,6 +203,8 @@ impl<'a> Scatter<'a> {
             seq: assignment.seq,
             previous: assignment.position,
             chunk: Chunk::new(),
+            rejected: 0,
+            limit,
             assignment,
         })
     }
@@ -268,7 +280,26 @@ impl<'a> Scatter<'a> {
             Some(writer) => writer,
             none => none.insert(RejectWriter::create(&self.folders.rejects, name)?),
         };
-        writer.write(self.assignment.task.partition, rejects)
+        writer.write(self.assignment.task.partition, rejects)?;
+        let before = self.rejected;
+        self.rejected += rejects.len() as u64;
+        let beyond = self
+            .limit
+            .and_then(|limit| Some((limit, rejects.get(usize::try_from(limit.saturating_sub(before)).ok()?)?)));
+        match beyond {
+            None => Ok(()),
+            Some((limit, reject)) => Err(self.keep_rejects(over_limit(limit, reject))),
+        }
+    }
+
+    /// The step fails with this: its rejects are kept, and the message names the folder.
+    fn keep_rejects(&mut self, error: TaskError) -> TaskError {
+        let kept = self.chunk.rejects.take().map(|writer| writer.finish()?.0.publish());
+        let place = match kept.transpose() {
+            Ok(_) => format!("the rejected records are in {}", self.folders.rejects.display()),
+            Err(error) => format!("the rejected records could not be kept: {error}"),
+        };
+        TaskError::new(error.class, format!("{}; {place}", error.message))
     }
 
     fn take_keys(&mut self, keys: Vec<u128>) -> Result<(), TaskError> {

@@ -236,7 +236,15 @@ impl Stage1 {
         let leader = Recorder::default();
         let assignment = self.assignment(partition, units);
         let mut check = |input: InputBatch| Ok((input.batch, vec![]));
-        let outcome = scatter(&assignment, &leader, &mut reader, &mut check, None, &self.folders());
+        let outcome = scatter(
+            &assignment,
+            &leader,
+            &mut reader,
+            &mut check,
+            None,
+            None,
+            &self.folders(),
+        );
         assert_eq!(outcome, Ok(Outcome::Committed));
         let commits = leader
             .commits
@@ -871,7 +879,15 @@ fn chunks_chain_through_the_range_and_carry_their_rejects() {
     };
     let leader = Recorder::default();
     let assignment = stage.assignment(0, units);
-    let outcome = scatter(&assignment, &leader, &mut reader, &mut check, None, &stage.folders());
+    let outcome = scatter(
+        &assignment,
+        &leader,
+        &mut reader,
+        &mut check,
+        None,
+        None,
+        &stage.folders(),
+    );
     assert_eq!(outcome, Ok(Outcome::Committed));
     let commits = leader.commits.into_inner().unwrap();
     let shape: Vec<_> = commits.iter().map(|c| (c.seq, c.previous, c.next, c.last)).collect();
@@ -945,6 +961,7 @@ fn only_the_columns_asked_for_are_scattered() {
         &mut reader,
         &mut check,
         Some(&columns),
+        None,
         &stage.folders(),
     )
     .expect("scatters");
@@ -987,6 +1004,7 @@ fn a_scatter_attempt_stops_as_it_is_told() {
             &leader,
             &mut reader,
             &mut pass,
+            None,
             None,
             &folders,
         );
@@ -1039,7 +1057,16 @@ fn an_attempt_that_comes_too_late_makes_no_folder() {
     let mut check = |input: InputBatch| Ok((input.batch, vec![]));
     let assignment = stage.assignment(1, UnitRange::new(0, 1));
     let leader = Recorder::default();
-    let error = scatter(&assignment, &leader, &mut reader, &mut check, None, &stage.folders()).expect_err("too late");
+    let error = scatter(
+        &assignment,
+        &leader,
+        &mut reader,
+        &mut check,
+        None,
+        None,
+        &stage.folders(),
+    )
+    .expect_err("too late");
     assert_eq!(error.class, ErrorClass::Transient);
     assert!(error.message.contains("its folder is not there"), "{error}");
     assert!(!stage.context.scratch.exists());
