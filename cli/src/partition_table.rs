@@ -435,6 +435,7 @@ mod tests {
                 delimiter: b',',
                 null: String::new(),
                 encoding: Default::default(),
+                crlf: false,
             }),
             on_error: OnError::default(),
             if_unchanged: Default::default(),

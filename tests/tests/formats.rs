@@ -288,11 +288,12 @@ fn a_csv_output_in_another_encoding_is_read_back() {
         ("utf-16le", 2),
         ("utf-16be", 1),
     ] {
+        let end = if encoding == "utf-16" { "crlf" } else { "lf" };
         let world = World::empty();
         fs::write(world.path("in.csv"), format!("id,note\n{rows}")).expect("written");
         world.job(&format!(
             "job: enc\nsteps:\n  - {{name: a, source: {{csv: {{path: in.csv, columns: {{id: int64}}}}}}, partition: {{bytes: {{}}, count: \
-             3}}, sink: {{csv: {{path: out/a, encoding: {encoding}, files: {files}}}}}}}\n  - {{name: b, source: {{step: a}}, sort: [id], \
+             3}}, sink: {{csv: {{path: out/a, encoding: {encoding}, line_end: {end}, files: {files}}}}}}}\n  - {{name: b, source: {{step: a}}, sort: [id], \
              sink: {{csv: {{path: out/b, files: 1}}}}}}\n"
         ));
         let ended = run(&world);
@@ -305,6 +306,7 @@ fn a_csv_output_in_another_encoding_is_read_back() {
             let expected: Vec<u8> = match encoding {
                 "latin1" => expected.chars().map(|c| c as u8).collect(),
                 "utf-16" => format!("\u{feff}{expected}")
+                    .replace('\n', "\r\n")
                     .encode_utf16()
                     .flat_map(u16::to_le_bytes)
                     .collect(),

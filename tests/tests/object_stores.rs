@@ -86,7 +86,7 @@ fn a_job_reads_from_and_writes_to_s3() {
 }
 
 #[test]
-fn parquet_and_gzip_are_read_from_s3_as_they_were_written() {
+fn parquet_avro_and_gzip_are_read_from_s3_as_they_were_written() {
     let (world, sales, s3) = lake(ROWS);
     world.job(&format!(
         r#"job: sales
@@ -96,8 +96,12 @@ steps:
       csv: {{path: "s3://{BUCKET}/in/*.csv", columns: {{id: int64, shop: string, cents: int64, note: string}}}}
     partition: {{bytes: {{}}, count: 3}}
     sink: {{parquet: {{path: "s3://{BUCKET}/out/pack", files: 2}}}}
-  - name: zip
+  - name: blocks
     source: {{step: pack}}
+    sink: {{avro: {{path: "s3://{BUCKET}/out/blocks", compression: none, files: 1}}}}
+  - name: zip
+    source: {{step: blocks}}
+    partition: {{bytes: {{}}, count: 5}}
     sink: {{csv: {{path: "s3://{BUCKET}/out/zip", compression: gzip}}}}
   - name: by-shop
     source: {{step: zip}}
@@ -108,6 +112,8 @@ steps:
     let (code, told) = run(&world, ".gapless");
     assert_eq!(code, 0, "{told}");
     assert_eq!(world.rows("out/by-shop"), expected(&sales));
+    let blocks = s3.keys("out/blocks/");
+    assert_eq!(blocks.iter().filter(|key| key.ends_with(".avro")).count(), 1);
     assert_eq!(
         s3.keys("out/pack/")
             .iter()

@@ -1261,6 +1261,13 @@ const PARTITION_COLUMN: Key = key(
     r#""partition_no""#,
 );
 
+const LINE_END: Key = key(
+    "line_end",
+    Kind::Word(&["lf", "crlf"]),
+    "How a line ends (default lf).",
+    r#""lf""#,
+);
+
 const SINK_ENCODING: Key = key(
     "encoding",
     Kind::Word(ENCODINGS),
@@ -1383,6 +1390,7 @@ pub static CSV_SINK: Section = section(
             r#""""#,
         ),
         SINK_ENCODING,
+        LINE_END,
     ],
 );
 
@@ -1463,12 +1471,7 @@ pub static RECORDS_SINK: Section = Section {
             LAYOUT_TYPE_COLUMN,
             LAYOUT_HEADER,
             LAYOUT_TRAILER,
-            key(
-                "line_end",
-                Kind::Word(&["lf", "crlf"]),
-                "How a line ends (default lf).",
-                r#""lf""#,
-            ),
+            LINE_END,
             key(
                 "compression",
                 Kind::Word(&["none", "gzip", "zstd"]),

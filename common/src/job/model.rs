@@ -557,6 +557,9 @@ pub struct FileSink {
     pub null: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub encoding: Encoding,
+    /// Whether lines end with a carriage return too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crlf: bool,
 }
 
 /// A report: one text, made of templates.

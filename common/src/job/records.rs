@@ -35,10 +35,7 @@ pub(super) fn records_sink(fields: &Fields, path: Option<&Text>) -> Option<Recor
     let layout = layout(fields);
     let exists = fields.word("exists").unwrap_or(Exists::Fail);
     let files = fields.integer("files");
-    let crlf = match fields.has("line_end") {
-        true => fields.word::<LineEnd>("line_end")? == LineEnd::Crlf,
-        false => false,
-    };
+    let crlf = ends_with_crlf(fields)?;
     let layout = layout?;
     for (key, edge) in [("header", &layout.header), ("trailer", &layout.trailer)] {
         let Some(edge) = edge else { continue };
@@ -68,10 +65,19 @@ pub(super) fn records_sink(fields: &Fields, path: Option<&Text>) -> Option<Recor
             delimiter: b',',
             null: String::new(),
             encoding: Default::default(),
+            crlf: false,
         },
         layout,
         crlf,
     })
+}
+
+/// `None`: wrong, or open until parameters are bound.
+pub(super) fn ends_with_crlf(fields: &Fields) -> Option<bool> {
+    match fields.has("line_end") {
+        true => Some(fields.word::<LineEnd>("line_end")? == LineEnd::Crlf),
+        false => Some(false),
+    }
 }
 
 #[derive(PartialEq, serde::Deserialize)]

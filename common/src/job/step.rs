@@ -12,7 +12,7 @@ use super::{
     error::{Position, shown},
     keys::MAX_INPUTS,
     read::{Character, Fields, Item, Number, Text},
-    records::{records_sink, records_source},
+    records::{ends_with_crlf, records_sink, records_source},
 };
 
 /// A rule's name goes with every record that it rejects.
@@ -790,6 +790,7 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
             delimiter: b',',
             null: String::new(),
             encoding: Default::default(),
+            crlf: false,
         },
         page_rows,
         begin: begin?,
@@ -826,6 +827,10 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         let at = fields.key_at("partition_column");
         fields.cx.faults.add(at, found, "two different names");
     }
+    let crlf = match csv {
+        true => ends_with_crlf(fields),
+        false => Some(false),
+    };
     let encoding = match csv {
         true => fields.word("encoding").unwrap_or_default(),
         false => Default::default(),
@@ -850,6 +855,7 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         delimiter,
         null,
         encoding,
+        crlf: crlf?,
     })
 }
 

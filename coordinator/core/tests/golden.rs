@@ -534,6 +534,7 @@ fn steps() -> Vec<Step> {
         delimiter: b',',
         null: "-".into(),
         encoding: Default::default(),
+        crlf: false,
     };
     let sinks = [Sink::Csv(sink.clone()), Sink::Parquet(sink), Sink::Discard];
     let step = |(at, method): (usize, By)| Step {

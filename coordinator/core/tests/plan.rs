@@ -705,6 +705,7 @@ fn merging_is_the_sinks_wish() {
             delimiter: b',',
             null: String::new(),
             encoding: Default::default(),
+            crlf: false,
         })
     };
     let with = |files| Step {

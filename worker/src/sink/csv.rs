@@ -25,6 +25,7 @@ pub(crate) struct CsvStyle {
     /// `None`, `Gzip` or `Zstd`.
     pub compression: Compression,
     pub encoding: Encoding,
+    end: &'static [u8],
 }
 
 impl CsvStyle {
@@ -50,6 +51,7 @@ impl CsvStyle {
             null: sink.null.clone(),
             compression,
             encoding: sink.encoding,
+            end: if sink.crlf { b"\r\n" } else { b"\n" },
         })
     }
 
@@ -63,7 +65,7 @@ impl CsvStyle {
                 }
                 self.append_text(field.name(), &mut line);
             }
-            line.push(b'\n');
+            line.extend_from_slice(self.end);
         }
         line
     }
@@ -143,7 +145,7 @@ impl CsvFile {
                     }
                 }
             }
-            self.buffer.push(b'\n');
+            self.buffer.extend_from_slice(self.style.end);
             if self.buffer.len() >= BUFFER_BYTES {
                 self.write_out()?;
             }

@@ -41,6 +41,7 @@ pub(crate) fn file_sink(path: &str) -> FileSink {
         delimiter: b',',
         null: String::new(),
         encoding: Default::default(),
+        crlf: false,
     }
 }
 
@@ -199,6 +200,16 @@ fn csv_is_written_byte_for_byte() {
         ),
     ];
     for (file, expected) in cases {
+        let crlf = FileSink {
+            crlf: true,
+            ..file.clone()
+        };
+        let sink = Sink::Csv(crlf);
+        let place = Place::new(&sink, 3);
+        let files = place.write(&sink, &[sample()]).unwrap();
+        // A line end within a text stays what it is.
+        let with_cr = expected.replace('\n', "\r\n").replace("\"\"\r\nc", "\"\"\nc");
+        assert_eq!(fs::read_to_string(place.path(&files[0])).unwrap(), with_cr);
         let sink = Sink::Csv(file);
         let place = Place::new(&sink, 3);
         let files = place.write(&sink, &[sample()]).unwrap();

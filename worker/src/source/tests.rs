@@ -337,6 +337,7 @@ fn sink(path: &str) -> FileSink {
         delimiter: b';',
         null: "NULL".into(),
         encoding: Default::default(),
+        crlf: false,
     }
 }
 

@@ -275,6 +275,7 @@ mod tests {
             delimiter: b',',
             null: String::new(),
             encoding: Default::default(),
+            crlf: false,
         });
         StepFolders::new(&sink, Path::new("/base"), Path::new("/scratch"), RunId(Uuid::nil()), 3)
     }

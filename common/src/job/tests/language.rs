@@ -94,7 +94,7 @@ steps:
   - {name: three, if_unchanged: skip, source: {sequence: {from: -5, to: 5}}, partition: {hash: {column: n}}, sink: {discard: {}}}
   - name: parted
     source: {step: two}
-    sink: {csv: {path: out/parted, encoding: utf-16, split: {when: [{name: large, that: a > 5}], otherwise: small}}}
+    sink: {csv: {path: out/parted, encoding: utf-16, line_end: crlf, split: {when: [{name: large, that: a > 5}], otherwise: small}}}
   - {name: by-value, source: {step: two}, sink: {parquet: {path: out/by-value, split: {by: a}}}}
   - {name: by-hash, source: {step: two}, sink: {csv: {path: out/by-hash, split: {hash: {columns: [a], into: 4}}}}}
   - {name: by-size, source: {step: two}, sink: {csv: {path: out/by-size, split: {rows: 1000}}}}
@@ -372,6 +372,8 @@ fn every_key_reaches_the_model() {
             }},
         ])
     );
+    let parted = job.step("parted").expect("a step").sink.file().expect("files");
+    assert!(parted.crlf && parted.encoding.name() == "utf-16");
     let seven = job.step("seven").expect("a step");
     let packed = serde_json::to_value((&seven.source, &seven.sink)).expect("JSON");
     assert_eq!(

@@ -174,6 +174,7 @@ fn sink(rng: &mut Rng) -> FileSink {
         delimiter: b',',
         null: String::new(),
         encoding: Default::default(),
+        crlf: false,
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn file_sink(exists: Exists) -> FileSink {
         delimiter: b',',
         null: String::new(),
         encoding: Default::default(),
+        crlf: false,
     }
 }
 
