@@ -135,7 +135,7 @@ pub enum Source {
         from: i64,
         to: i64,
     },
-    /// Several of the others, one behind the other.
+    /// Several of the others, one behind the other or in one order.
     Merge(Box<MergeSource>),
 }
 

@@ -1,5 +1,6 @@
-//! Durable local files of the exchange: written under a temporary name, fsynced, linked to their
-//! final name, and the folder fsynced. The one place of this module that creates files.
+//! Durable files of the exchange. In a folder: written under a temporary name, fsynced, linked to their final name, and
+//! the folder fsynced. In an object store: uploaded under their final name. The one place of this module that creates
+//! files.
 
 use std::{
     fs::{self, File},
@@ -26,7 +27,7 @@ pub(super) struct StagedFile {
 
 enum Target {
     Local(File),
-    /// Rejects are staged where the sink is.
+    /// Where scratch, or for rejects the sink, is in an object store.
     Object(Upload),
 }
 

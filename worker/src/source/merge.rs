@@ -1,4 +1,4 @@
-//! Several inputs as one source: their records one behind the other, in the columns of all of them.
+//! Several inputs as one source: their records one behind the other, or in one order, in the columns of all.
 //!
 //! Each input keeps its own reader, positions and fingerprint. The units of the source are those of the inputs laid
 //! end to end, so that a merge is cut, resumed and certified like one source of many files.

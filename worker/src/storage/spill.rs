@@ -1,8 +1,8 @@
 //! Folders for data that does not fit in memory: one for each worker, and swept once its worker is gone.
 //!
 //! They lie in a file system even where scratch does not ([`spill_folder`]). There a worker has the folder `<id>`
-//! and, beside it, the file `<id>.lock`, which it keeps locked (`flock(2)`) as long as it lives. The kernel lets go of the lock with the process, however it
-//! dies, so a lock that can be taken belongs to nobody. Age says nothing: a worker may sort for hours.
+//! and, beside it, the file `<id>.lock`, which it keeps locked (`flock(2)`) as long as it lives. The kernel lets go of the
+//! lock with the process, however it dies, so a lock that can be taken belongs to nobody. Age says nothing: a worker may sort for hours.
 
 use std::{
     fs::{self, File, TryLockError},
