@@ -364,3 +364,49 @@ fn a_partition_that_is_killed_behind_a_chunk_goes_on_in_the_midst_of_an_input() 
     }
     panic!("no kill came behind a commit");
 }
+
+/// Each step merges the two before it, so that columns of the first reach the last on very many ways.
+#[test]
+fn steps_that_each_merge_the_two_before_are_surveyed_once_each() {
+    let world = World::empty();
+    let mut job = "job: chain\nsteps:\n".to_string();
+    for step in 0..28 {
+        let source = match step {
+            0 | 1 => "{sequence: {from: 0, to: 3}}".to_string(),
+            _ => format!(
+                "{{merge: {{inputs: [{{step: s{}}}, {{step: s{}}}]}}}}",
+                step - 2,
+                step - 1
+            ),
+        };
+        job += &format!(
+            "  - {{name: s{step}, source: {source}, transform: {{sql: \"SELECT n FROM input WHERE n = {step} - 1\"}}, \
+             sink: {{csv: {{path: out/s{step}}}}}}}\n"
+        );
+    }
+    world.job(&job);
+    let mut run = world.start(&["run", "job.yaml", "--slots", "2"]);
+    assert_eq!(run.code(), 0, "{}", run.log());
+}
+
+#[test]
+fn one_file_under_two_names_is_not_read_twice() {
+    let world = World::empty();
+    fs::write(world.path("a.csv"), "id\n1\n").expect("written");
+    std::os::unix::fs::symlink("a.csv", world.path("link.csv")).expect("linked");
+    fs::hard_link(world.path("a.csv"), world.path("hard.csv")).expect("linked");
+    let absolute = world.path("a.csv").display().to_string();
+    for other in ["./a.csv", "link.csv", "hard.csv", &absolute] {
+        world.job(&format!(
+            "job: twice\nsteps:\n  - name: merge\n    source: {{merge: {{inputs: [{{csv: {{path: a.csv}}}}, {{csv: {{path: \
+             {other:?}}}}}]}}}}\n    sink: {{csv: {{path: out/merge}}}}\n"
+        ));
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{other}: {}", said(&output));
+        let says = format!(
+            "merge: {other} is a file of input 2 (csv {other}), and is a.csv of input 1 (csv a.csv); its records would be read twice"
+        );
+        assert!(said(&output).contains(&says), "{}", said(&output));
+        assert!(!world.path("out/merge").exists());
+    }
+}

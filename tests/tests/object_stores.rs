@@ -416,3 +416,30 @@ fn a_worker_reads_and_writes_allowed_addresses_only() {
     );
     assert_eq!(s3.keys("out/"), Vec::<String>::new());
 }
+
+/// What was rejected, the file with its places and the rows that a redrive adds lie in the store.
+#[test]
+fn what_a_step_rejected_in_a_store_is_redriven_there() {
+    let (world, _, s3) = lake(10);
+    s3.put("bad/one.csv", b"id,name\n1,a\ntwo,b\n3,c\n");
+    fs::write(world.path("corrected.csv"), "id,name\n1,a\n2,b\n3,c\n").expect("written");
+    world.job(&format!(
+        "job: sales\nsteps:\n  - name: load\n    source: {{csv: {{path: \"s3://{BUCKET}/bad/*.csv\", columns: {{id: int64}}}}}}\n    \
+         on_error: {{reject: {{limit: 5}}}}\n    sink: {{csv: {{path: \"s3://{BUCKET}/out/load\"}}}}\n"
+    ));
+    let (code, told) = run(&world, ".gapless");
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(s3.rows("out/load"), ["1,a", "3,c"]);
+    let redrive = [
+        "redrive",
+        "sales",
+        "--rejects",
+        "--from",
+        "corrected.csv",
+        "--state",
+        ".gapless",
+    ];
+    let output = world.start(&redrive).code();
+    assert_eq!(output, 0);
+    assert_eq!(s3.rows("out/load"), ["1,a", "2,b", "3,c"]);
+}

@@ -43,8 +43,7 @@ fn config(message: String) -> TaskError {
 }
 
 /// Writes the records of a step's quarantine beside its output. With `from` their text is taken from there: what
-/// `gapless rejects -o json` told, corrected (a name ending in `.ndjson` or `.json`); a corrected copy of the source
-/// file; or a folder with such copies under the names that the files have.
+/// `gapless rejects -o json` told, corrected; a corrected copy of the source file; or a folder with such copies under the names that the files have.
 ///
 /// Errors: `Config` where there are none, too many, or some that have no text to be read again.
 pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) -> Result<Records, TaskError> {
@@ -104,7 +103,7 @@ pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) ->
     }
     places.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
     if let Some(from) = from {
-        correct(&mut places, from)?;
+        correct(&mut places, from, matches!(source, Some(Source::Ndjson(_))))?;
     }
     if let Some(Source::Records(records)) = source {
         check_lines(&places, &Shape::new(&records.layout, None)?)?;
@@ -137,11 +136,15 @@ fn check_lines(places: &[Place], shape: &Shape) -> Result<(), TaskError> {
     }
 }
 
-/// Puts corrected texts in place of those of the quarantine.
-fn correct(places: &mut [Place], from: &Path) -> Result<(), TaskError> {
-    let extension = from.extension().and_then(|extension| extension.to_str());
-    if matches!(extension, Some("ndjson" | "jsonl" | "json")) {
-        return correct_by_records(places, from);
+/// Puts corrected texts in place of those of the quarantine. `objects`: whether the source itself is of JSON.
+fn correct(places: &mut [Place], from: &Path, objects: bool) -> Result<(), TaskError> {
+    if !from.is_dir() {
+        let extension = from.extension().and_then(|extension| extension.to_str());
+        // What is named so and is no copy of the source is told what it lacks.
+        let named = !objects && matches!(extension, Some("ndjson" | "jsonl" | "json"));
+        if named || is_told(places, from)? {
+            return correct_by_records(places, from);
+        }
     }
     let files: BTreeSet<String> = places.iter().map(|place| place.file.clone()).collect();
     if files.len() > 1 && !from.is_dir() {
@@ -216,6 +219,30 @@ struct Corrected {
     file: String,
     line: u64,
     raw: String,
+}
+
+/// Whether a file begins with what `gapless rejects -o json` tells of a record. A record of the source may have some of
+/// those keys too, but hardly all of them, or the name of its own file.
+fn is_told(places: &[Place], from: &Path) -> Result<bool, TaskError> {
+    let opened = File::open(from).map_err(|error| io_error("open", from, &error))?;
+    let mut lines = BufReader::new(opened);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = std::io::Read::take(&mut lines, MAX_LINE)
+            .read_until(b'\n', &mut line)
+            .map_err(|error| io_error("read", from, &error))?;
+        if read == 0 || !line.trim_ascii().is_empty() {
+            break;
+        }
+    }
+    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&line) else {
+        return Ok(false);
+    };
+    let has = |keys: &[&str]| keys.iter().all(|key| object.contains_key(*key));
+    let file = object.get("file").and_then(|file| file.as_str());
+    let is_known = places.iter().any(|place| Some(place.file.as_str()) == file);
+    Ok(has(&["file", "line", "raw"]) && (is_known || has(&["rule", "reason"])))
 }
 
 fn correct_by_records(places: &mut [Place], from: &Path) -> Result<(), TaskError> {

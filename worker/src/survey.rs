@@ -1,7 +1,13 @@
 //! The source's part of a survey: which files there are, what they look like, how much they hold,
 //! and a bounded sample of keys. Metadata and a few blocks, never the data.
 
-use std::{collections::HashMap, path::Path, sync::Arc, thread};
+use std::{
+    collections::HashMap,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -18,7 +24,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use crate::storage::{list_folder, read_if_present, resolve};
+use crate::storage::{is_object, list_folder, read_if_present, resolve};
 
 use crate::source::{
     SourceReader, avro,
@@ -26,7 +32,7 @@ use crate::source::{
     merge::{check_keys, columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
-    pins::{MAX_FILES, config, expand, pin},
+    pins::{MAX_FILES, config, expand, io_error, pin},
     records::{Content, RecordsReader, Shape, edges, is_packed},
     types::{columns_of, key_at, key_type},
 };
@@ -110,25 +116,50 @@ pub fn survey_source(
         })?;
         inputs.push(facts);
     }
-    merged(merge, inputs)
+    merged(merge, base_dir, inputs)
+}
+
+/// What a file is, by whatever name: links and other spellings of a path are the same file.
+#[derive(PartialEq, Eq, Hash)]
+enum Identity {
+    File { device: u64, inode: u64 },
+    Object(PathBuf),
+}
+
+fn identity(base_dir: &Path, path: &str) -> Result<Identity, TaskError> {
+    let full = resolve(base_dir, path);
+    if is_object(&full) {
+        return Ok(Identity::Object(full));
+    }
+    let meta = full.metadata().map_err(|error| io_error(path, "looking at", &error))?;
+    Ok(Identity::File {
+        device: meta.dev(),
+        inode: meta.ino(),
+    })
 }
 
 /// The inputs of a merge, end to end.
-fn merged(merge: &MergeSource, inputs: Vec<SourceFacts>) -> Result<SourceFacts, TaskError> {
-    let mut by_path: HashMap<&str, usize> = HashMap::new();
+fn merged(merge: &MergeSource, base_dir: &Path, inputs: Vec<SourceFacts>) -> Result<SourceFacts, TaskError> {
+    let mut known: HashMap<Identity, (usize, &str)> = HashMap::new();
     for (number, input) in inputs.iter().enumerate() {
         for file in &input.files {
-            if let Some(first) = by_path.insert(&file.path, number) {
-                return Err(config(format!(
-                    "merge: {} is a file of {} and of {}; its records would be read twice",
-                    file.path,
-                    input_name(first, &merge.inputs[first]),
-                    input_name(number, &merge.inputs[number])
-                )));
-            }
+            let Some((first, path)) = known.insert(identity(base_dir, &file.path)?, (number, &file.path)) else {
+                continue;
+            };
+            let (one, other) = (
+                input_name(first, &merge.inputs[first]),
+                input_name(number, &merge.inputs[number]),
+            );
+            return Err(config(match path == file.path {
+                true => format!("merge: {path} is a file of {one} and of {other}; its records would be read twice"),
+                false => format!(
+                    "merge: {} is a file of {other}, and is {path} of {one}; its records would be read twice",
+                    file.path
+                ),
+            }));
         }
     }
-    if by_path.len() > MAX_FILES {
+    if known.len() > MAX_FILES {
         return Err(config(format!(
             "the inputs of the merge have more than {MAX_FILES} files; split the job or join the files"
         )));

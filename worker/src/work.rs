@@ -2,7 +2,7 @@
 //! its step. The only place that knows all rooms of this crate.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
@@ -139,7 +139,8 @@ pub fn survey_step(
     run: RunId,
     started_micros: i64,
 ) -> Result<Facts, TaskError> {
-    let earlier = earlier_outputs(job, step, base_dir, run, started_micros)?;
+    let mut known = Outputs::new();
+    let earlier = earlier_outputs(job, step, base_dir, run, started_micros, &mut known)?;
     let mut source = survey_source(job, step, base_dir, run, &earlier)?;
     let (lookups, pins) = survey_lookups(job, step, base_dir, run)?;
     let analysis = transformed(
@@ -210,6 +211,10 @@ fn transformed(
     })
 }
 
+/// Columns of what earlier steps published, by their names. Steps that merge steps which merge others meet the same ones
+/// on very many ways: each is looked at once.
+type Outputs = BTreeMap<String, Option<SchemaRef>>;
+
 /// For the source of a step, or each input of it, the columns of the files that an earlier step published, where they
 /// cannot be read off the files.
 fn earlier_outputs(
@@ -218,28 +223,36 @@ fn earlier_outputs(
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+    known: &mut Outputs,
 ) -> Result<Vec<Option<SchemaRef>>, TaskError> {
-    let inputs = step.source.inputs().iter();
-    inputs
-        .map(|input| earlier_output(job, input, base_dir, run, started_micros))
-        .collect()
+    let mut columns = Vec::new();
+    for input in step.source.inputs() {
+        let Source::Step(name) = input else {
+            columns.push(None);
+            continue;
+        };
+        if !known.contains_key(name) {
+            let output = earlier_output(job, name, base_dir, run, started_micros, known)?;
+            known.insert(name.clone(), output);
+        }
+        columns.push(known.get(name).cloned().flatten());
+    }
+    Ok(columns)
 }
 
 fn earlier_output(
     job: &Job,
-    source: &Source,
+    name: &str,
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+    known: &mut Outputs,
 ) -> Result<Option<SchemaRef>, TaskError> {
-    let Source::Step(name) = source else {
-        return Ok(None);
-    };
     let Some(earlier) = job.step(name) else { return Ok(None) };
     if !matches!(earlier.sink, Sink::Csv(_) | Sink::Ndjson(_)) {
         return Ok(None);
     }
-    let before = earlier_outputs(job, earlier, base_dir, run, started_micros)?;
+    let before = earlier_outputs(job, earlier, base_dir, run, started_micros, known)?;
     let source = survey_source(job, earlier, base_dir, run, &before)?;
     let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
     let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros)?;

@@ -37,7 +37,7 @@ pub struct Arguments {
     /// The step, where more than one has rejected records
     #[arg(long, value_name = "NAME")]
     step: Option<String>,
-    /// Take the records from here: `gapless rejects -o json` corrected (FILE.ndjson), a corrected copy of the source
+    /// Take the records from here: `gapless rejects -o json` corrected, a corrected copy of the source
     /// file, or a folder of such copies [default: as they were rejected]
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,

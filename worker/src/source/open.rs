@@ -22,6 +22,7 @@ use super::{
     sequence::SequenceReader,
     types::schema_of,
 };
+use crate::storage::resolve;
 
 /// How the records of a step's source are stored.
 pub(crate) enum Stored<'a> {
@@ -143,7 +144,7 @@ pub fn open(
         _ => None,
     };
     match places {
-        Some(places) => Ok(Box::new(Redriven::open(reader, &base_dir.join(places))?)),
+        Some(places) => Ok(Box::new(Redriven::open(reader, &resolve(base_dir, places))?)),
         None => Ok(reader),
     }
 }

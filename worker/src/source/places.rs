@@ -2,7 +2,6 @@
 //! first.
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader},
     path::Path,
     sync::Arc,
@@ -13,7 +12,7 @@ use gapless_common::error::TaskError;
 use serde::{Deserialize, Serialize};
 
 use super::{InputBatch, Intake, Origin, Place, SourceReader, pins::data};
-use crate::storage::io_error;
+use crate::storage::{StoredFile, io_error};
 
 /// Where a record of a redrive stands, and where it stood at first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,8 +40,8 @@ struct FormerOrigin {
 impl Redriven {
     /// Errors: those of reading the file with the places.
     pub fn open(inner: Box<dyn SourceReader>, path: &Path) -> Result<Redriven, TaskError> {
-        let file = File::open(path).map_err(|error| io_error("open", path, &error))?;
-        let places: Result<Vec<FormerPlace>, TaskError> = BufReader::new(file)
+        let file = StoredFile::open(path).map_err(|error| io_error("open", path, &error))?;
+        let places: Result<Vec<FormerPlace>, TaskError> = BufReader::new(file.into_reader())
             .lines()
             .map(|line| {
                 let line = line.map_err(|error| io_error("read", path, &error))?;
