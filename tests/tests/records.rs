@@ -148,7 +148,7 @@ fn encoded(text: &str, encoding: &str) -> Vec<u8> {
 }
 
 /// Files that are compressed and in another encoding: what is unpacked of the copy is the file, byte by byte, totals
-/// and all, cut into several files that partitions read, and killed on the way.
+/// and all.
 #[test]
 fn a_packed_layout_comes_back_byte_by_byte() {
     for (encoding, compression, ending) in [
