@@ -32,7 +32,7 @@ use crate::source::{
     merge::{check_keys, columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
-    pins::{MAX_FILES, config, expand, io_error, pin},
+    pins::{MAX_FILES, config, expand, file_of, io_error, pin},
     records::{Content, RecordsReader, Shape, edges, is_packed},
     types::{columns_of, key_at, key_type},
 };
@@ -522,38 +522,43 @@ pub(crate) fn survey_avro(base_dir: &Path, paths: &[String]) -> Result<SourceFac
         });
         files.push(head.pinned);
     }
-    let bytes: u64 = files.iter().map(|pinned| pinned.size).sum();
-    let mut counted = (0, 0);
-    let mut count = |pinned: &PinnedFile, low, most| -> Result<(), TaskError> {
-        let (rows, bytes) = avro::count_rows(base_dir, pinned, (low, pinned.size), most)?;
-        counted = (counted.0 + rows, counted.1 + bytes);
-        Ok(())
-    };
-    let rows = if bytes <= WHOLE {
-        files.iter().try_for_each(|pinned| count(pinned, 0, usize::MAX))?;
-        counted.0
-    } else {
-        // The first block behind places that lie evenly over the files.
-        let stretch = bytes.div_ceil(LENGTH_PLACES);
-        let mut low = 0;
-        for pinned in &files {
-            let places = (low..low + pinned.size).step_by(usize::try_from(stretch).unwrap_or(usize::MAX));
-            places.into_iter().try_for_each(|place| count(pinned, place - low, 1))?;
-            low += pinned.size;
-        }
-        rows_of(bytes, counted.0, counted.1)
-    };
+    let bytes = files.iter().map(|pinned| pinned.size).sum();
     Ok(SourceFacts {
         unit: Unit::Byte,
         domain: UnitRange::new(0, bytes),
         schema: Arc::new(schema.unwrap_or_else(Schema::empty)),
-        rows,
+        rows: rows_of_avro(base_dir, &files, bytes)?,
         bytes,
         files,
         sample: None,
         warnings: Vec::new(),
         inputs: Vec::new(),
     })
+}
+
+/// Rows of Avro files of so many bytes: counted where they are small, else by the blocks at places that lie evenly over
+/// them. Other files than those with such a place are not opened.
+pub(crate) fn rows_of_avro(base_dir: &Path, files: &[PinnedFile], bytes: u64) -> Result<u64, TaskError> {
+    let (mut rows, mut of) = (0u64, 0);
+    if bytes <= WHOLE {
+        for pinned in files {
+            rows = rows.saturating_add(avro::count_rows(base_dir, pinned, (0, pinned.size), usize::MAX)?.0);
+        }
+        return Ok(rows);
+    }
+    for place in places(bytes, LENGTH_PLACES, 1) {
+        let (number, units) = file_of(files, 0, place.low)?;
+        let pinned = &files[number];
+        let count = |low| avro::count_rows(base_dir, pinned, (low, pinned.size), 1);
+        let mut found = count(place.low - units.low)?;
+        if found == (0, 0) {
+            // The place lies in the file's last block.
+            found = count(0)?;
+        }
+        rows = rows.saturating_add(found.0);
+        of += found.1;
+    }
+    Ok(rows_of(bytes, rows, of))
 }
 
 /// Header and trailer of each file are read, so that one that is not what the layout says is told before

@@ -334,6 +334,68 @@ fn avro_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
     );
 }
 
+/// An Avro file without a block, of records with these fields.
+fn avro_with(fields: &str) -> Vec<u8> {
+    let schema = format!(r#"{{"type":"record","name":"r","fields":[{fields}]}}"#);
+    let long = |value: usize, file: &mut Vec<u8>| {
+        let mut rest = value << 1;
+        while rest >= 0x80 {
+            file.push(rest as u8 | 0x80);
+            rest >>= 7;
+        }
+        file.push(rest as u8);
+    };
+    let mut file = b"Obj\x01".to_vec();
+    long(1, &mut file);
+    for text in ["avro.schema", &schema] {
+        long(text.len(), &mut file);
+        file.extend_from_slice(text.as_bytes());
+    }
+    long(0, &mut file);
+    file.extend_from_slice(&[7; 16]);
+    file
+}
+
+#[test]
+fn avro_schemas_that_come_to_more_than_they_look_like_are_told() {
+    let job = "job: j\nsteps:\n  - name: a\n    source: {avro: {path: in.avro}}\n    sink: {csv: {path: out/a}}\n";
+    // Each record of two of the one before, or of one.
+    let records = |count: usize, fields: &str| {
+        let record = |number: usize| {
+            let before = format!("r{}", number.saturating_sub(1));
+            let fields = match number {
+                0 => r#"{"name":"a","type":"int"}"#.to_string(),
+                _ => fields.replace("BEFORE", &before),
+            };
+            format!(r#"{{"name":"f{number}","type":{{"type":"record","name":"r{number}","fields":[{fields}]}}}}"#)
+        };
+        avro_with(&(0..count).map(record).collect::<Vec<_>>().join(","))
+    };
+    let two = r#"{"name":"a","type":"BEFORE"},{"name":"b","type":"BEFORE"}"#;
+    let one = r#"{"name":"a","type":"BEFORE"}"#;
+    let large = r#"{"name":"a","type":["null",{"type":"fixed","name":"f","size":2000000}]}"#;
+    for (what, bytes, says) in [
+        (
+            "2^40 columns",
+            records(40, two),
+            "its schema has more than 10000 columns",
+        ),
+        (
+            "3000 deep by names",
+            records(3000, one),
+            "its schema nests types more than 64 deep",
+        ),
+        (
+            "a large fixed",
+            avro_with(large),
+            "its schema has records whose values of one size take more than 1 MiB",
+        ),
+    ] {
+        let room = Room::new(what).file("in.avro", bytes).job(job);
+        room.fails(&format!("step a, survey: in.avro: {says}"));
+    }
+}
+
 #[test]
 fn parquet_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
     let job = "job: j\nsteps:\n  - name: a\n    source: {parquet: {path: \"in-*.parquet\"}}\n    sink: {csv: {path: out/a}}\n";

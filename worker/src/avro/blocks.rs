@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use gapless_common::error::TaskError;
 
-use super::{Header, MARKER, MAX_BLOCK, take_long};
+use super::{Header, KEPT_ROOM, MARKER, MAX_BLOCK, take_long};
 use crate::{
     source::pins::{config, data, io_error},
     storage::StoredFile,
@@ -147,6 +147,13 @@ impl Blocks {
         unpacked.map_err(|what| self.damaged(block.at, &format!("it cannot be unpacked by {}: {what}", codec.name())))
     }
 
+    /// Gives back the room that a large block took.
+    pub fn let_go(&mut self) {
+        if self.window.capacity() > KEPT_ROOM {
+            self.window = Vec::new();
+        }
+    }
+
     pub fn damaged(&self, at: u64, what: &str) -> TaskError {
         data(format!("{}: the block at byte {at} is damaged: {what}", self.path))
     }
@@ -163,6 +170,7 @@ impl Blocks {
             self.start = from;
             let have = self.window.len();
             let wanted = (to - from).max(WINDOW as u64).min(self.size - from);
+            self.window.reserve_exact(wanted as usize - have);
             self.window.resize(wanted as usize, 0);
             self.file
                 .read_exact_at(&mut self.window[have..], from + have as u64)

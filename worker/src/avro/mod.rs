@@ -13,9 +13,12 @@ pub(crate) use codec::Codec;
 pub(crate) use header::{Header, MARKER, marker_of, write_block};
 pub(crate) use shape::Shape;
 
-/// A block larger than this, as it is stored or unpacked, is refused: it is held in memory as a whole. Writers end a
-/// block after some ten kilobytes to some megabytes.
-pub(crate) const MAX_BLOCK: usize = 256 << 20;
+/// A block larger than this, as it is stored or unpacked, is refused: each slot holds one in memory as a whole, both ways,
+/// outside of what its queries may take. Writers end a block after some ten kilobytes to some megabytes.
+pub(crate) const MAX_BLOCK: usize = 64 << 20;
+
+/// Room for a block is kept for the next one up to this size; what a rare larger one took is given back.
+pub(crate) const KEPT_ROOM: usize = 4 << 20;
 
 /// An integer as Avro writes it: zigzag, seven bits a byte, the lowest first.
 pub(crate) fn put_long(value: i64, out: &mut Vec<u8>) {

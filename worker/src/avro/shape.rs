@@ -5,16 +5,40 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::take_long;
+use super::{MAX_BLOCK, take_long};
 
-/// Types within types, as deep as anybody nests them.
+/// Types within types, as deep as anybody nests them; names are followed. What decodes goes down as deep on its stack.
 const MAX_DEPTH: usize = 64;
+
+/// Columns of a schema, each part of a nested one counted wherever its type is named: a schema of some kilobytes can name
+/// types that expand to more than any memory holds.
+const MAX_COLUMNS: usize = 10_000;
+
+/// What the values of a record that are all of one size (numbers, `fixed`) may take. A NULL takes as much as a value when
+/// it is decoded, and one byte in the file.
+const MAX_WIDTH: usize = 1 << 20;
+
+/// What a decoded record may take, which is more than it has in the file where it has NULLs or small numbers.
+const MAX_RECORD: usize = MAX_BLOCK;
+
+/// What a decoded text or value of bytes takes beside what it holds.
+const VIEW: usize = 16;
 
 /// A schema's types, each by its number.
 #[derive(Debug)]
 pub(crate) struct Shape {
     types: Vec<Type>,
+    extents: Vec<Extent>,
     root: usize,
+}
+
+/// What a type comes to when the names in it are followed.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    depth: usize,
+    columns: usize,
+    /// Bytes that a value takes when it is decoded, without those of lists and texts: what a NULL takes.
+    width: usize,
 }
 
 #[derive(Debug)]
@@ -45,17 +69,26 @@ impl Shape {
         }
         Ok(Shape {
             types: reading.types,
+            extents: reading.extents,
             root,
         })
     }
 
-    /// Moves `at` behind the record that begins there. Errors say what is wrong with the record.
-    pub fn pass(&self, bytes: &[u8], at: &mut usize) -> Result<(), String> {
-        self.skip(self.root, bytes, at)
+    /// Moves `at` behind the record that begins there, and answers about how many bytes it takes when it is decoded.
+    /// Errors say what is wrong with the record.
+    pub fn pass(&self, bytes: &[u8], at: &mut usize) -> Result<usize, String> {
+        let mut room = MAX_RECORD;
+        self.skip(self.root, bytes, at, &mut room)?;
+        Ok(MAX_RECORD - room)
     }
 
-    fn skip(&self, ty: usize, bytes: &[u8], at: &mut usize) -> Result<(), String> {
+    /// `room`: bytes that what is left of the record may take when it is decoded.
+    fn skip(&self, ty: usize, bytes: &[u8], at: &mut usize, room: &mut usize) -> Result<(), String> {
         const CUT: &str = "the block ends within a value";
+        // A record takes what is in it, a union what its branch does.
+        if !matches!(self.types[ty], Type::Record(_) | Type::Union(_)) {
+            spend(self.extents[ty].width, room)?;
+        }
         match &self.types[ty] {
             Type::Null => {}
             Type::Boolean => match bytes.get(*at) {
@@ -71,11 +104,12 @@ impl Shape {
             Type::Fixed(len) => drop(take(bytes, at, *len as i64)?),
             Type::Bytes => {
                 let len = take_long(bytes, at).ok_or(CUT)?;
-                take(bytes, at, len)?;
+                spend(take(bytes, at, len)?.len(), room)?;
             }
             Type::Text => {
                 let len = take_long(bytes, at).ok_or(CUT)?;
                 let text = take(bytes, at, len)?;
+                spend(text.len(), room)?;
                 std::str::from_utf8(text).map_err(|error| format!("a string is no UTF-8: {error}"))?;
             }
             Type::Enum(symbols) => {
@@ -84,17 +118,20 @@ impl Shape {
                     return Err(format!("an enum is {symbol} of {symbols} symbols"));
                 }
             }
-            Type::Array(item) => self.items(bytes, at, &[*item])?,
-            Type::Map(item) => self.items(bytes, at, &[TEXT, *item])?,
+            Type::Array(item) => self.items(bytes, at, &[*item], room)?,
+            Type::Map(item) => self.items(bytes, at, &[TEXT, *item], room)?,
             Type::Union(branches) => {
                 let branch = take_long(bytes, at).ok_or(CUT)?;
                 let found = usize::try_from(branch).ok().and_then(|branch| branches.get(branch));
                 let found = found.ok_or_else(|| format!("a union has branch {branch} of {}", branches.len()))?;
-                self.skip(*found, bytes, at)?;
+                match self.types[*found] {
+                    Type::Null => spend(self.extents[ty].width, room)?,
+                    _ => self.skip(*found, bytes, at, room)?,
+                }
             }
             Type::Record(fields) => {
                 for field in fields {
-                    self.skip(*field, bytes, at)?;
+                    self.skip(*field, bytes, at, room)?;
                 }
             }
         }
@@ -102,7 +139,7 @@ impl Shape {
     }
 
     /// Arrays and maps come in pieces, each with a count; a negative one has the length of the piece behind it.
-    fn items(&self, bytes: &[u8], at: &mut usize, item: &[usize]) -> Result<(), String> {
+    fn items(&self, bytes: &[u8], at: &mut usize, item: &[usize], room: &mut usize) -> Result<(), String> {
         loop {
             let mut next = || take_long(bytes, at).ok_or("the block ends within an array or map");
             let count = next()?;
@@ -114,7 +151,7 @@ impl Shape {
             for _ in 0..count.unsigned_abs() {
                 let before = *at;
                 for ty in item {
-                    self.skip(*ty, bytes, at)?;
+                    self.skip(*ty, bytes, at, room)?;
                 }
                 // Values of no bytes could be counted without end.
                 if *at == before {
@@ -126,6 +163,14 @@ impl Shape {
             }
         }
     }
+}
+
+/// Errors: for a record that takes more than it may.
+fn spend(bytes: usize, room: &mut usize) -> Result<(), String> {
+    *room = room
+        .checked_sub(bytes)
+        .ok_or_else(|| format!("it takes more than {} MiB in memory", MAX_RECORD >> 20))?;
+    Ok(())
 }
 
 fn take<'a>(bytes: &'a [u8], at: &mut usize, len: i64) -> Result<&'a [u8], String> {
@@ -141,6 +186,8 @@ const TEXT: usize = 0;
 
 struct Reading {
     types: Vec<Type>,
+    /// Of each type.
+    extents: Vec<Extent>,
     /// Named types; `None` while one is being read.
     named: HashMap<String, Option<usize>>,
 }
@@ -149,27 +196,96 @@ impl Default for Reading {
     fn default() -> Self {
         Self {
             types: vec![Type::Text],
+            extents: vec![Extent::leaf(VIEW)],
             named: HashMap::new(),
         }
     }
 }
 
+impl Extent {
+    fn leaf(width: usize) -> Extent {
+        Extent {
+            depth: 1,
+            columns: 1,
+            width,
+        }
+    }
+
+    /// Of a type that has others in it.
+    fn around(inner: impl Iterator<Item = Extent>) -> Extent {
+        let none = Extent {
+            depth: 0,
+            columns: 0,
+            width: 0,
+        };
+        let sum = inner.fold(none, |sum, inner| Extent {
+            depth: sum.depth.max(inner.depth),
+            columns: sum.columns.saturating_add(inner.columns),
+            width: sum.width.saturating_add(inner.width),
+        });
+        Extent {
+            depth: sum.depth + 1,
+            columns: sum.columns.max(1),
+            ..sum
+        }
+    }
+}
+
 impl Reading {
-    fn add(&mut self, ty: Type) -> usize {
+    /// Errors: for a type that is too large, with all that is in it.
+    fn add(&mut self, ty: Type) -> Result<usize, String> {
+        let extent = self.extent(&ty);
+        if extent.depth > MAX_DEPTH {
+            return Err(too_deep());
+        }
+        if extent.columns > MAX_COLUMNS {
+            return Err(format!(
+                "its schema has more than {MAX_COLUMNS} columns, nested ones counted wherever their type is named"
+            ));
+        }
+        if extent.width > MAX_WIDTH {
+            return Err(format!(
+                "its schema has records whose values of one size take more than {} MiB, NULLs among them; have large ones as \
+                 `bytes`",
+                MAX_WIDTH >> 20
+            ));
+        }
         self.types.push(ty);
-        self.types.len() - 1
+        self.extents.push(extent);
+        Ok(self.types.len() - 1)
+    }
+
+    fn extent(&self, ty: &Type) -> Extent {
+        let of = |inner: &usize| self.extents[*inner];
+        match ty {
+            Type::Null => Extent {
+                columns: 0,
+                ..Extent::leaf(0)
+            },
+            Type::Boolean => Extent::leaf(size_of::<bool>()),
+            Type::Int => Extent::leaf(size_of::<i32>()),
+            Type::Long => Extent::leaf(size_of::<i64>()),
+            Type::Fixed(len) => Extent::leaf(*len),
+            Type::Bytes | Type::Text | Type::Enum(_) => Extent::leaf(VIEW),
+            Type::Array(item) | Type::Map(item) => Extent {
+                width: VIEW,
+                ..Extent::around([of(item)].into_iter())
+            },
+            Type::Union(branches) => Extent::around(branches.iter().map(of)),
+            Type::Record(fields) => Extent::around(fields.iter().map(of)),
+        }
     }
 
     fn read(&mut self, value: &Value, space: &str, depth: usize) -> Result<usize, String> {
         if depth > MAX_DEPTH {
-            return Err(format!("its schema nests types more than {MAX_DEPTH} deep"));
+            return Err(too_deep());
         }
         match value {
             Value::String(name) => self.by_name(name, space),
             Value::Array(branches) => {
                 let branches: Result<Vec<usize>, String> =
                     branches.iter().map(|ty| self.read(ty, space, depth + 1)).collect();
-                Ok(self.add(Type::Union(branches?)))
+                self.add(Type::Union(branches?))
             }
             Value::Object(object) => {
                 let inner = |key: &str| {
@@ -184,11 +300,11 @@ impl Reading {
                 match kind.as_str() {
                     "array" => {
                         let item = self.read(inner("items")?, space, depth + 1)?;
-                        Ok(self.add(Type::Array(item)))
+                        self.add(Type::Array(item))
                     }
                     "map" => {
                         let item = self.read(inner("values")?, space, depth + 1)?;
-                        Ok(self.add(Type::Map(item)))
+                        self.add(Type::Map(item))
                     }
                     "enum" | "fixed" | "record" | "error" => {
                         let (name, space) = full_name(object, space)?;
@@ -217,7 +333,7 @@ impl Reading {
                                 Type::Record(types)
                             }
                         };
-                        let number = self.add(ty);
+                        let number = self.add(ty)?;
                         self.named.insert(name, Some(number));
                         Ok(number)
                     }
@@ -255,8 +371,12 @@ impl Reading {
                 };
             }
         };
-        Ok(self.add(ty))
+        self.add(ty)
     }
+}
+
+fn too_deep() -> String {
+    format!("its schema nests types more than {MAX_DEPTH} deep")
 }
 
 /// The full name of a named type, and the name space of what is in it.
@@ -285,7 +405,7 @@ mod tests {
 
     fn passed(shape: &Shape, bytes: &[u8]) -> Result<usize, String> {
         let mut at = 0;
-        shape.pass(bytes, &mut at).map(|()| at)
+        shape.pass(bytes, &mut at).map(|_| at)
     }
 
     #[test]
@@ -367,5 +487,44 @@ mod tests {
             r#"{"type":"record","name":"r","fields":[{"name":"a","type":"q"}]}"#,
             "uses the type q",
         );
+    }
+
+    /// A name stands for the whole type: what is expanded counts, not what is written.
+    #[test]
+    fn types_that_nest_or_multiply_through_their_names_are_told() {
+        let own = |number: usize, fields: &str| {
+            format!(r#"{{"name":"f{number}","type":{{"type":"record","name":"r{number}","fields":[{fields}]}}}}"#)
+        };
+        let field = |name: &str, ty: usize| format!(r#"{{"name":"{name}","type":"r{ty}"}}"#);
+        let int = r#"{"name":"a","type":"int"}"#.to_string();
+        // 2^40 columns.
+        let doubled = (0..40).map(|number| match number {
+            0 => own(0, &int),
+            _ => own(number, &[field("a", number - 1), field("b", number - 1)].join(",")),
+        });
+        let error = record(&doubled.collect::<Vec<_>>().join(",")).unwrap_err();
+        assert!(
+            error.contains("more than 10000 columns, nested ones counted"),
+            "{error}"
+        );
+        // The same, of records that hold nothing.
+        let empty = (0..40).map(|number| match number {
+            0 => own(0, ""),
+            _ => own(number, &[field("a", number - 1), field("b", number - 1)].join(",")),
+        });
+        assert!(record(&empty.collect::<Vec<_>>().join(",")).is_err());
+        let nested = |count| {
+            let records = (0..count).map(|number| match number {
+                0 => own(0, &int),
+                _ => own(number, &field("a", number - 1)),
+            });
+            record(&records.collect::<Vec<_>>().join(","))
+        };
+        assert!(nested(50).is_ok());
+        let error = nested(3000).unwrap_err();
+        assert!(error.contains("nests types more than 64 deep"), "{error}");
+        // As many as anybody has.
+        let wide = (0..4000).map(|number| format!(r#"{{"name":"c{number}","type":["null","long"]}}"#));
+        assert!(record(&wide.collect::<Vec<_>>().join(",")).is_ok());
     }
 }

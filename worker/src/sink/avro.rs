@@ -5,8 +5,9 @@ use std::{io, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, RecordBatch, RecordBatchOptions},
-    compute::cast,
+    compute::{CastOptions, cast_with_options},
     datatypes::{DataType, Field, Schema, SchemaRef},
+    util::display::FormatOptions,
 };
 use arrow_avro::{
     schema::SCHEMA_METADATA_KEY,
@@ -23,6 +24,12 @@ use crate::{
 
 /// Bytes of rows in a block: where a reader of the file resumes, and what is compressed as one.
 const BLOCK: usize = 64 * 1024;
+
+/// A value that its type in Avro cannot hold is told, not made NULL.
+const WHOLE: CastOptions<'static> = CastOptions {
+    safe: false,
+    format_options: FormatOptions::new(),
+};
 
 /// Rows that are encoded at once.
 const SLICE: usize = 1024;
@@ -114,7 +121,7 @@ impl AvroFile {
             .zip(batch.columns())
             .map(|(field, column)| match column.data_type() == field.data_type() {
                 true => Ok(column.clone()),
-                false => cast(column, field.data_type())
+                false => cast_with_options(column, field.data_type(), &WHOLE)
                     .map_err(|error| TaskError::new(ErrorClass::Data, format!("column {}: {error}", field.name()))),
             })
             .collect();

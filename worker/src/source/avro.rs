@@ -9,7 +9,7 @@ use std::{
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringViewBuilder},
     compute::cast,
-    datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit},
+    datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit},
 };
 use arrow_avro::{
     reader::{Decoder, ReaderBuilder},
@@ -21,15 +21,15 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
     csv::projected,
-    pins::{config, open_pinned, pin},
+    pins::{changed, config, file_of, open_pinned, pin},
     shown::row_as_text,
 };
-use crate::avro::{Block, Blocks, Shape};
+use crate::avro::{Block, Blocks, KEPT_ROOM, Shape};
 
 /// Rows of a batch: enough to spread the cost of a batch, few enough to stay in the cache.
 const BATCH: usize = 8192;
 
-/// Bytes of records after which a batch ends all the same, with the block.
+/// Bytes of decoded records after which a batch ends all the same.
 const BATCH_BYTES: usize = 8 << 20;
 
 /// The decoder takes records out of a stream of messages, each with the number of its schema in front.
@@ -109,22 +109,28 @@ fn engine_type(field: &Field) -> Result<DataType, String> {
                 "it is a union of several types, which no column can hold; only one type and null is read".into(),
             );
         }
-        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
         DataType::Null => return Err("its type is null alone: it holds nothing".into()),
-        other => {
-            no_union(other)?;
-            other.clone()
-        }
+        other => part_type(other)?,
     })
 }
 
-fn no_union(ty: &DataType) -> Result<(), String> {
-    match ty {
-        DataType::Union(_, _) => Err("it holds a union of several types, which no column can".into()),
-        DataType::Struct(fields) => fields.iter().try_for_each(|field| no_union(field.data_type())),
-        DataType::List(field) | DataType::LargeList(field) | DataType::Map(field, _) => no_union(field.data_type()),
-        _ => Ok(()),
-    }
+/// What a part of a nested column becomes, without the notes of its writer (documentation, names elsewhere), which may
+/// differ from file to file.
+fn part_type(ty: &DataType) -> Result<DataType, String> {
+    let part = |field: &FieldRef| {
+        let ty = part_type(field.data_type())?;
+        Ok::<_, String>(Arc::new(Field::new(field.name(), ty, field.is_nullable())))
+    };
+    Ok(match ty {
+        DataType::Union(_, _) => return Err("it holds a union of several types, which no column can".into()),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(part).collect::<Result<_, _>>()?),
+        DataType::List(field) => DataType::List(part(field)?),
+        DataType::LargeList(field) => DataType::LargeList(part(field)?),
+        DataType::Map(field, sorted) => DataType::Map(part(field)?, *sorted),
+        DataType::Dictionary(_, _) => DataType::Utf8,
+        DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, Some("UTC".into())),
+        other => other.clone(),
+    })
 }
 
 fn is_uuid(field: &Field) -> bool {
@@ -231,39 +237,35 @@ impl AvroReader {
     /// Opens the file of the present position.
     fn open_file(&mut self) -> Result<OpenFile, TaskError> {
         let unit = self.position;
-        let mut low = self.first_unit;
-        let found = self.files.iter().find(|pinned| {
-            low += pinned.units;
-            unit < low
-        });
-        let pinned = found.ok_or_else(|| {
-            config(format!(
-                "byte {unit} lies beyond the source's files, which end at {low}"
-            ))
-        })?;
-        let units = UnitRange::new(low - pinned.units, low);
+        let (number, units) = file_of(&self.files, self.first_unit, unit)?;
+        let pinned = &self.files[number];
         let file = open_pinned(&self.base_dir, pinned)?;
         let mut blocks = Blocks::open(file, &pinned.path, pinned.size)?;
         let schema = blocks.header().schema.clone();
         let stored = columns(&schema, &pinned.path)?;
         let mut wanted = Vec::with_capacity(self.schema.fields().len());
         for field in self.schema.fields() {
-            let changed = |what: String| config(format!("{}: changed after planning: {what}", pinned.path));
             let number = stored
                 .index_of(field.name())
-                .map_err(|_| changed(format!("no column {}", field.name())))?;
+                .map_err(|_| changed(&pinned.path, &format!("no column {}", field.name())))?;
             let is = stored.field(number);
             if is.data_type() != field.data_type() || (is.is_nullable() && !field.is_nullable()) {
-                return Err(changed(format!("column {} is {}", field.name(), is.data_type())));
+                let told = format!("column {} is {}", field.name(), is.data_type());
+                return Err(changed(&pinned.path, &told));
             }
             wanted.push(number);
         }
         let refused = |what| config(format!("{}: {what}", pinned.path));
-        let all = wanted.len() == stored.fields().len() && wanted.is_sorted();
-        let decoder = match (wanted.is_empty(), all) {
-            (true, _) => None,
-            (false, true) => Some(decoder(&schema, None).map_err(refused)?),
-            (false, false) => Some(decoder(&schema, Some(wanted)).map_err(refused)?),
+        let decoder = match wanted.len() {
+            0 => None,
+            some if some == stored.fields().len() => Some(decoder(&schema, None).map_err(refused)?),
+            _ => {
+                // In the file's order, as a type is defined before it is named. Where a column that is left out defines
+                // it, all are decoded: whoever gets them takes columns by name.
+                wanted.sort_unstable();
+                let few = decoder(&schema, Some(wanted));
+                Some(few.or_else(|_| decoder(&schema, None)).map_err(refused)?)
+            }
         };
         let next = blocks.first(unit - units.low, self.range.high.min(units.high) - units.low)?;
         Ok(OpenFile {
@@ -280,6 +282,7 @@ impl AvroReader {
 
     /// Decodes rows until a batch is full, or the blocks of the range that lie in this file end.
     fn fill(&mut self, open: &mut OpenFile) -> Result<(Vec<Run>, usize), TaskError> {
+        // `bytes`: what the rows take when they are decoded.
         let (mut runs, mut rows, mut bytes) = (Vec::new(), 0, 0);
         let end = self.range.high.min(open.units.high) - open.units.low;
         loop {
@@ -301,7 +304,7 @@ impl AvroReader {
                 if block.rows > 0 {
                     self.intake.records.add(xxh3_128(open.blocks.stored(&block)?));
                 }
-                bytes += open.buffer.len();
+                open.blocks.let_go();
                 open.block = Some(OpenBlock { block, at: 0, row: 0 });
                 continue;
             };
@@ -312,12 +315,12 @@ impl AvroReader {
                     row: current.row,
                 });
             }
-            while rows < BATCH && current.row < current.block.rows {
+            while rows < BATCH && bytes < BATCH_BYTES && current.row < current.block.rows {
                 let from = current.at;
                 let passed = open.shape.pass(&open.buffer, &mut current.at);
                 let record = &open.buffer[from..current.at];
-                let decoded = passed.and_then(|()| decode(open.decoder.as_mut(), record));
-                decoded.map_err(|what| {
+                let decoded = passed.and_then(|bytes| decode(open.decoder.as_mut(), record).map(|()| bytes));
+                bytes += decoded.map_err(|what| {
                     open.blocks
                         .damaged(current.block.at, &format!("row {}: {what}", current.row))
                 })?;
@@ -336,6 +339,9 @@ impl AvroReader {
             let next = current.block.end;
             open.next = Some(next);
             open.block = None;
+            if open.buffer.capacity() > KEPT_ROOM {
+                open.buffer = Vec::new();
+            }
             self.position = next.min(end) + open.units.low;
         }
         Ok((runs, rows))

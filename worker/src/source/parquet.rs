@@ -34,7 +34,7 @@ use crate::storage::{StoredFile, object_error_in};
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
     csv::projected,
-    pins::{config, data, io_error, open_pinned, pin},
+    pins::{changed, config, data, file_of, io_error, open_pinned, pin},
     shown::row_as_text,
 };
 
@@ -203,22 +203,8 @@ impl ParquetReader {
         let unit = self.position;
         let is_open = |open: &OpenFile| open.units.low <= unit && unit < open.units.high;
         if !self.open.as_ref().is_some_and(is_open) {
-            let mut low = self.first_unit;
-            let found = self.files.iter().find(|pinned| {
-                low += pinned.units;
-                unit < low
-            });
-            let pinned = found.ok_or_else(|| {
-                data(format!(
-                    "row group {unit} lies beyond the source's files, which end at {low}"
-                ))
-            })?;
-            self.open = Some(open_file(
-                &self.base_dir,
-                pinned,
-                UnitRange::new(low - pinned.units, low),
-                &self.schema,
-            )?);
+            let (number, units) = file_of(&self.files, self.first_unit, unit)?;
+            self.open = Some(open_file(&self.base_dir, &self.files[number], units, &self.schema)?);
         }
         Ok(self.open.as_ref().expect("just opened"))
     }
@@ -249,26 +235,20 @@ fn open_file(base_dir: &Path, pinned: &PinnedFile, units: UnitRange, wanted: &Sc
     let footer = metadata.metadata();
     let rows: u64 = footer.row_groups().iter().map(|group| group.num_rows() as u64).sum();
     if footer.num_row_groups() as u64 != pinned.units || pinned.rows.is_some_and(|pinned| pinned != rows) {
-        return Err(config(format!(
-            "{}: changed after planning: its footer tells {} row groups and {rows} rows, the plan {} and {}",
-            pinned.path,
+        let told = format!(
+            "its footer tells {} row groups and {rows} rows, the plan {} and {}",
             footer.num_row_groups(),
             pinned.units,
             pinned.rows.unwrap_or_default()
-        )));
+        );
+        return Err(changed(&pinned.path, &told));
     }
     let roots: Result<Vec<usize>, TaskError> = wanted
         .fields()
         .iter()
         .map(|field| {
             let found = metadata.schema().index_of(field.name());
-            found.map_err(|_| {
-                config(format!(
-                    "{}: changed after planning: no column {}",
-                    pinned.path,
-                    field.name()
-                ))
-            })
+            found.map_err(|_| changed(&pinned.path, &format!("no column {}", field.name())))
         })
         .collect();
     let mask = ProjectionMask::roots(metadata.parquet_schema(), roots?);

@@ -14,6 +14,7 @@ use gapless_common::{
     address::is_url,
     error::{ErrorClass, TaskError},
     plan::PinnedFile,
+    range::UnitRange,
 };
 use gapless_platform::objects::{Bucket, Found, ObjectError, ObjectFile, Trouble};
 
@@ -207,7 +208,26 @@ fn there(bucket: &Bucket, key: &str) -> Result<Found, TaskError> {
     Err(object_error("read", &missing))
 }
 
-fn changed(path: &str, how: &str) -> TaskError {
+/// The file that holds a unit, by its number in `files`, and the units that it holds. The first of `files` begins at
+/// `first_unit`.
+///
+/// Errors: `Data` for a unit beyond the last file.
+pub(crate) fn file_of(files: &[PinnedFile], first_unit: u64, unit: u64) -> Result<(usize, UnitRange), TaskError> {
+    let mut low = first_unit;
+    for (number, pinned) in files.iter().enumerate() {
+        let units = UnitRange::new(low, low + pinned.units);
+        if unit < units.high {
+            return Ok((number, units));
+        }
+        low = units.high;
+    }
+    Err(data(format!(
+        "position {unit} lies beyond the source's files, which end at {low}"
+    )))
+}
+
+/// A file that is not what the plan was made for.
+pub(crate) fn changed(path: &str, how: &str) -> TaskError {
     config(format!(
         "{path}: changed after planning ({how}); this run was planned for the old data: `gapless cancel` it, then submit \
          the job again to plan for the new"

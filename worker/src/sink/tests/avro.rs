@@ -3,7 +3,7 @@
 use std::io::BufReader;
 
 use arrow::{
-    array::{BinaryArray, StringDictionaryBuilder, UInt8Array, UInt64Array},
+    array::{BinaryArray, StringDictionaryBuilder, TimestampSecondArray, UInt8Array, UInt64Array},
     compute::cast,
     datatypes::{DataType, Int8Type},
 };
@@ -162,4 +162,16 @@ fn types_that_avro_lacks_are_widened_or_refused() {
     let list = DataType::new_list(DataType::Int64, true);
     assert!(refused("a", list).contains("which is not written to Avro; cast it"));
     assert!(refused("a", DataType::Null).contains("not written to Avro"));
+}
+
+#[test]
+fn a_value_that_its_type_in_avro_cannot_hold_is_told() {
+    let rows = batch(vec![(
+        "at",
+        Arc::new(TimestampSecondArray::from(vec![Some(1), Some(i64::MAX)])) as ArrayRef,
+    )]);
+    let sink = sink_of(Compression::None);
+    let error = Place::new(&sink, 0).write(&sink, &[rows]).err().expect("an error");
+    assert!(error.message.starts_with("column at: "), "{error}");
+    assert!(error.message.contains(&i64::MAX.to_string()), "{error}");
 }

@@ -10,7 +10,10 @@ use arrow_avro::writer::AvroWriter;
 use gapless_common::{attempt::RecordHash, error::ErrorClass, plan::Unit};
 
 use super::*;
-use crate::survey::survey_avro;
+use crate::{
+    avro::put_long,
+    survey::{rows_of_avro, survey_avro},
+};
 
 /// Rows `from..to` of (k, t), in blocks of `block` rows, by the library's own writer.
 pub(in crate::source) fn write(path: &Path, from: i64, to: i64, block: usize) {
@@ -285,7 +288,7 @@ fn files_of_one_source_have_the_same_columns() {
     let other = Found { facts, ..found };
     let error = other.open(0, 1, None).next_batch().map(|_| ()).unwrap_err();
     assert!(
-        error.message.contains("changed after planning: column a is Int32"),
+        error.message.contains("changed after planning (column a is Int32)"),
         "{error}"
     );
 }
@@ -321,4 +324,226 @@ fn types_become_those_of_the_engine() {
         let kept = crate::source::types::columns_of(&columns);
         assert_eq!(crate::source::schema_of(&kept), Some(columns), "{ty}");
     }
+}
+
+/// A file of one block, of records with these fields.
+fn file_with(fields: &str, rows: u64, block: &[u8]) -> Vec<u8> {
+    let schema = format!(r#"{{"type":"record","name":"r","fields":[{fields}]}}"#);
+    let marker = [7; crate::avro::MARKER];
+    let mut file = crate::avro::Header::bytes(&schema, crate::avro::Codec::Null, marker);
+    crate::avro::write_block(rows, block, marker, &mut file);
+    file
+}
+
+fn found_in(files: &[Vec<u8>]) -> Found {
+    let folder = tempfile::tempdir().unwrap();
+    let names: Vec<String> = (1..=files.len()).map(|number| format!("{number}.avro")).collect();
+    for (name, bytes) in names.iter().zip(files) {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    survey(folder, &names).unwrap()
+}
+
+/// The rows of a source, as text.
+fn shown(found: &Found, projection: Option<&[String]>) -> Vec<String> {
+    let mut reader = found.open(0, found.facts.domain.high, projection);
+    let mut rows = Vec::new();
+    while let Some(input) = reader.next_batch().unwrap() {
+        rows.extend((0..input.batch.num_rows()).map(|row| row_as_text(&input.batch, row)));
+    }
+    rows
+}
+
+/// As changes of databases are told: one named type for what was and what is.
+#[test]
+fn a_column_is_read_without_the_one_that_defines_its_type() {
+    let value = r#"{"type":"record","name":"Value","fields":[{"name":"v","type":"int"}]}"#;
+    let before_first =
+        format!(r#"{{"name":"before","type":["null",{value}]}},{{"name":"after","type":["null","Value"]}}"#);
+    let after_first =
+        format!(r#"{{"name":"after","type":["null",{value}]}},{{"name":"before","type":["null","Value"]}}"#);
+    // Nothing and 2; 3 and 4. Then the other way around.
+    let files = [
+        file_with(&before_first, 2, &[0, 2, 4, 2, 6, 2, 8]),
+        file_with(&after_first, 2, &[2, 4, 0, 2, 8, 2, 6]),
+    ];
+    let after = [r#"{"after":"{v: 2}"}"#, r#"{"after":"{v: 4}"}"#];
+    let before = [r#"{"before":null}"#, r#"{"before":"{v: 3}"}"#];
+    for files in [&files[..1], &files[1..], &files[..]] {
+        let found = found_in(files);
+        for (column, expected) in [("after", &after), ("before", &before)] {
+            let rows = shown(&found, Some(&[column.to_string()]));
+            assert_eq!(rows, expected.repeat(files.len()), "{column}");
+        }
+        assert_eq!(shown(&found, None).len(), 2 * files.len());
+    }
+}
+
+/// A NULL takes as much room as a value where values are of one size, whatever it takes in the file.
+#[test]
+fn nulls_of_large_values_end_a_batch() {
+    let size = 100_000;
+    let wide = format!(r#"{{"name":"a","type":["null",{{"type":"fixed","name":"f","size":{size}}}]}}"#);
+    let found = found_in(&[file_with(&wide, 300, &[0; 300])]);
+    let mut reader = found.open(0, found.facts.domain.high, None);
+    let mut rows = 0;
+    while let Some(input) = reader.next_batch().unwrap() {
+        assert!(
+            input.batch.num_rows() * size <= BATCH_BYTES + size,
+            "{} rows at once",
+            input.batch.num_rows()
+        );
+        assert_eq!(input.batch.column(0).null_count(), input.batch.num_rows());
+        rows += input.batch.num_rows();
+    }
+    assert_eq!(rows, 300);
+    let refused = |fields: &str, says: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("1.avro"), file_with(fields, 0, &[])).unwrap();
+        let error = survey(folder, &["1.avro"]).map(|_| ()).unwrap_err();
+        assert!(
+            error.message.starts_with("1.avro: ") && error.message.contains(says),
+            "{error}"
+        );
+    };
+    let huge = r#"{"name":"a","type":["null",{"type":"fixed","name":"f","size":1048577}]}"#;
+    refused(huge, "values of one size take more than 1 MiB");
+    let endless =
+        r#"{"name":"a","type":{"type":"fixed","name":"f","size":18446744073709551615}},{"name":"b","type":"f"}"#;
+    refused(endless, "values of one size take more than 1 MiB");
+    // One record with a list of them.
+    let many = r#"{"name":"a","type":{"type":"array","items":["null",{"type":"fixed","name":"f","size":1000000}]}}"#;
+    let mut block = Vec::new();
+    put_long(1000, &mut block);
+    block.resize(block.len() + 1001, 0);
+    let found = found_in(&[file_with(many, 1, &block)]);
+    let error = found
+        .open(0, found.facts.domain.high, None)
+        .next_batch()
+        .map(|_| ())
+        .unwrap_err();
+    assert!(
+        error.message.contains("row 0: it takes more than 64 MiB in memory"),
+        "{error}"
+    );
+}
+
+/// What a writer notes beside nested types (documentation, names of other systems) is no part of a column.
+#[test]
+fn files_whose_nested_types_differ_in_notes_alone_are_one_source() {
+    let noted = |note: &str| {
+        let item = format!(r#"{{"type":"record","name":"s","fields":[{{"name":"v","type":"int"{note}}}]{note}}}"#);
+        file_with(
+            &format!(
+                r#"{{"name":"a","type":{item}}},{{"name":"b","type":{{"type":"array","items":"s"}}}},{{"name":"c","type":{{"type":"map","values":["null","s"]}}}}"#
+            ),
+            1,
+            &[2, 2, 4, 0, 2, 2, b'k', 2, 6, 0],
+        )
+    };
+    let found = found_in(&[noted(""), noted(r#","doc":"a number","connect.version":1"#), noted("")]);
+    let row = r#"{"a":"{v: 1}","b":"[{v: 2}]","c":"{k: {v: 3}}"}"#;
+    assert_eq!(shown(&found, None), [row; 3]);
+}
+
+#[test]
+fn nested_columns_fixed_ones_and_nanoseconds_are_read() {
+    let fields = r#"
+        {"name":"l","type":{"type":"array","items":["null","string"]}},
+        {"name":"m","type":{"type":"map","values":"long"}},
+        {"name":"s","type":["null",{"type":"record","name":"s","fields":[{"name":"x","type":"double"},{"name":"y","type":["null","string"]}]}]},
+        {"name":"f","type":{"type":"fixed","name":"f","size":3}},
+        {"name":"e","type":{"type":"array","items":{"type":"enum","name":"e","symbols":["p","q"]}}},
+        {"name":"t","type":{"type":"long","logicalType":"timestamp-nanos"}},
+        {"name":"u","type":{"type":"long","logicalType":"local-timestamp-nanos"}},
+        {"name":"d","type":{"type":"array","items":{"type":"long","logicalType":"timestamp-millis"}}}"#;
+    let mut block = Vec::new();
+    let long = |value: i64, block: &mut Vec<u8>| put_long(value, block);
+    // First row: each with something in it.
+    for value in [3, 1, 1] {
+        long(value, &mut block);
+    }
+    block.push(b'a');
+    for value in [0, 1, 2] {
+        long(value, &mut block);
+    }
+    block.extend_from_slice("ä".as_bytes());
+    // The end of the list; an entry of the map.
+    for value in [0, 1, 1] {
+        long(value, &mut block);
+    }
+    block.push(b'k');
+    for value in [-5, 0, 1] {
+        long(value, &mut block);
+    }
+    block.extend_from_slice(&2.5f64.to_le_bytes());
+    long(1, &mut block);
+    long(1, &mut block);
+    block.push(b'y');
+    block.extend_from_slice(b"\x00\x7f\xff");
+    for value in [2, 1, 0, 0, 1_000_000_001, 2_000_000_002, 1, 3_004, 0] {
+        long(value, &mut block);
+    }
+    // Second row: each with nothing in it.
+    for value in [0, 0, 0] {
+        long(value, &mut block);
+    }
+    block.extend_from_slice(b"abc");
+    for value in [0, -1, 0, 0] {
+        long(value, &mut block);
+    }
+    let found = found_in(&[file_with(fields, 2, &block)]);
+    let schema = &found.facts.schema;
+    let ty = |name: &str| schema.field_with_name(name).unwrap().data_type().clone();
+    assert_eq!(ty("f"), DataType::FixedSizeBinary(3));
+    assert_eq!(ty("t"), DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())));
+    assert_eq!(ty("u"), DataType::Timestamp(TimeUnit::Nanosecond, None));
+    let (DataType::List(l), DataType::List(e), DataType::List(d)) = (ty("l"), ty("e"), ty("d")) else {
+        panic!("lists: {schema}")
+    };
+    assert_eq!((l.data_type(), e.data_type()), (&DataType::Utf8, &DataType::Utf8));
+    assert_eq!(
+        d.data_type(),
+        &DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()))
+    );
+    assert!(matches!(ty("m"), DataType::Map(_, _)) && matches!(ty("s"), DataType::Struct(_)));
+    let expected = [
+        r#"{"d":"[1970-01-01T00:00:03.004Z]","e":"[q, p]","f":"007fff","l":"[a, , ä]","m":"{k: -5}","s":"{x: 2.5, y: y}","t":"1970-01-01T00:00:01.000000001Z","u":"1970-01-01T00:00:02.000000002"}"#,
+        r#"{"d":"[]","e":"[]","f":"616263","l":"[]","m":"{}","s":null,"t":"1969-12-31T23:59:59.999999999Z","u":"1970-01-01T00:00:00"}"#,
+    ];
+    assert_eq!(shown(&found, None), expected);
+    let mut reader = found.open(0, found.facts.domain.high, Some(&["l".to_string()]));
+    let lists = reader.next_batch().unwrap().unwrap().batch;
+    assert_eq!(lists.column(0).as_list::<i32>().values().null_count(), 1);
+    // Each by itself.
+    for field in schema.fields() {
+        let rows = shown(&found, Some(&[field.name().clone()]));
+        for (row, whole) in rows.iter().zip(expected) {
+            assert!(whole.contains(&row[1..row.len() - 1]), "{row}");
+        }
+        assert_eq!(rows.len(), 2);
+    }
+}
+
+#[test]
+fn rows_of_many_files_are_estimated_from_a_few_of_them() {
+    const FILES: usize = 60;
+    let mut block = Vec::new();
+    put_long(200_000, &mut block);
+    block.resize(block.len() + 200_000, b'x');
+    let files = vec![file_with(r#"{"name":"a","type":"bytes"}"#, 1, &block); FILES];
+    let found = found_in(&files);
+    let facts = &found.facts;
+    assert!(facts.bytes > 8 << 20, "more than is counted");
+    assert!((55..=65).contains(&facts.rows), "{} of {FILES}", facts.rows);
+    // The others are opened once, for their schema.
+    let needed: Vec<usize> = (0..16).map(|place| place * FILES / 16).collect();
+    for (number, pinned) in facts.files.iter().enumerate() {
+        if !needed.contains(&number) {
+            fs::remove_file(found.folder.path().join(&pinned.path)).unwrap();
+        }
+    }
+    let rows = rows_of_avro(found.folder.path(), &facts.files, facts.bytes).unwrap();
+    assert_eq!(rows, facts.rows);
 }

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     source::{
         InputBatch, Intake, Origin, Place, Reject, SourceReader,
-        pins::{data, open_pinned, pin},
+        pins::{data, file_of, open_pinned, pin},
     },
     storage::resolve,
 };
@@ -125,25 +125,17 @@ impl CsvReader {
         if self.position >= self.range.high {
             return Ok(false);
         }
-        let mut base = self.first_unit;
-        for (at, pinned) in self.files.iter().enumerate() {
-            if self.position < base + pinned.units {
-                let file = open_pinned(&self.base_dir, pinned)?;
-                let full_path = resolve(&self.base_dir, &pinned.path);
-                let stretch = match self.unit {
-                    Unit::Byte => (self.position - base, self.range.high - base),
-                    _ => (0, pinned.size),
-                };
-                let input = Input::open(file, full_path, pinned, &self.layout, stretch)?;
-                self.current = Some((input, at, base));
-                return Ok(true);
-            }
-            base += pinned.units;
-        }
-        Err(data(format!(
-            "position {} lies beyond the source's files, which end at {base}",
-            self.position
-        )))
+        let (at, units) = file_of(&self.files, self.first_unit, self.position)?;
+        let (pinned, base) = (&self.files[at], units.low);
+        let file = open_pinned(&self.base_dir, pinned)?;
+        let full_path = resolve(&self.base_dir, &pinned.path);
+        let stretch = match self.unit {
+            Unit::Byte => (self.position - base, self.range.high - base),
+            _ => (0, pinned.size),
+        };
+        let input = Input::open(file, full_path, pinned, &self.layout, stretch)?;
+        self.current = Some((input, at, base));
+        Ok(true)
     }
 
     /// Leaves the open file: everything of it that lies in the range is read.

@@ -34,7 +34,7 @@ use crate::source::{
         columns::expectation,
         lines::LineBase,
     },
-    pins::{data, open_pinned, pin},
+    pins::{data, file_of, open_pinned, pin},
 };
 
 /// The rule under which a record that cannot be parsed is rejected.
@@ -130,26 +130,18 @@ impl RecordsReader {
         if self.position >= self.range.high {
             return Ok(false);
         }
-        let mut base = self.first_unit;
-        for (at, pinned) in self.files.iter().enumerate() {
-            if self.position < base + pinned.units {
-                let file = open_pinned(&self.base_dir, pinned)?;
-                let full_path = crate::storage::resolve(&self.base_dir, &pinned.path);
-                let stretch = match self.unit {
-                    Unit::File => (0, u64::MAX),
-                    _ => (self.position - base, self.range.high - base),
-                };
-                let body = Body::open(file, full_path, pinned, &self.shape, stretch)?;
-                self.count(&body, 0, 0, &vec![Exact::default(); self.shape.sums.len()])?;
-                self.current = Some((body, at, base));
-                return Ok(true);
-            }
-            base += pinned.units;
-        }
-        Err(data(format!(
-            "position {} lies beyond the source's files, which end at {base}",
-            self.position
-        )))
+        let (at, units) = file_of(&self.files, self.first_unit, self.position)?;
+        let (pinned, base) = (&self.files[at], units.low);
+        let file = open_pinned(&self.base_dir, pinned)?;
+        let full_path = crate::storage::resolve(&self.base_dir, &pinned.path);
+        let stretch = match self.unit {
+            Unit::File => (0, u64::MAX),
+            _ => (self.position - base, self.range.high - base),
+        };
+        let body = Body::open(file, full_path, pinned, &self.shape, stretch)?;
+        self.count(&body, 0, 0, &vec![Exact::default(); self.shape.sums.len()])?;
+        self.current = Some((body, at, base));
+        Ok(true)
     }
 
     fn close(&mut self) {
