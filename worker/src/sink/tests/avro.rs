@@ -171,7 +171,7 @@ fn a_value_that_its_type_in_avro_cannot_hold_is_told() {
         Arc::new(TimestampSecondArray::from(vec![Some(1), Some(i64::MAX)])) as ArrayRef,
     )]);
     let sink = sink_of(Compression::None);
-    let error = Place::new(&sink, 0).write(&sink, &[rows]).err().expect("an error");
+    let error = Place::new(&sink, 0).write(&sink, &[rows]).unwrap_err();
     assert!(error.message.starts_with("column at: "), "{error}");
     assert!(error.message.contains(&i64::MAX.to_string()), "{error}");
 }
