@@ -184,3 +184,32 @@ impl Blocks {
         Ok(&self.window[(from - self.start) as usize..(to - self.start) as usize])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::avro::{Codec, write_block};
+
+    #[test]
+    fn the_room_of_a_large_block_is_given_back_and_reading_goes_on() {
+        let marker = [7; MARKER];
+        let mut bytes = Header::bytes("{}", Codec::Null, marker);
+        let large = vec![1; KEPT_ROOM + 1];
+        for stored in [&large[..], b"small"] {
+            write_block(1, stored, marker, &mut bytes);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.avro");
+        std::fs::write(&path, &bytes).unwrap();
+        let mut blocks = Blocks::open(StoredFile::open(&path).unwrap(), "x.avro", bytes.len() as u64).unwrap();
+        let first = blocks.at(blocks.header.len).unwrap().unwrap();
+        assert!(blocks.stored(&first).unwrap() == large);
+        blocks.let_go();
+        assert_eq!(blocks.window.capacity(), 0);
+        let second = blocks.at(first.end).unwrap().unwrap();
+        assert_eq!(blocks.stored(&second).unwrap(), b"small");
+        blocks.let_go();
+        assert!(!blocks.window.is_empty(), "that of small ones is kept");
+        assert_eq!(blocks.at(second.end).unwrap(), None);
+    }
+}
