@@ -30,7 +30,7 @@ steps:
   - name: wait
     source: {{sequence: {{from: 0, to: {rows}}}}}
     partition: {{count: {rows}}}
-    transform: {{command: {{program: [sh, -c, "sleep {seconds}; exec cat"]}}}}
+    transform: {{command: {{run: [sh, -c, "sleep {seconds}; exec cat"]}}}}
     sink: discard
 """
 TASKS = {"GAPLESS_LOG_LEVEL": "info,gapless_worker::runner=debug", "GAPLESS_LOG_FORMAT": "json"}
@@ -43,7 +43,7 @@ def etl(count):
 
 
 def told(cluster):
-    """What the workers' slots have said: time, worker, message, stage, partition, the number of the chunk."""
+    """What the workers' slots have said: time, worker, message, stage, partition, the number of the chunk, run."""
     lines = []
     for path in glob.glob(f"{cluster.folder}/worker-*.log"):
         with open(path) as log:
@@ -54,7 +54,7 @@ def told(cluster):
                 entry = json.loads(line)
                 span = entry["span"]
                 at = datetime.datetime.fromisoformat(entry["timestamp"].replace("Z", "+00:00")).timestamp()
-                lines.append((at, span["worker"], entry["message"], span["stage"], span["partition"], entry.get("seq")))
+                lines.append((at, span["worker"], entry["message"], span["stage"], span["partition"], entry.get("seq"), span["run"]))
     return sorted(lines)
 
 
@@ -206,8 +206,9 @@ def gaps_of_workers(figure, rounds, job, allow=()):
             for most, count in turns(port).items():
                 taken[most] = taken.get(most, 0) + count - before[most]
             ended = {}
-            for at, name, message, stage, _, _ in told(cluster):
-                if stage != "execute":
+            for at, name, message, stage, _, _, of in told(cluster):
+                # Between the two jobs nobody had anything to grant.
+                if stage != "execute" or of != cluster.view["run"]:
                     continue
                 if message == "the attempt ended with its last commit":
                     ended[name] = at
