@@ -97,6 +97,37 @@ fn a_row_that_no_output_takes_fails_the_step_or_goes_where_it_is_told() {
     assert_eq!(outputs(&world, "out/split", 0)["rest"], ["what is this"]);
 }
 
+/// Rows of a value must not be mixed with those that no output takes.
+#[test]
+fn a_value_that_is_the_name_for_other_rows_has_a_folder_of_its_own() {
+    let world = World::empty();
+    let source = "path: in.csv, columns: {id: int64, v: string}";
+    fs::write(
+        world.path("in.csv"),
+        "id,v\n1,rest\n2,\n3,a\n4,rest\n5,%72est\n6,\"\"\n",
+    )
+    .expect("written");
+    let output = run(&world, source, "{by: v, otherwise: rest}");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = outputs(&world, "out/split", 0);
+    let ids: Vec<(&str, Vec<&str>)> = (found.iter())
+        .map(|(folder, rows)| (folder.as_str(), rows.iter().map(|row| &row[..1]).collect()))
+        .collect();
+    assert_eq!(
+        ids,
+        [
+            ("%2572est", vec!["5"]),
+            ("%72est", vec!["1", "4"]),
+            ("a", vec!["3"]),
+            ("rest", vec!["2", "6"])
+        ]
+    );
+    assert_eq!(
+        certified(&world, "out/split")["outputs"],
+        serde_json::json!({"%2572est": 1, "%72est": 2, "a": 1, "rest": 2})
+    );
+}
+
 #[test]
 fn values_and_hashes_and_sizes_divide_every_row_once_also_when_killed() {
     const SOURCE: &str = "path: \"data/sales-*.csv\", columns: {id: int64, shop: string, cents: int64, note: string}";

@@ -108,6 +108,121 @@ fn a_header_that_does_not_fit_is_told_with_its_names() {
     room.fails("in.csv: the header line is not valid utf-8; declare the file's `encoding`, or convert it");
 }
 
+#[test]
+fn line_ends_and_byte_order_marks_that_are_not_the_declared_ones_are_told() {
+    let le = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let be = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_be_bytes).collect() };
+    let cr = "holds a CR without an LF behind it; where lines end in CR alone declare `newline: cr`";
+    let mark = "but is read as";
+    let cases: [(&str, Vec<u8>, &str, String); 14] = [
+        ("CR", b"id,v\r1,Ann\r2,Bob\r".to_vec(), "", format!("the header (line 1) {cr}")),
+        (
+            "CR in quotes that end",
+            b"\"id\",\"v\"\r\"1\",\"Ann\"\r".to_vec(),
+            "",
+            format!("the header (line 1) {cr}"),
+        ),
+        (
+            "CR where quotes hold line ends",
+            b"# made by hand\n\"id\",\"v\"\r\"1\",\"Ann\"\r".to_vec(),
+            ", multiline: true, skip_lines: 1",
+            format!("the header (line 2) {cr}"),
+        ),
+        ("CR and no last field", b"id,v,,\r1,Ann,,\r".to_vec(), "", format!("the header (line 1) {cr}")),
+        (
+            "CR, all of it skipped",
+            b"made by hand\rid,v\r1,Ann\r".to_vec(),
+            ", skip_lines: 1",
+            format!("what is passed over before the header {cr}"),
+        ),
+        (
+            "LF instead of CR",
+            b"id,v\n1,Ann\n".to_vec(),
+            ", newline: cr",
+            "the header (line 1) holds an LF; where lines end in LF or CRLF declare `newline: lf`".to_string(),
+        ),
+        (
+            "two names that are empty",
+            b"id,v,,\n1,Ann,,\n".to_vec(),
+            "",
+            "the header has two columns without a name; name them, or is it no header (`header: false`), or of lines that end \
+             in CR alone (`newline: cr`)?"
+                .to_string(),
+        ),
+        (
+            "BE read as LE",
+            be("\u{feff}id,v\n1,a\n"),
+            ", encoding: utf-16le",
+            format!("it begins with the byte order mark of utf-16be (FE FF), {mark} utf-16le; declare `encoding: utf-16be`"),
+        ),
+        (
+            "LE read as BE",
+            le("\u{feff}id,v\n1,a\n"),
+            ", encoding: utf-16be",
+            format!("it begins with the byte order mark of utf-16le (FF FE), {mark} utf-16be; declare `encoding: utf-16le`"),
+        ),
+        (
+            "LE read as UTF-8",
+            le("\u{feff}id,v\n1,a\n"),
+            "",
+            format!("it begins with the byte order mark of utf-16le (FF FE), {mark} utf-8; declare `encoding: utf-16le`"),
+        ),
+        (
+            "BE read as UTF-8 without a header",
+            be("\u{feff}1,a\n"),
+            ", header: false",
+            format!("it begins with the byte order mark of utf-16be (FE FF), {mark} utf-8; declare `encoding: utf-16be`"),
+        ),
+        (
+            "BE read as Latin-1",
+            be("\u{feff}id,v\n1,a\n"),
+            ", encoding: latin1",
+            format!("it begins with the byte order mark of utf-16be (FE FF), {mark} latin1; declare `encoding: utf-16be`"),
+        ),
+        (
+            "BE without a mark read as LE",
+            be("id,v\n1,a\n"),
+            ", encoding: utf-16le",
+            "the header (line 1) holds U+0A00, which is no character but a line end with its bytes in the other order; declare \
+             `encoding: utf-16be`"
+                .to_string(),
+        ),
+        (
+            "LE without a mark read as BE",
+            le("id,v\n1,a\n"),
+            ", encoding: utf-16be",
+            "the header (line 1) holds U+0A00, which is no character but a line end with its bytes in the other order; declare \
+             `encoding: utf-16le`"
+                .to_string(),
+        ),
+    ];
+    for (what, input, form, says) in &cases {
+        let room = Room::new(what).file("in.csv", input);
+        // Names that the header does not show are told with the same words.
+        for columns in [COLUMNS, "{}"] {
+            let job = copy_of(columns).replace("columns: {}", "quote: '\"'");
+            if form.contains("header: false") && columns == "{}" {
+                continue;
+            }
+            let job = job.replace("}}\n    sink", &format!("{form}}}}}\n    sink"));
+            fs::write(room.path("job.yaml"), job).expect("written");
+            room.fails(&format!("step a, survey: in.csv: {says}"));
+        }
+    }
+}
+
+#[test]
+fn a_cr_in_the_quotes_of_a_name_is_part_of_it() {
+    let room = Room::new("CR in quotes")
+        .file("in.csv", "id,\"v\rw\"\n1,2\n")
+        .job(&copy_of("{id: int64}"));
+    assert_eq!(room.gapless(&["run", "job.yaml"]).code, Some(0));
+    let room = Room::new("CR at the end")
+        .file("in.csv", "id\r")
+        .job(&copy_of("{id: int64}"));
+    room.makes(&[]);
+}
+
 /// A file of 1 GiB, of which the disk holds next to nothing.
 fn of_one_gib(room: &Room, path: &str, head: &[u8]) {
     let mut file = File::create(room.path(path)).expect("made");

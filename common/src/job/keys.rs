@@ -590,13 +590,13 @@ pub static CSV_SOURCE: Section = section(
         key(
             "newline",
             Kind::Word(&["lf", "cr"]),
-            "What ends a line: `lf` is LF or CRLF, `cr` is CR alone (default `lf`).",
+            "What ends a line: `lf` is LF or CRLF, `cr` is CR alone (default `lf`). A header that holds line ends of the other kind is refused.",
             r#""lf""#,
         ),
         key(
             "encoding",
             Kind::Word(ENCODINGS),
-            "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8). Files in another encoding are read by one partition each.",
+            "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8); a mark of UTF-16 that is not that of the encoding is refused. Files in another encoding are read by one partition each.",
             r#""windows-1252""#,
         ),
         key(
@@ -753,7 +753,7 @@ pub static RECORDS_SOURCE: Section = Section {
             key(
                 "encoding",
                 Kind::Word(ENCODINGS),
-                "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8). Files in another encoding are read by one partition each.",
+                "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8); a mark of UTF-16 that is not that of the encoding is refused. Files in another encoding are read by one partition each.",
                 r#""latin1""#,
             ),
         ],
@@ -1245,7 +1245,7 @@ const EXISTS: Key = key(
 const FILES: Key = key(
     "files",
     Kind::Integer { min: 1, max: MAX_FILES },
-    "Merge the output into so many files (default one or more for each partition).",
+    "Merge the output into at most so many files, each of neighbouring partitions (default one or more for each partition). Where the step has fewer partitions, or a folder no rows of them, files are missing, and so are their numbers.",
     "1",
 );
 const PARTITION_BY: Key = key(
@@ -1315,7 +1315,7 @@ pub static SPLIT: Section = Section {
             key(
                 "otherwise",
                 Kind::Name,
-                "With `by` and `when`: the folder of rows that no other takes, or `fail` (default fail).",
+                "With `by` and `when`: the folder of rows that no other takes, with `by` those of NULL and the empty text, or `fail` (default fail). The rows of a value that is the very name are in a folder with its first character escaped: `%72est` beside `rest`.",
                 r#""rest""#,
             ),
         ],
@@ -1461,7 +1461,7 @@ pub static RECORDS_SINK: Section = Section {
             key(
                 "files",
                 Kind::Integer { min: 1, max: MAX_FILES },
-                "Merge the output into so many files (default: one or more for each partition; with a header or trailer 1).",
+                "Merge the output into at most so many files, each of neighbouring partitions (default: one or more for each partition; with a header or trailer 1). Where the step has fewer partitions, files are missing, and so are their numbers.",
                 "1",
             ),
             LAYOUT_FIELDS,

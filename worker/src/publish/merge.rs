@@ -16,7 +16,6 @@ use gapless_common::{
     manifest::{ChunkManifest, DataFile, Version},
     range::UnitRange,
 };
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::reconcile::{frame, in_units, read_stage};
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
     avro::{Blocks, Codec},
     sink::{
         BlockWriter, BodyTotals, ChunkTarget, Format, LayoutStyle, ReportFile, ReportStyle, Staging, TextEncoder,
-        decoder, parquet_error,
+        decoder, parquet_error, read_back,
     },
     source::records::recount,
     storage::{DurableFile, StepFolders, StoredFile, io_error},
@@ -177,7 +176,7 @@ fn write_report(
     let mut rows = 0;
     for staged in files {
         let path = folders.data_file(&staged.path);
-        let builder = ParquetRecordBatchReaderBuilder::try_new(open(&path)?)
+        let builder = read_back(open(&path)?)
             .map_err(|error| parquet_error("read", &path, &error))?
             .with_batch_size(BATCH_ROWS);
         let mut report = match begun {
@@ -214,7 +213,7 @@ fn merge_parquet(
     let mut rows = 0;
     for file in files {
         let path = folders.data_file(&file.path);
-        let builder = ParquetRecordBatchReaderBuilder::try_new(open(&path)?)
+        let builder = read_back(open(&path)?)
             .map_err(|error| parquet_error("read", &path, &error))?
             .with_batch_size(BATCH_ROWS);
         let schema = Arc::clone(builder.schema());

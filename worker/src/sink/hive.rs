@@ -338,11 +338,12 @@ fn text_at(column: &ArrayRef, row: usize) -> Result<String, TaskError> {
     Ok(String::from_utf8_lossy(&value).into_owned())
 }
 
-/// The name of the folder of a value. Readers hide names that begin with a point or an underscore.
-pub(super) fn folder_of_value(column: &str, value: &str) -> Result<String, TaskError> {
+/// The name of the folder of a value, which is never `taken`, a name in ASCII. Readers hide names that
+/// begin with a point or an underscore.
+pub(super) fn folder_of_value(column: &str, value: &str, taken: Option<&str>) -> Result<String, TaskError> {
     let mut name = String::new();
     let rest = match value.as_bytes().first() {
-        Some(first @ (b'.' | b'_')) => {
+        Some(first) if matches!(first, b'.' | b'_') || taken == Some(value) => {
             name.push_str(&format!("%{first:02X}"));
             &value[1..]
         }

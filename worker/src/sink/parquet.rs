@@ -8,17 +8,24 @@ use std::{error::Error as _, io, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
-    datatypes::{DataType, SchemaRef},
+    datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef},
 };
 use gapless_common::{
     error::{ErrorClass, TaskError},
     job::Compression,
 };
 use parquet::{
-    arrow::ArrowWriter,
+    arrow::{
+        ArrowWriter, add_encoded_arrow_schema_to_metadata,
+        arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder},
+        arrow_writer::ArrowWriterOptions,
+    },
     basic::{Compression as Codec, Encoding, GzipLevel, ZstdLevel},
     errors::ParquetError,
-    file::properties::{EnabledStatistics, WriterProperties},
+    file::{
+        properties::{EnabledStatistics, WriterProperties},
+        reader::ChunkReader,
+    },
     schema::types::ColumnPath,
 };
 
@@ -57,8 +64,12 @@ impl ParquetFile {
         first: Option<&RecordBatch>,
     ) -> Result<Self, TaskError> {
         let path = file.path().to_path_buf();
-        let properties = properties(&schema, compression, first)?;
-        let writer = ArrowWriter::try_new(file, Arc::clone(&schema), Some(properties)).map_err(|error| {
+        let mut properties = properties(&schema, compression, first)?;
+        add_encoded_arrow_schema_to_metadata(&embedded(&schema), &mut properties);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), options).map_err(|error| {
             TaskError::new(
                 ErrorClass::Config,
                 format!(
@@ -98,6 +109,56 @@ impl ParquetFile {
     fn error(&self, action: &str, error: &ParquetError) -> TaskError {
         parquet_error(action, self.writer.inner().path(), error)
     }
+}
+
+/// The schema that a file tells its readers. A view is a form in memory, and not every reader that
+/// takes the schema at its word can filter or sort one.
+fn embedded(schema: &Schema) -> Schema {
+    let fields: Fields = schema.fields().iter().map(without_views).collect();
+    Schema::new_with_metadata(fields, schema.metadata().clone())
+}
+
+fn without_views(field: &FieldRef) -> FieldRef {
+    let ty = plain_type(field.data_type());
+    match ty == *field.data_type() {
+        true => Arc::clone(field),
+        false => Arc::new(Field::clone(field).with_data_type(ty)),
+    }
+}
+
+fn plain_type(ty: &DataType) -> DataType {
+    use DataType::*;
+    match ty {
+        Utf8View => Utf8,
+        BinaryView => Binary,
+        List(item) => List(without_views(item)),
+        LargeList(item) => LargeList(without_views(item)),
+        FixedSizeList(item, length) => FixedSizeList(without_views(item), *length),
+        ListView(item) => ListView(without_views(item)),
+        LargeListView(item) => LargeListView(without_views(item)),
+        Map(entries, sorted) => Map(without_views(entries), *sorted),
+        Struct(fields) => Struct(fields.iter().map(without_views).collect()),
+        Dictionary(key, value) => Dictionary(key.clone(), Box::new(plain_type(value))),
+        RunEndEncoded(ends, values) => RunEndEncoded(Arc::clone(ends), without_views(values)),
+        other => other.clone(),
+    }
+}
+
+/// Begins to read a file that a [`ParquetFile`] has made. Texts come as views: a batch of them has no
+/// limit of 2 GiB.
+pub(crate) fn read_back<R: ChunkReader + 'static>(file: R) -> Result<ParquetRecordBatchReaderBuilder<R>, ParquetError> {
+    let stored = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())?;
+    let fields: Fields = (stored.schema().fields().iter())
+        .map(|field| match field.data_type() {
+            DataType::Utf8 => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
+            DataType::Binary => Arc::new(Field::clone(field).with_data_type(DataType::BinaryView)),
+            _ => Arc::clone(field),
+        })
+        .collect();
+    let schema = Schema::new_with_metadata(fields, stored.schema().metadata().clone());
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(schema));
+    let viewed = ArrowReaderMetadata::try_new(Arc::clone(stored.metadata()), options)?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(file, viewed))
 }
 
 /// An error of the Parquet library in words; a full disk inside it is told as such.

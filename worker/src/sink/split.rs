@@ -127,10 +127,11 @@ impl SplitSink {
                         }
                         value.clear();
                         text.append(row, &mut value)?;
-                        match value.is_empty() {
-                            true => Ok(None),
-                            false => folder_of_value(&name, &String::from_utf8_lossy(&value)).map(Some),
+                        if value.is_empty() {
+                            return Ok(None);
                         }
+                        let taken = self.otherwise.as_deref();
+                        folder_of_value(&name, &String::from_utf8_lossy(&value), taken).map(Some)
                     })
                     .collect()
             }

@@ -180,6 +180,58 @@ fn parquet_reads_back_equal() {
     }
 }
 
+/// Readers that take the embedded schema at its word cannot all filter or sort views.
+#[test]
+fn parquet_tells_of_no_views_and_comes_back_as_views_to_a_merge() {
+    use arrow::{
+        array::{BinaryViewArray, ListArray, StringViewArray, StructArray},
+        buffer::OffsetBuffer,
+        datatypes::{DataType, Field},
+    };
+    let texts: ArrayRef = Arc::new(StringViewArray::from(vec![
+        Some("a text of more than twelve bytes"),
+        None,
+    ]));
+    let bytes: ArrayRef = Arc::new(BinaryViewArray::from(vec![Some(&b"\xff"[..]), None]));
+    let item = Arc::new(Field::new("item", DataType::Utf8View, true));
+    let list: ArrayRef = Arc::new(ListArray::new(
+        item,
+        OffsetBuffer::from_lengths([2, 0]),
+        texts.clone(),
+        None,
+    ));
+    let parts = StructArray::from(vec![
+        (Arc::new(Field::new("b", DataType::BinaryView, true)), bytes.clone()),
+        (Arc::new(Field::new("l", list.data_type().clone(), true)), list.clone()),
+    ]);
+    let rows = batch(vec![("t", texts), ("b", bytes), ("l", list), ("s", Arc::new(parts))]);
+    let sink = Sink::Parquet(file_sink("out"));
+    let place = Place::new(&sink, 3);
+    let files = place.write(&sink, &[rows.clone()]).unwrap();
+    let path = place.path(&files[0]);
+    let back = read_parquet(&path);
+    let told = format!("{:?}", back.schema());
+    assert!(
+        !told.contains("View") && told.contains("Utf8") && told.contains("Binary"),
+        "{told}"
+    );
+    for (column, made) in back.columns().iter().zip(rows.columns()) {
+        let made = arrow::compute::cast(made, column.data_type()).unwrap();
+        assert_eq!(column.to_data(), made.to_data());
+    }
+
+    let merged = super::read_back(fs::File::open(&path).unwrap()).unwrap();
+    let types: Vec<_> = merged
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.data_type().clone())
+        .collect();
+    assert_eq!(types[..2], [DataType::Utf8View, DataType::BinaryView]);
+    let read: Vec<_> = merged.build().unwrap().map(Result::unwrap).collect();
+    assert_eq!(read[0].columns()[..2], rows.columns()[..2]);
+}
+
 #[test]
 fn csv_is_written_byte_for_byte() {
     let cases = [

@@ -30,9 +30,52 @@ impl fmt::Display for NoByteOrderMark {
     }
 }
 
+/// A file begins with the byte order mark of an encoding that is not the declared one.
+#[derive(Debug)]
+pub(super) struct OtherByteOrderMark {
+    found: Encoding,
+    declared: Encoding,
+}
+
+impl std::error::Error for OtherByteOrderMark {}
+
+impl fmt::Display for OtherByteOrderMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = match self.found {
+            Encoding::Utf16Be => "FE FF",
+            _ => "FF FE",
+        };
+        let (found, declared) = (self.found.name(), self.declared.name());
+        write!(
+            f,
+            "it begins with the byte order mark of {found} ({mark}), but is read as {declared}; declare `encoding: {found}`"
+        )
+    }
+}
+
+/// Checks how a file begins. In the encodings with one byte for a character a mark may be two letters,
+/// but not before half an ASCII character.
+pub(super) fn check_mark(declared: Encoding, bytes: &[u8]) -> Result<(), OtherByteOrderMark> {
+    let found = match bytes {
+        [0xFF, 0xFE, ..] => Encoding::Utf16Le,
+        [0xFE, 0xFF, ..] => Encoding::Utf16Be,
+        _ => return Ok(()),
+    };
+    match declared {
+        Encoding::Utf8 | Encoding::Utf16Le | Encoding::Utf16Be if declared != found => {
+            Err(OtherByteOrderMark { found, declared })
+        }
+        Encoding::Latin1 | Encoding::Windows1252 if matches!(bytes, [0xFF, _, _, 0, ..] | [0xFE, _, 0, ..]) => {
+            Err(OtherByteOrderMark { found, declared })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// `input` as UTF-8. A byte order mark is kept as one.
 ///
-/// Reading fails with [`NoByteOrderMark`] as its cause where `utf-16` lacks it.
+/// Reading fails with [`NoByteOrderMark`] as its cause where `utf-16` lacks it, and with
+/// [`OtherByteOrderMark`] where the file has that of another encoding.
 pub(crate) fn utf8(encoding: Encoding, input: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
     let way = match encoding {
         Encoding::Utf8 => return input,
@@ -44,6 +87,8 @@ pub(crate) fn utf8(encoding: Encoding, input: Box<dyn Read + Send>) -> Box<dyn R
     };
     Box::new(Transcoder {
         input,
+        encoding,
+        begun: false,
         way,
         raw: vec![0; RAW],
         text: Vec::new(),
@@ -62,6 +107,8 @@ enum Way {
 
 struct Transcoder {
     input: Box<dyn Read + Send>,
+    encoding: Encoding,
+    begun: bool,
     way: Way,
     raw: Vec<u8>,
     /// What was decoded; given out up to `given`.
@@ -76,6 +123,10 @@ impl Transcoder {
         let got = super::layout::read_full(&mut self.input, &mut self.raw)?;
         self.ended = got < self.raw.len();
         let raw = &self.raw[..got];
+        if !self.begun {
+            check_mark(self.encoding, raw).map_err(|other| io::Error::new(io::ErrorKind::InvalidData, other))?;
+            self.begun = true;
+        }
         if matches!(self.way, Way::Unknown) {
             self.way = Way::Decoder(match raw {
                 [0xFF, 0xFE, ..] => UTF_16LE.new_decoder_without_bom_handling(),
@@ -162,6 +213,11 @@ mod tests {
         check(Encoding::Utf16Le, b"=\xd8a\0b", b"\xffa\xff");
         let error = text(Encoding::Utf16, b"a\0").unwrap_err();
         assert!(error.get_ref().unwrap().is::<NoByteOrderMark>());
+        // The mark of the other order.
+        for (encoding, bytes) in [(Encoding::Utf16Le, b"\xfe\xff\0a"), (Encoding::Utf16Be, b"\xff\xfea\0")] {
+            let error = text(encoding, bytes).unwrap_err();
+            assert!(error.get_ref().unwrap().is::<OtherByteOrderMark>());
+        }
     }
 
     #[test]

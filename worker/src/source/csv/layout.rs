@@ -15,7 +15,7 @@ use gapless_common::{
 
 use super::{
     columns::{Nulls, arrow_type},
-    encoding::NoByteOrderMark,
+    encoding::{NoByteOrderMark, OtherByteOrderMark, check_mark},
     exact,
     json::{self, Shape},
     scan::{Signs, split_line},
@@ -29,6 +29,9 @@ use crate::{
 const MAX_HEADER: usize = 1024 * 1024;
 
 const BOM: &[u8] = b"\xEF\xBB\xBF";
+
+/// What a line feed of UTF-16 becomes in the other byte order: a code point that stands for nothing.
+const SWAPPED_LF: &str = "\u{A00}";
 
 /// The form of a CSV source, apart from its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,7 +318,13 @@ pub fn columns_of_header(
     let mut seen = HashSet::new();
     for name in header {
         if !seen.insert(name.as_str()) {
-            return Err(config(format!("{path}: the header names column {name} twice")));
+            return Err(config(match name.is_empty() {
+                true => format!(
+                    "{path}: the header has two columns without a name; name them, or is it no header (`header: false`), \
+                     or of lines that end in CR alone (`newline: cr`)?"
+                ),
+                false => format!("{path}: the header names column {name} twice"),
+            }));
         }
     }
     for (name, _) in declared {
@@ -363,10 +372,22 @@ impl Head {
             let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
             bytes.truncate(had + got);
             let ended = got < step;
+            if had == 0 && format.dialect.encoding == Encoding::Utf8 && format.records == Records::Delimited {
+                check_mark(Encoding::Utf8, &bytes).map_err(|other| config(format!("{path}: {other}")))?;
+            }
             if let Some((header, data_start)) = places(&bytes, format, ended) {
+                let newline = format.signs().newline;
+                if format.header && header.is_empty() && memchr::memchr(newline, &bytes).is_none() {
+                    // Lines to skip and comments have taken the whole file.
+                    let text = bytes.strip_suffix(b"\r").unwrap_or(&bytes);
+                    check_line_ends(path, "what is passed over before the header", text, format)?;
+                }
                 let header = match header.is_empty() {
                     true => None,
-                    false => Some(header_names(path, &bytes[header], format)?),
+                    false => {
+                        let line = 1 + memchr::memchr_iter(newline, &bytes[..header.start]).count();
+                        Some(header_names(path, line, &bytes[header], format)?)
+                    }
                 };
                 return Ok(Head {
                     header,
@@ -417,8 +438,36 @@ fn places(bytes: &[u8], format: &Format, ended: bool) -> Option<(Range<usize>, u
     Some((at..end, end))
 }
 
+/// Whether `text`, which is said to be of one line, has line ends of another kind, or bytes in another
+/// order, than the job declares: the whole file would be its header.
+fn check_line_ends(path: &str, what: &str, text: &[u8], format: &Format) -> Result<(), TaskError> {
+    let (sign, found) = match format.dialect.newline {
+        Newline::Lf => (
+            b'\r',
+            "a CR without an LF behind it; where lines end in CR alone declare `newline: cr`",
+        ),
+        Newline::Cr => (b'\n', "an LF; where lines end in LF or CRLF declare `newline: lf`"),
+    };
+    if memchr::memchr(sign, text).is_some() {
+        return Err(config(format!("{path}: {what} holds {found}")));
+    }
+    let other = match format.dialect.encoding {
+        Encoding::Utf16Le => Encoding::Utf16Be,
+        Encoding::Utf16Be => Encoding::Utf16Le,
+        _ => return Ok(()),
+    };
+    match memchr::memmem::find(text, SWAPPED_LF.as_bytes()) {
+        None => Ok(()),
+        Some(_) => Err(config(format!(
+            "{path}: {what} holds U+0A00, which is no character but a line end with its bytes in the other order; declare \
+             `encoding: {}`",
+            other.name()
+        ))),
+    }
+}
+
 /// The names of a header line, its line end included.
-fn header_names(path: &str, line: &[u8], format: &Format) -> Result<Vec<String>, TaskError> {
+fn header_names(path: &str, number: usize, line: &[u8], format: &Format) -> Result<Vec<String>, TaskError> {
     let signs = format.signs();
     let line = line.strip_suffix(&[signs.newline]).unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -434,9 +483,14 @@ fn header_names(path: &str, line: &[u8], format: &Format) -> Result<Vec<String>,
         let field = &line[start..end as usize];
         start = end as usize + 1;
         let mut name = Vec::new();
+        let is_quoted = signs.quote.is_some() && field.first().copied() == signs.quote;
         // What is quoted wrongly is taken as it stands: no declared column will have that name.
-        if !exact::unescape(field, signs, &mut name) {
+        let is_right = exact::unescape(field, signs, &mut name);
+        if !is_right {
             name = field.to_vec();
+        }
+        if !(is_right && is_quoted) {
+            check_line_ends(path, &format!("the header (line {number})"), field, format)?;
         }
         names.push(String::from_utf8(name).map_err(|_| {
             config(format!(
@@ -512,6 +566,12 @@ pub(in crate::source) fn decode_error(path: &str, error: &io::Error) -> TaskErro
     }
     if error.get_ref().is_some_and(|inner| inner.is::<NoByteOrderMark>()) {
         return config(format!("{path}: {NoByteOrderMark}"));
+    }
+    if let Some(other) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<OtherByteOrderMark>())
+    {
+        return config(format!("{path}: {other}"));
     }
     let what = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file ends too early: it is cut off".to_string(),
