@@ -753,7 +753,7 @@ pub static RECORDS_SOURCE: Section = Section {
             key(
                 "encoding",
                 Kind::Word(ENCODINGS),
-                "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8); a mark of UTF-16 that is not that of the encoding is refused. Files in another encoding are read by one partition each.",
+                "How characters are written as bytes; `utf-16` goes by the byte order mark, which must be there (default utf-8); a mark of the other byte order is refused. Files in another encoding are read by one partition each.",
                 r#""latin1""#,
             ),
         ],
