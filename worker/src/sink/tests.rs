@@ -207,7 +207,7 @@ fn parquet_tells_of_no_views_and_comes_back_as_views_to_a_merge() {
     let rows = batch(vec![("t", texts), ("b", bytes), ("l", list), ("s", Arc::new(parts))]);
     let sink = Sink::Parquet(file_sink("out"));
     let place = Place::new(&sink, 3);
-    let files = place.write(&sink, &[rows.clone()]).unwrap();
+    let files = place.write(&sink, std::slice::from_ref(&rows)).unwrap();
     let path = place.path(&files[0]);
     let back = read_parquet(&path);
     let told = format!("{:?}", back.schema());
