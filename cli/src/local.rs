@@ -238,9 +238,14 @@ pub fn rejects(
 /// Writes the records of a redrive beside the output.
 ///
 /// Errors: [`Kind::Failed`] in words where they cannot be redriven.
-pub fn prepare_redrive(folder: &str, certificate: &str, from: Option<&Path>) -> Result<RedriveRecords, Failure> {
+pub fn prepare_redrive(
+    folder: &str,
+    certificate: &str,
+    from: Option<&Path>,
+    mended: Option<&Job>,
+) -> Result<RedriveRecords, Failure> {
     let certificate = certificate_at(Path::new(certificate))?;
-    redrive::prepare(&certificate, Path::new(folder), from).map_err(|error| Failure::failed(error.message))
+    redrive::prepare(&certificate, Path::new(folder), from, mended).map_err(|error| Failure::failed(error.message))
 }
 
 /// Reads a certificate.

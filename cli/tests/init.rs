@@ -105,7 +105,7 @@ fn words_that_are_not_known_are_told_with_those_that_are() {
     for (words, says) in [
         (
             "cvs,csv",
-            "`cvs` is no source that is known; did you mean `csv`? allowed: csv, parquet, sequence",
+            "`cvs` is no source that is known; did you mean `csv`? allowed: csv, parquet, avro, sequence",
         ),
         (
             "csv,sqk,csv",
@@ -113,7 +113,15 @@ fn words_that_are_not_known_are_told_with_those_that_are() {
         ),
         (
             "csv,nowhere",
-            "`nowhere` is no sink that is known; allowed: csv, parquet, discard",
+            "`nowhere` is no sink that is known; allowed: csv, parquet, avro, discard",
+        ),
+        (
+            "ndjson,csv",
+            "a job may have the source `ndjson`, but `gapless init` cannot write one; it writes csv, ",
+        ),
+        (
+            "csv,report",
+            "a job may have the sink `report`, but `gapless init` cannot write one; it writes csv, ",
         ),
         ("csv", "`csv` is not SOURCE,TRANSFORM,SINK or SOURCE,SINK"),
         ("a,b,c,d", "`a,b,c,d` is not SOURCE,TRANSFORM,SINK"),

@@ -575,6 +575,99 @@ fn a_mended_job_takes_what_the_old_one_rejected() {
     assert!(taken.contains(&"P0015".to_string()), "{taken:?}");
 }
 
+/// A job whose `v` is a whole number, over ten records of which `bad` are not.
+fn numbers(source: &str, file: &str, content: &str) -> World {
+    let job = format!(
+        "job: numbers\nsteps:\n  - name: load\n    source: {source}\n    on_error: {{reject: {{limit: unlimited}}}}\n    \
+         sink: {{csv: {{path: out/numbers}}}}\n"
+    );
+    World::with(file, content, &job)
+}
+
+#[test]
+fn a_redrive_reads_the_columns_of_the_mended_job() {
+    let line = |n: u32| {
+        format!(
+            "{n},{}\n",
+            if n.is_multiple_of(3) {
+                "BAD".to_string()
+            } else {
+                n.to_string()
+            }
+        )
+    };
+    let lines: String = (1..=10).map(line).collect();
+    let object = |n: u32| {
+        format!(
+            "{{\"id\": {n}, \"v\": {}}}\n",
+            if n.is_multiple_of(3) {
+                "\"BAD\"".to_string()
+            } else {
+                n.to_string()
+            }
+        )
+    };
+    let objects: String = (1..=10).map(object).collect();
+    let cases = [
+        (
+            "{csv: {path: in.csv, columns: {id: int64, v: int64}}}",
+            "in.csv",
+            format!("id,v\n{lines}"),
+        ),
+        (
+            "{csv: {path: in.csv, header: false, columns: {id: int64, v: int64}}}",
+            "in.csv",
+            lines,
+        ),
+        (
+            "{ndjson: {path: in.ndjson, columns: {id: int64, v: int64}}}",
+            "in.ndjson",
+            objects,
+        ),
+    ];
+    for (source, file, content) in cases {
+        let world = numbers(source, file, &content);
+        assert!(run(&world).status.success());
+        assert_eq!(world.rows("out/numbers").len(), 7, "{source}");
+        let job = fs::read_to_string(world.path("job.yaml")).expect("the job");
+        // What cannot be read is refused before anything is redriven.
+        let parquet = job.replace(source, "{parquet: {path: in.x}}");
+        let other = job.replace("v: int64", "w: string, x: string");
+        let mut refused = vec![(parquet, "the mended job's step load reads")];
+        // Objects may have any names.
+        if file == "in.csv" {
+            refused.push((other, "the mended job declares "));
+        }
+        for (mended, says) in refused {
+            fs::write(world.path("mended.yaml"), mended).expect("written");
+            let output = redrive(&world, "numbers", &["--job", "mended.yaml"]);
+            assert!(!output.status.success(), "{source}");
+            assert!(text(&output.stderr).contains(says), "{}", text(&output.stderr));
+        }
+        let job = job.replace("v: int64", "v: string");
+        let sql = |sql: &str| format!("{job}    transform: {{sql: \"{sql}\"}}\n");
+        fs::write(
+            world.path("mended.yaml"),
+            sql("SELECT id, TRY_CAST(v AS BIGINT) AS v FROM input"),
+        )
+        .expect("written");
+        let output = redrive(&world, "numbers", &["--job", "mended.yaml"]);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let mut rows = world.rows("out/numbers");
+        rows.sort();
+        assert_eq!(rows.len(), 10, "{source}: {rows:?}");
+        assert!(rows.contains(&"3,".to_string()), "{rows:?}");
+        // A name is the newest run, and that is said.
+        let output = redrive(&world, "numbers", &[]);
+        assert_eq!(output.status.code(), Some(4));
+        assert!(
+            text(&output.stderr).contains("`gapless list numbers"),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
+
 #[test]
 fn two_redrives_at_once_are_one() {
     let world = football(5);

@@ -18,7 +18,7 @@ use gapless_common::job::{
 use crate::{
     command,
     engine::{self, Cause, Checks, INPUT, PlanFault},
-    sink::{check_sink, written_schema},
+    sink::{check_sink, check_sink_alone, written_schema},
     sort::check_step_order,
     source::{
         csv::{Format, Layout, column_type},
@@ -214,6 +214,9 @@ impl<'a> Examiner<'a> {
 
     fn step(&mut self, step: &'a Step, input: &Known) -> Known {
         let faults = self.found.faults.len();
+        if let Err(error) = check_sink_alone(&step.sink) {
+            self.fault(step, ("sink", 0), None, error.message);
+        }
         if let Known::Nothing(why) = input {
             self.without_columns(step, why);
             return match step.command {
@@ -679,6 +682,60 @@ mod tests {
         ];
         for (rest, fault) in cases {
             check(&closed(rest), fault.as_slice(), &[]);
+        }
+    }
+
+    #[test]
+    fn faults_of_a_report_are_told_without_data() {
+        let report = |header: bool, report: &str| {
+            let step = step("a", header, "");
+            let at = step.find("    sink:").expect("a sink");
+            format!("{}    sink: {{report: {{path: out-a, {report}}}}}\n", &step[..at])
+        };
+        let faults = [
+            ("row: \"{{ id | nope }}\"", "sink||step a: the template `row`: …nope"),
+            ("row: \"{{ id is nope }}\"", "sink||step a: the template `row`: …nope"),
+            ("row: \"{{ id \"", "sink||step a: the template `row`: …syntax error"),
+            (
+                "row: \"{{ id }}\", footer: \"{{ totals.amount }}\"",
+                "the template `footer` names «totals.amount», and `totals` names no column: name amount there",
+            ),
+            (
+                "row: \"{{ id }}\", totals: [id], end: \"{{ page_totals.amount }}\"",
+                "the template `end` names «page_totals.amount», and `totals` names id alone: name amount there",
+            ),
+            (
+                "row: \"{{ id }}\", header: \"{{ id }}\"",
+                "the template `header` names «id», which it has not",
+            ),
+            (
+                "row: \"{{ id }}\", totals: [id], end: \"{{ totals.id + 1 }}\"",
+                "the template `end`: …unsupported types",
+            ),
+        ];
+        for (sink, fault) in faults {
+            for header in [true, false] {
+                check(&report(header, sink), &[fault], &[]);
+            }
+        }
+        // What is known of the columns alone.
+        for (row, fault) in [
+            ("{{ amount + 1 }}", "the template `row`: …unsupported types"),
+            (
+                "{{ amonut }}",
+                "the template `row` names «amonut», which it has not; it has id, amount, page",
+            ),
+        ] {
+            check(&report(false, &format!("row: \"{row}\"")), &[fault], &[]);
+            check(&report(true, &format!("row: \"{row}\"")), &[], &[]);
+        }
+        // Right, or to be told by the values alone.
+        for row in [
+            "{{ id + 1 }} {{ amount | grouped | right(9) }} {{ totals.id }}",
+            "{{ 1 / (id - 1) }} {{ amount.split('.')[1] }} {{ amount | int }} {{ range(id) | length }}",
+            "{% for n in range(3) %}{{ n }}{{ loop.index }}{% endfor %}{% set x = id %}{{ x }}",
+        ] {
+            check(&report(false, &format!("totals: [id], row: \"{row}\"")), &[], &[]);
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
 use gapless_common::{
     certificate::Certificate,
     error::{ErrorClass, TaskError},
-    job::{ColumnType, Sink, Source},
+    job::{ColumnType, Job, Sink, Source},
 };
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -44,16 +44,23 @@ fn config(message: String) -> TaskError {
 
 /// Writes the records of a step's quarantine beside its output. With `from` their text is taken from there: what
 /// `gapless rejects -o json` told, corrected; a corrected copy of the source file; or a folder with such copies under the names that the files have.
+/// `mended` is the job as it is to be done now: its source tells what the columns are.
 ///
-/// Errors: `Config` where there are none, too many, or some that have no text to be read again.
-pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) -> Result<Records, TaskError> {
+/// Errors: `Config` where there are none, too many, or some that have no text to be read again, or that the mended
+/// source cannot read.
+pub fn prepare(
+    certificate: &Certificate,
+    folder: &Path,
+    from: Option<&Path>,
+    mended: Option<&Job>,
+) -> Result<Records, TaskError> {
     let step = &certificate.step_name;
     let job = &certificate.reading.job;
     let source = job.step(step).map(|step| &step.source);
-    let (declared, ending): (&[(String, ColumnType)], _) = match source {
-        Some(Source::Csv(csv)) => (&csv.columns, "csv"),
-        Some(Source::Ndjson(ndjson)) => (&ndjson.columns, "jsonl"),
-        Some(Source::Records(_)) => (&[], "txt"),
+    let ending = match source {
+        Some(Source::Csv(_)) => "csv",
+        Some(Source::Ndjson(_)) => "jsonl",
+        Some(Source::Records(_)) => "txt",
         other => {
             return Err(config(format!(
                 "step {step} reads {}: records are kept as text that can be read again where the source is csv, ndjson or \
@@ -67,6 +74,8 @@ pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) ->
             "step {step} keeps no output that a redrive could add to (sink: discard)"
         )));
     }
+    let mended = mended.and_then(|job| job.step(step)).map(|step| &step.source);
+    let columns = columns(certificate, source, mended)?;
     let mut places: Vec<Place> = Vec::new();
     let mut bytes = 0;
     Quarantine::published(folder, certificate)?.read(&mut |record| {
@@ -105,17 +114,68 @@ pub fn prepare(certificate: &Certificate, folder: &Path, from: Option<&Path>) ->
     if let Some(from) = from {
         correct(&mut places, from, matches!(source, Some(Source::Ndjson(_))))?;
     }
-    if let Some(Source::Records(records)) = source {
+    if let Some(Source::Records(records)) = mended.or(source) {
         check_lines(&places, &Shape::new(&records.layout, None)?)?;
     }
-    let declared: BTreeMap<&str, ColumnType> = declared.iter().map(|(name, ty)| (name.as_str(), *ty)).collect();
-    let columns = certificate.reading.columns.iter();
-    let columns = columns.map(|column| {
-        let ty = declared.get(column.name.as_str()).copied();
-        (column.name.clone(), ty.unwrap_or(ColumnType::String))
-    });
-    let columns = columns.collect();
     write(certificate, &places, columns, ending)
+}
+
+/// The columns of the records, in the order of their fields: those that the run read, of the types that the job to be
+/// done declares.
+fn columns(
+    certificate: &Certificate,
+    source: Option<&Source>,
+    mended: Option<&Source>,
+) -> Result<Vec<(String, ColumnType)>, TaskError> {
+    let step = &certificate.step_name;
+    let read: Vec<&str> = certificate.reading.columns.iter().map(|it| it.name.as_str()).collect();
+    let typed = |declared: &[(String, ColumnType)]| {
+        let ty = |name: &str| declared.iter().find(|it| it.0 == name).map(|it| it.1);
+        let column = |name: &&str| (name.to_string(), ty(name).unwrap_or(ColumnType::String));
+        read.iter().map(column).collect()
+    };
+    Ok(match (source, mended) {
+        (Some(Source::Csv(_)), Some(Source::Csv(csv))) if !csv.header => {
+            if csv.columns.len() != read.len() {
+                return Err(config(format!(
+                    "the mended job declares {} columns for the source of step {step}, and its rejected records are of \
+                     {}: {}; declare these under `columns`, of whatever types",
+                    csv.columns.len(),
+                    read.len(),
+                    read.join(", ")
+                )));
+            }
+            csv.columns.clone()
+        }
+        (Some(Source::Csv(_)), Some(Source::Csv(csv))) => {
+            let declared = csv.columns.iter().map(|column| column.0.as_str());
+            let unknown: Vec<&str> = declared.filter(|name| !read.contains(name)).collect();
+            if !unknown.is_empty() {
+                return Err(config(format!(
+                    "the mended job declares {} under `columns` of step {step}, which the rejected records do not have; \
+                     they have {}",
+                    unknown.join(", "),
+                    read.join(", ")
+                )));
+            }
+            typed(&csv.columns)
+        }
+        (Some(Source::Ndjson(_)), Some(Source::Ndjson(ndjson))) if !ndjson.columns.is_empty() => ndjson.columns.clone(),
+        (Some(Source::Ndjson(_)), Some(Source::Ndjson(_))) | (Some(Source::Records(_)), Some(Source::Records(_))) => {
+            typed(&[])
+        }
+        (Some(source), Some(mended)) => {
+            return Err(config(format!(
+                "the mended job's step {step} reads {}, and its rejected records are of {}; leave the kind of its \
+                 `source` as it was",
+                mended.shown(),
+                source.shown()
+            )));
+        }
+        (Some(Source::Csv(csv)), None) => typed(&csv.columns),
+        (Some(Source::Ndjson(ndjson)), None) => typed(&ndjson.columns),
+        _ => typed(&[]),
+    })
 }
 
 /// In the file of a redrive records stand one below another: each must begin as one does, else it would become a part of

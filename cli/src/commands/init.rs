@@ -72,9 +72,10 @@ fn skeleton(words: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
             )));
         }
     };
-    let source = find("source", SOURCES, source)?;
-    let transform = transform.map(|word| find("transform", TRANSFORMS, word)).transpose()?;
-    let sink = find("sink", SINKS, sink)?;
+    let source = find("source", SOURCES, OTHER_SOURCES, source)?;
+    let find_transform = |word| find("transform", TRANSFORMS, OTHER_TRANSFORMS, word);
+    let transform = transform.map(find_transform).transpose()?;
+    let sink = find("sink", SINKS, OTHER_SINKS, sink)?;
     let sql = match (transform, source.word) {
         (None, _) => String::new(),
         (Some(transform), "sequence") => transform.text.replace("{sql}", pieces::SQL_OF_NUMBERS),
@@ -90,9 +91,20 @@ fn skeleton(words: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
     Ok(files)
 }
 
-fn find<'a>(what: &str, pieces: &'a [Piece], word: &str) -> Result<&'a Piece, Failure> {
+/// What jobs may have besides, of which there is no piece.
+const OTHER_SOURCES: &[&str] = &["ndjson", "records", "step", "merge"];
+const OTHER_TRANSFORMS: &[&str] = &["command"];
+const OTHER_SINKS: &[&str] = &["ndjson", "records", "report"];
+
+fn find<'a>(what: &str, pieces: &'a [Piece], others: &[&str], word: &str) -> Result<&'a Piece, Failure> {
     let known: Vec<&str> = pieces.iter().map(|piece| piece.word).collect();
     pieces.iter().find(|piece| piece.word == word).ok_or_else(|| {
+        if others.contains(&word) {
+            return Failure::usage(format!(
+                "a job may have the {what} `{word}`, but `gapless init` cannot write one; it writes {}",
+                known.join(", ")
+            ));
+        }
         let near = nearest(word, known.iter().copied());
         let near = near.map_or(String::new(), |near| format!(" did you mean `{near}`?"));
         Failure::usage(format!(

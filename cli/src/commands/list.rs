@@ -59,7 +59,11 @@ pub fn table(runs: &[Run], now: i64, wide: bool) -> String {
         let rows: u64 = run
             .steps
             .iter()
-            .map(|step| step.counters.unwrap_or_default().written)
+            .map(|step| match step.counters.unwrap_or_default().written {
+                // Of a step that was skipped: those of the output that it left standing.
+                0 => step.output_rows,
+                written => written,
+            })
             .sum();
         let until = if run.finished_micros > 0 {
             run.finished_micros

@@ -12,7 +12,7 @@ use gapless_proto::v1::{Run, RunState, StepStatus};
 use serde_json::json;
 
 use super::{
-    rejects::steps,
+    rejects::{named_run, steps},
     run::{Whole, do_here},
 };
 use crate::{
@@ -55,11 +55,18 @@ pub struct Arguments {
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     debug_assert!(arguments.rejects, "clap asks for it");
     let mut client = Client::open(&arguments.target, app).await?;
-    let found = client.get_with_job(&arguments.run.run).await?;
-    let step = the_step(&found, arguments.step.as_deref())?;
-    let records = local::prepare_redrive(&step.rejects, &step.certificate, arguments.from.as_deref())?;
+    let named = named_run(&mut client, &arguments.run.run).await?;
+    let found = client.get_with_job(&named.id).await?;
+    let step = the_step(&found, arguments.step.as_deref(), &named.others)?;
     let job = mended(&found, arguments.job.as_deref())?;
     let parameters = found.parameters.clone().into_iter().collect();
+    // What the file itself says of the source: a redrive that the run may have been says something else.
+    let written = match &arguments.job {
+        Some(_) => Some(local::bind(&plain(&job), &parameters)?.0),
+        None => None,
+    };
+    let from = arguments.from.as_deref();
+    let records = local::prepare_redrive(&step.rejects, &step.certificate, from, written.as_ref())?;
     let number = local::bind(&job, &parameters)?
         .0
         .redrive
@@ -125,14 +132,14 @@ fn again(arguments: &Arguments) -> String {
 }
 
 /// The published step with rejected records.
-fn the_step(run: &Run, wanted: Option<&str>) -> Result<StepStatus, Failure> {
+fn the_step(run: &Run, wanted: Option<&str>, others: &str) -> Result<StepStatus, Failure> {
     let id = short(&run.id);
     let rejected = |step: &&StepStatus| step.counters.is_some_and(|counters| counters.rejected > 0);
     let steps: Vec<_> = steps(run, wanted)?.into_iter().filter(rejected).collect();
     match steps.as_slice() {
         [] if run.state() == RunState::Completed || wanted.is_some() => {
             let what = wanted.map_or("the run".to_string(), |step| format!("step {step}"));
-            let message = format!("{what} has rejected no records: there is nothing to redrive ({id})");
+            let message = format!("{what} has rejected no records: there is nothing to redrive (run {id}){others}");
             Err(Failure::new(Kind::NotFound, message))
         }
         [step] if !step.certificate.is_empty() => Ok((*step).clone()),
@@ -140,7 +147,7 @@ fn the_step(run: &Run, wanted: Option<&str>) -> Result<StepStatus, Failure> {
             Kind::Conflict,
             format!(
                 "run {id} is {}: what it rejected is not published, so there is nothing to add to. Mend the data or the \
-                 job and submit it again; `gapless rejects {id}` shows the records",
+                 job and submit it again; `gapless rejects {id}` shows the records{others}",
                 view::state_name(run)
             ),
         )),
@@ -176,6 +183,13 @@ fn mended(run: &Run, file: Option<&Path>) -> Result<JobFile, Failure> {
 
 /// How the line begins that a redrive adds to a job file.
 const REDRIVE: &str = "redrive: {";
+
+fn plain(job: &JobFile) -> JobFile {
+    JobFile {
+        text: without_redrive(&job.text),
+        ..job.clone()
+    }
+}
 
 fn without_redrive(text: &str) -> String {
     let lines = text.lines().filter(|line| !line.starts_with(REDRIVE));

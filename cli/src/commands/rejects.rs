@@ -53,7 +53,8 @@ enum Form {
 
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut client = Client::open(&arguments.target, app).await?;
-    let run = client.get(&arguments.run.run).await?;
+    let named = named_run(&mut client, &arguments.run.run).await?;
+    let run = client.get(&named.id).await?;
     client.close().await?;
     let steps = steps(&run, arguments.step.as_deref())?;
     match (&arguments.to, arguments.output) {
@@ -71,8 +72,46 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         (None, Form::Json) => each(&steps, arguments.limit, &mut |step, record| {
             output::print(&output::json_line(&local::named(step, &record))?)
         }),
-        (None, Form::Table) => table(&steps, arguments.limit.unwrap_or(PAGE)),
+        (None, Form::Table) => table(&steps, arguments.limit.unwrap_or(PAGE), &named),
     }
+}
+
+/// Runs that are looked through for the one that a skipped run stands for.
+const LOOKED_THROUGH: u32 = 100;
+
+/// The run that a word of the command line names.
+pub struct NamedRun {
+    pub id: String,
+    /// How others are named; empty where the word was a run's id.
+    pub others: String,
+}
+
+/// A job's name is the newest run of it that did something: one whose steps were all skipped, as nothing had changed, is
+/// the run whose output it left standing.
+pub async fn named_run(client: &mut Client, word: &str) -> Result<NamedRun, Failure> {
+    let newest = client.get(word).await?;
+    if newest.id.starts_with(word) || newest.job != word {
+        return Ok(NamedRun {
+            id: newest.id,
+            others: String::new(),
+        });
+    }
+    let runs = client.list(word, LOOKED_THROUGH).await?;
+    let run = runs.iter().rev().find(|run| has_certificates(run, &newest));
+    Ok(NamedRun {
+        id: run.unwrap_or(&newest).id.clone(),
+        others: format!(
+            ". `{word}` names the newest run; `gapless list {word}{}` shows the others, which go by their ids",
+            client.target()
+        ),
+    })
+}
+
+/// Whether all steps of two runs have the same certificates.
+fn has_certificates(run: &Run, other: &Run) -> bool {
+    let same =
+        |(one, two): (&StepStatus, &StepStatus)| !one.certificate.is_empty() && one.certificate == two.certificate;
+    run.steps.len() == other.steps.len() && run.steps.iter().zip(&other.steps).all(same)
 }
 
 /// The steps that may have rejected records.
@@ -114,7 +153,7 @@ fn each(
     Ok(())
 }
 
-fn table(steps: &[&StepStatus], limit: u64) -> Result<(), Failure> {
+fn table(steps: &[&StepStatus], limit: u64, named: &NamedRun) -> Result<(), Failure> {
     let mut table = Table::new(&["STEP", "FILE", ">LINE", "RULE", "REASON", "RECORD"]);
     let mut shown = 0;
     // One more than is shown tells whether there are more.
@@ -139,7 +178,11 @@ fn table(steps: &[&StepStatus], limit: u64) -> Result<(), Failure> {
         Ok(())
     })?;
     if shown == 0 {
-        talk("no records were rejected");
+        talk(format_args!(
+            "no records were rejected by run {}{}",
+            short(&named.id),
+            named.others
+        ));
         return Ok(());
     }
     output::print(&table.text())?;

@@ -9,8 +9,8 @@ use arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use datafusion::{
-    common::{DFSchema, DataFusionError},
-    logical_expr::simplify::SimplifyContext,
+    common::{DFSchema, DataFusionError, tree_node::TreeNode},
+    logical_expr::{Expr, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, utils::collect_columns},
 };
@@ -57,6 +57,19 @@ pub struct Broken {
     pub reason: String,
 }
 
+/// Whether an expression is about more than one record.
+fn is_of_many(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::AggregateFunction(_)
+            | Expr::WindowFunction(_)
+            | Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::SetComparison(_)
+            | Expr::ScalarSubquery(_)
+    )
+}
+
 impl Checks {
     /// No rule at all.
     pub const fn none() -> Checks {
@@ -85,6 +98,15 @@ impl Checks {
                     .sql_to_expr_with_alias(&check.that, &session::dialect(&state, &check.that))
                     .and_then(|expr| state.create_logical_expr_from_sql_expr(expr, &schema))
                     .map_err(planning)?;
+                if expr.exists(|part| Ok(is_of_many(part))).map_err(planning)? {
+                    return Err(PlanFault {
+                        message: format!(
+                            "{place}: a rule is asked of each record by itself, so it has no aggregate (such as sum), no \
+                             window and no subquery"
+                        ),
+                        cause: Cause::Other,
+                    });
+                }
                 if expr.is_volatile() {
                     return Err(PlanFault {
                         message: format!("{place}: a rule must give the same answer each time it is asked"),

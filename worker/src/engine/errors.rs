@@ -1,7 +1,7 @@
 //! DataFusion's errors in our words: what is wrong, where, and what is near it.
 
 use arrow::error::ArrowError;
-use datafusion::common::{DataFusionError, SchemaError, utils::datafusion_strsim::normalized_levenshtein};
+use datafusion::common::{Column, DataFusionError, SchemaError, utils::datafusion_strsim::normalized_levenshtein};
 use gapless_common::error::{ErrorClass, TaskError};
 
 /// Names this alike (1 is the same) are offered as what was meant.
@@ -70,6 +70,10 @@ pub fn fault(place: &str, error: &DataFusionError) -> PlanFault {
             (message, Cause::Syntax)
         }
         DataFusionError::Plan(message) => plan_message(message),
+        DataFusionError::NotImplemented(message) if message.contains("single SQL statement") => (
+            "a step's SQL is one query, and here are several statements".to_string(),
+            Cause::Syntax,
+        ),
         root => (root.message().to_string(), Cause::Other),
     };
     PlanFault {
@@ -102,13 +106,38 @@ pub fn running(error: &DataFusionError) -> TaskError {
 fn schema_message(error: &SchemaError) -> String {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+            // With a table before it, those of that table, if there is such a one.
+            let of_table = |column: &&Column| column.relation == field.relation;
+            let is_there = field.relation.is_some() && valid_fields.iter().any(|column| of_table(&column));
+            let fields = valid_fields.iter().filter(|column| !is_there || of_table(column));
+            let mut names: Vec<&str> = Vec::new();
+            for column in fields {
+                if !names.contains(&column.name.as_str()) {
+                    names.push(&column.name);
+                }
+            }
+            if let (Some(table), false, false) = (&field.relation, is_there, valid_fields.is_empty()) {
+                let mut tables: Vec<&str> = Vec::new();
+                for table in valid_fields.iter().filter_map(|column| column.relation.as_ref()) {
+                    if !tables.contains(&table.table()) {
+                        tables.push(table.table());
+                    }
+                }
+                return format!(
+                    "there is no column «{}», as there is no table «{}»{}",
+                    field.flat_name(),
+                    table.table(),
+                    offer(table.table(), &tables, "tables")
+                );
+            }
             format!(
                 "there is no column «{}»{}",
                 field.flat_name(),
                 offer(&field.name, &names, "columns")
             )
         }
+        // That a name is asked for without its table names no table: this is a name that is given twice.
+        SchemaError::AmbiguousReference { field } if field.relation.is_some() => duplicate(&field.name),
         SchemaError::AmbiguousReference { field } => format!(
             "«{}» is a column of several tables: write the table before it, as in input.{}",
             field.name, field.name
@@ -125,6 +154,7 @@ fn schema_cause(error: &SchemaError) -> Cause {
             table: field.relation.as_ref().map(|table| table.table().to_string()),
             name: field.name.clone(),
         },
+        SchemaError::AmbiguousReference { field } if field.relation.is_some() => Cause::Other,
         SchemaError::AmbiguousReference { field } => Cause::Ambiguous {
             name: field.name.clone(),
         },
@@ -151,6 +181,14 @@ fn plan_message(message: &str) -> (String, Cause) {
     {
         let words = format!("there is no function «{name}». {}", hint.trim());
         return (words, Cause::Function { name: name.to_string() });
+    }
+    // A name given twice: "Projections require unique expression names but the expression "input.id" at position 0 …".
+    if let Some(rest) = message.strip_prefix("Projections require unique expression names but the expression \"")
+        && let Some((name, _)) = rest.split_once("\" at position ")
+    {
+        let is_column = name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.'));
+        let name = name.rsplit('.').next().filter(|_| is_column).unwrap_or(name);
+        return (duplicate(name), Cause::Other);
     }
     (message.to_string(), Cause::Other)
 }

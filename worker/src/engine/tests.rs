@@ -242,6 +242,25 @@ fn what_cannot_work_is_refused_in_words() {
             "SELECT i.k, j.k FROM input i JOIN input j ON i.k = j.k",
             "two output columns are named «k»",
         ),
+        ("SELECT k, v AS k FROM input", "two output columns are named «k»"),
+        ("SELECT k, k FROM input", "two output columns are named «k»"),
+        (
+            "SELECT sum(v), sum(v) FROM input",
+            "two output columns are named «sum(input.v)»",
+        ),
+        (
+            "SELECT l.labl FROM input i JOIN lut l ON i.k = l.key",
+            "there is no column «l.labl»; did you mean «label»? Names",
+        ),
+        (
+            "SELECT l.zzzzzz FROM input i JOIN lut l ON i.k = l.key",
+            "there is no column «l.zzzzzz»; the columns are key, label",
+        ),
+        (
+            "SELECT m.label FROM input i JOIN lut l ON i.k = l.key",
+            "there is no column «m.label», as there is no table «m»; the tables are i, l",
+        ),
+        ("SELECT k FROM input; SELECT 1", "several statements"),
         ("INSERT INTO input VALUES (1)", "one query"),
         ("COPY input TO 'x.csv'", "one query"),
         ("CREATE TABLE t AS SELECT 1", "one query"),
@@ -261,6 +280,9 @@ fn what_cannot_work_is_refused_in_words() {
         ("vv > 1", "there is no column «vv»"),
         ("random() > 0.5", "same answer each time"),
         ("v >", "check «rule»"),
+        ("sum(v) > 0", "check «rule»: a rule is asked of each record by itself"),
+        ("row_number() OVER (ORDER BY v) > 1", "no window"),
+        ("v IN (SELECT 1)", "no subquery"),
     ];
     for (that, expected) in checks {
         let rule = Check {

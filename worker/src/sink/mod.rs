@@ -29,7 +29,7 @@ pub(crate) use avro::BlockWriter;
 pub(crate) use encoder::{TextEncoder, decoder};
 pub(crate) use format::Format;
 pub(crate) use layout::{BodyTotals, LayoutStyle};
-pub use open::{ChunkTarget, check_sink, open_chunk, written_schema};
+pub use open::{ChunkTarget, check_sink, check_sink_alone, open_chunk, written_schema};
 pub(crate) use parquet::{parquet_error, read_back};
 pub(crate) use plain::Staging;
 pub(crate) use report::{ReportFile, ReportStyle};

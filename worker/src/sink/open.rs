@@ -146,6 +146,13 @@ pub fn written_schema(sink: &Sink, output: &SchemaRef) -> Result<SchemaRef, Task
     Ok(Arc::new(Schema::new(fields)))
 }
 
+/// What a sink says of itself, whatever the columns.
+///
+/// Errors: `Config`.
+pub fn check_sink_alone(sink: &Sink) -> Result<(), TaskError> {
+    Format::of(sink).map(drop)
+}
+
 /// Checks a sink's options against the rows it will get.
 ///
 /// Errors: `Config`, naming the column and what there is.

@@ -12,7 +12,7 @@ use gapless_common::{
     exact::Exact,
     job::ReportSink,
 };
-use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::text::{TextColumn, check_type, textual};
 use crate::storage::{DurableFile, io_error};
@@ -86,7 +86,7 @@ fn grouped(value: &Value) -> String {
 }
 
 impl ReportStyle {
-    /// Errors: `Config` for a template that cannot be compiled, with its place.
+    /// Errors: `Config` for a template that cannot be compiled or names what no report has, with its place.
     pub fn of(sink: &ReportSink) -> Result<ReportStyle, TaskError> {
         let mut environment = Environment::new();
         environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -105,10 +105,91 @@ impl ReportStyle {
                 .add_template_owned(name, text.to_string())
                 .map_err(|error| config(format!("the template `{name}`: {}", reason(&error))))?;
         }
-        Ok(ReportStyle {
+        let style = ReportStyle {
             sink: sink.clone(),
             environment,
-        })
+        };
+        for (name, _) in templates(sink) {
+            style.check_totals(name)?;
+            // Which columns there are is not known here: of a row, only what no column can mend.
+            let mut values = Vec::new();
+            match name {
+                ROW => values.extend(style.named(name, false)?.into_iter().map(|it| (it, Value::from("1")))),
+                _ => style.check_names(name, &[])?,
+            }
+            style.try_out(name, values, name != ROW)?;
+        }
+        Ok(style)
+    }
+
+    /// The values that a template names; with `nested` also as `totals.amount`.
+    fn named(&self, name: &str, nested: bool) -> Result<Vec<String>, TaskError> {
+        let template = self.environment.get_template(name);
+        let template = template.map_err(|error| config(reason(&error)))?;
+        let mut named: Vec<String> = template.undeclared_variables(nested).into_iter().collect();
+        named.sort_unstable();
+        // Functions of the language are no values of ours.
+        named.retain(|wanted| !self.environment.globals().any(|(global, _)| global == wanted));
+        Ok(named)
+    }
+
+    fn check_totals(&self, name: &str) -> Result<(), TaskError> {
+        for named in self.named(name, true)? {
+            let mut parts = named.split('.');
+            let is_sum = matches!(parts.next(), Some("totals" | "page_totals"));
+            let Some(column) = parts.next().filter(|_| is_sum) else {
+                continue;
+            };
+            if !self.sink.totals.iter().any(|total| total == column) {
+                let summed = match self.sink.totals.as_slice() {
+                    [] => "no column".to_string(),
+                    totals => format!("{} alone", totals.join(", ")),
+                };
+                return Err(config(format!(
+                    "the template `{name}` names «{named}», and `totals` names {summed}: name {column} there"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_names(&self, name: &str, columns: &[&str]) -> Result<(), TaskError> {
+        let there: Vec<&str> = columns.iter().chain(&PAGE_VALUES).copied().collect();
+        match self.named(name, false)?.iter().find(|it| !there.contains(&it.as_str())) {
+            None => Ok(()),
+            Some(unknown) => Err(config(format!(
+                "the template `{name}` names «{unknown}», which it has not; it has {}",
+                there.join(", ")
+            ))),
+        }
+    }
+
+    /// Renders a template once, with made-up values. What values alone may cause is no fault; what is one for all values
+    /// is: a filter, test or function that does not exist and, where `typed`, a sum of text and a number.
+    fn try_out(&self, name: &str, mut values: Vec<(String, Value)>, typed: bool) -> Result<(), TaskError> {
+        let template = self.environment.get_template(name);
+        let template = template.map_err(|error| config(reason(&error)))?;
+        let sums = || Value::from_iter(self.sink.totals.iter().map(|total| (total.clone(), "1")));
+        values.retain(|(name, _)| !PAGE_VALUES.contains(&name.as_str()));
+        values.push(("page".to_string(), Value::from(1)));
+        values.push(("rows".to_string(), Value::from(1)));
+        values.push(("totals".to_string(), sums()));
+        values.push(("page_totals".to_string(), sums()));
+        let Err(error) = template.render(Value::from_iter(values)) else {
+            return Ok(());
+        };
+        let is_fault = match error.kind() {
+            ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => true,
+            ErrorKind::InvalidOperation => {
+                let detail = error.detail().unwrap_or_default();
+                typed && detail.starts_with("tried to use") && detail.contains("unsupported types")
+            }
+            _ => false,
+        };
+        match is_fault {
+            true => Err(config(format!("the template `{name}`: {}", reason(&error)))),
+            false => Ok(()),
+        }
     }
 
     pub fn extension(&self) -> &str {
@@ -143,34 +224,10 @@ impl ReportStyle {
                 )));
             }
         }
-        for (name, _) in templates(&self.sink) {
-            let template = self
-                .environment
-                .get_template(name)
-                .map_err(|error| config(reason(&error)))?;
-            let mut named: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-            named.sort_unstable();
-            let known = |wanted: &str| PAGE_VALUES.contains(&wanted) || name == ROW && columns.contains(&wanted);
-            // Functions of the language are no values of ours.
-            let unknown = named
-                .into_iter()
-                .find(|wanted| !known(wanted) && !self.environment.globals().any(|(global, _)| global == wanted));
-            if let Some(unknown) = unknown {
-                let there = match name {
-                    ROW => columns
-                        .iter()
-                        .chain(&PAGE_VALUES)
-                        .copied()
-                        .collect::<Vec<_>>()
-                        .join(", "),
-                    _ => PAGE_VALUES.join(", "),
-                };
-                return Err(config(format!(
-                    "the template `{name}` names «{unknown}», which it has not; it has {there}"
-                )));
-            }
-        }
-        Ok(())
+        self.check_names(ROW, &columns)?;
+        let fields = output.fields().iter();
+        let values = fields.map(|field| (field.name().clone(), sample(field.data_type())));
+        self.try_out(ROW, values.collect(), true)
     }
 }
 
@@ -185,6 +242,16 @@ fn templates(sink: &ReportSink) -> impl Iterator<Item = (&'static str, &str)> {
     .into_iter()
     .filter_map(|(name, text)| Some((name, text.as_deref()?)))
     .chain([(ROW, sink.row.as_str())])
+}
+
+/// A value of the kind that [`value`] makes of a column.
+fn sample(ty: &DataType) -> Value {
+    match ty {
+        DataType::Boolean => Value::from(true),
+        DataType::Float32 | DataType::Float64 => Value::from(1.0),
+        ty if ty.is_integer() => Value::from(1),
+        _ => Value::from("1"),
+    }
 }
 
 /// Digits behind the point of a type whose sums are exact.
