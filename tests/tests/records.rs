@@ -270,7 +270,7 @@ fn packed_records_that_are_damaged_or_have_no_place_in_an_encoding_are_told() {
         &bomb,
         "",
         records,
-        "in.zst: the line at byte 0 of its text has no end within 16777216 bytes",
+        "in.zst: the record at byte 0 has no end within 16777216 bytes",
     );
 }
 
@@ -512,4 +512,24 @@ fn the_example_makes_the_report_beside_it() {
     let report = fs::read_to_string(&files[0]).expect("readable");
     let expected = fs::read_to_string(example.join("expected/statement.txt")).expect("readable");
     assert_eq!(report, expected);
+}
+
+/// Some MiB of zstd that unpack to 192 GiB of empty lines: a survey looks at a part, and a plan is made of it.
+#[test]
+fn a_plan_looks_at_a_part_of_what_packed_files_unpack_to() {
+    let world = World::empty();
+    let frame = zstd::encode_all("\n".repeat(64 << 20).as_bytes(), 1).expect("packed");
+    for file in 0..3 {
+        fs::write(world.path(&format!("{file}.zst")), frame.repeat(1024)).expect("written");
+    }
+    for trailer in ["", ", trailer: {tag: T}"] {
+        for partition in ["auto", "{key_range: {column: id}, count: 2}"] {
+            world.job(&format!(
+                "job: bomb\nsteps:\n  - name: a\n    source: {{records: {{path: \"*.zst\", lines: [{{tag: R, fields: [{{name: id, width: \
+                 1}}]}}]{trailer}}}}}\n    partition: {partition}\n    sink: {{csv: {{path: out/a}}}}\n"
+            ));
+            let mut plan = world.start(&["plan", "job.yaml"]);
+            assert_eq!(plan.code(), 0, "{trailer} {partition}: {}", plan.log());
+        }
+    }
 }

@@ -33,12 +33,15 @@ use crate::source::{
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
     pins::{MAX_FILES, config, expand, file_of, io_error, pin},
-    records::{Content, RecordsReader, Shape, edges, is_packed},
+    records::{Content, PASS, RecordsReader, Shape, edges, is_packed},
     types::{columns_of, key_at, key_type},
 };
 
 /// Up to this many bytes of CSV are read whole for a sample or a count.
 const WHOLE: u64 = 8 * 1024 * 1024;
+
+/// Files above this that one partition has to read alone are told of: a minute's work and more.
+const LARGE: u64 = 8 * WHOLE;
 
 /// What a survey reads at most of the text that compressed files unpack to.
 const MAX_CONTENT: u64 = 16 * WHOLE;
@@ -389,12 +392,9 @@ pub(crate) fn survey_text(
     let unit = if from_start > 0 { Unit::File } else { Unit::Byte };
     if unit == Unit::File {
         files.iter_mut().for_each(|pinned| pinned.units = 1);
-        let large = files.iter().filter(|pinned| pinned.size > WHOLE * 8).count();
+        let large = files.iter().filter(|pinned| pinned.size > LARGE).count();
         if large > 0 {
-            warnings.push(format!(
-                "{large} large file(s) that can only be read from their beginning (compressed, `multiline`, or not in \
-                 UTF-8): each is read by one partition and resumes only at file ends; more, smaller files run in parallel"
-            ));
+            warnings.push(read_from_start(large, "compressed, `multiline`, or not in UTF-8"));
         }
     }
     let layout = Layout::new(format.clone(), columns, None)?;
@@ -413,6 +413,13 @@ pub(crate) fn survey_text(
     };
     facts.rows = estimate_rows(base_dir, &facts, &layout)?;
     Ok(facts)
+}
+
+fn read_from_start(large: usize, why: &str) -> String {
+    format!(
+        "{large} large file(s) that can only be read from their beginning ({why}): each is read by one partition and resumes \
+         only at file ends; more, smaller files run in parallel"
+    )
 }
 
 fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) -> Result<(), TaskError> {
@@ -571,12 +578,17 @@ pub(crate) fn survey_records(
     let shape = Shape::new(layout, None)?;
     let mut files = Vec::with_capacity(paths.len());
     let mut packed = false;
+    let mut left = MAX_CONTENT;
     for path in paths {
         let (file, mut pinned) = pin(base_dir, path)?;
         packed |= is_packed(layout.packing, path)?;
-        // To see the end of a large packed file is to unpack it all: whoever reads it tells.
-        if !is_packed(layout.packing, path)? || pinned.size <= WHOLE {
-            edges(&Content::open(file, path, pinned.size, layout.packing)?, &shape)?;
+        let mut content = Content::open(file, path, pinned.size, layout.packing)?;
+        // To see the trailer of a packed file is to unpack it all: of large ones, and of more than a survey looks at,
+        // whoever reads them tells.
+        let known = layout.trailer.is_none() || pinned.size <= left.min(WHOLE) && content.pass_on(left)?;
+        left = left.saturating_sub(content.unpacked());
+        if known || !is_packed(layout.packing, path)? {
+            edges(&mut content, &shape)?;
         }
         pinned.units = pinned.size;
         files.push(pinned);
@@ -585,19 +597,33 @@ pub(crate) fn survey_records(
     if packed {
         files.iter_mut().for_each(|pinned| pinned.units = 1);
     }
+    let large = files.iter().filter(|pinned| pinned.size > LARGE).count();
+    let warnings = match packed && large > 0 {
+        true => vec![read_from_start(large, "compressed, or not in UTF-8")],
+        false => Vec::new(),
+    };
     let bytes: u64 = files.iter().map(|pinned| pinned.size).sum();
     let counting = Arc::new(Shape::new(layout, Some(&[]))?);
     let pinned: Arc<[_]> = files.clone().into();
+    // For packed text that is not read to its end.
+    let guessed = rows_of(bytes.saturating_mul(COMPRESSED_TO_TEXT), 1, RECORD_BYTES);
     let count = |units| -> Result<(u64, u64), TaskError> {
         let mut reader = RecordsReader::new(counting.clone(), base_dir.to_path_buf(), pinned.clone(), 0, unit, units);
-        while reader.next_batch()?.is_some() && (unit == Unit::Byte || reader.intake_so_far().1 <= MAX_CONTENT) {}
+        let mut passed = 0;
+        while let Some(read) = reader.next_batch()? {
+            passed += if read.batch.num_rows() == 0 { PASS } else { 0 };
+            if unit == Unit::File && reader.intake_so_far().1 + passed > MAX_CONTENT {
+                let (read, of) = reader.intake_so_far();
+                return Ok((read.max(guessed), of));
+            }
+        }
         Ok(reader.intake_so_far())
     };
     let domain = UnitRange::new(0, files.iter().map(|pinned| pinned.units).sum());
     let rows = match bytes <= WHOLE {
         true => count(domain)?.0,
         // As much as the text is likely to hold, without unpacking a file of it.
-        false if packed => rows_of(bytes.saturating_mul(COMPRESSED_TO_TEXT), 1, RECORD_BYTES),
+        false if packed => guessed,
         false => {
             let (mut read, mut of) = (0, 0);
             for place in places(bytes, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
@@ -616,7 +642,7 @@ pub(crate) fn survey_records(
         rows,
         bytes,
         sample: None,
-        warnings: Vec::new(),
+        warnings,
         inputs: Vec::new(),
     })
 }
@@ -806,13 +832,44 @@ fn draw_csv(
         while let Some(input) = reader.next_batch()? {
             drawn.add(input.batch.column(0), 0..input.batch.num_rows());
             rejects += reader.take_intake().rejects.len();
-            content += input.batch.get_array_memory_size() as u64;
+            content += match input.batch.num_rows() {
+                0 => PASS,
+                _ => input.batch.get_array_memory_size() as u64,
+            };
             if content > MAX_CONTENT {
-                return Ok(false);
+                break;
             }
         }
-        return Ok(rejects == 0);
+        if content <= MAX_CONTENT {
+            return Ok(rejects == 0);
+        }
+        if !drawn.keys.is_empty() || facts.unit == Unit::Byte {
+            return Ok(false);
+        }
     }
+    // Without looking for the ends of packed files: a trailer among the records of a sample does no harm.
+    let open_ended;
+    let stored = match stored {
+        Stored::Records(layout) if facts.unit == Unit::File => {
+            open_ended = RecordLayout {
+                trailer: None,
+                ..(*layout).clone()
+            };
+            &Stored::Records(&open_ended)
+        }
+        stored => stored,
+    };
+    let open = |units| {
+        open_files(
+            stored,
+            base_dir,
+            facts.unit,
+            &facts.files,
+            &columns,
+            units,
+            Some(&projection),
+        )
+    };
     let (units, wanted) = match facts.unit {
         // Most places of a few bytes have no block that begins there.
         Unit::Byte if matches!(stored, Stored::Avro) => (GROUPS as u64, KeySample::MAX / GROUPS),
@@ -829,7 +886,16 @@ fn draw_csv(
     };
     let places: Vec<UnitRange> = places(facts.domain.high, units, len).collect();
     let read = |place: &UnitRange| -> Result<Option<RecordBatch>, TaskError> {
-        Ok(open(*place)?.next_batch()?.map(|input| input.batch))
+        let mut reader = open(*place)?;
+        // What is passed over may be without bounds.
+        for _ in 0..MAX_CONTENT / PASS {
+            match reader.next_batch()? {
+                Some(input) if input.batch.num_rows() > 0 => return Ok(Some(input.batch)),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(None)
     };
     let remote = facts.files.iter().any(|file| is_url(&file.path));
     for stretch in places.chunks(if remote { PLACES_AT_ONCE } else { 1 }) {

@@ -263,7 +263,9 @@ impl<'a> CheckedReader<'a> {
     ///
     /// Errors: `Cancelled` when the attempt is to give up at once.
     pub fn report(&mut self) -> Result<(), TaskError> {
-        self.stop = self.leader.progress(self.reader.position(), self.taken.read);
+        self.stop = self
+            .leader
+            .progress(self.reader.position(), self.taken.read + self.reader.passed());
         if self.stop == Stop::Now {
             return Err(TaskError::new(
                 ErrorClass::Cancelled,

@@ -233,7 +233,7 @@ impl<'a> Scatter<'a> {
             self.take_keys(intake.keys)?;
             self.take_rejects(&intake.rejects)?;
 
-            let stop = leader.progress(reader.position(), self.chunk.counters.read);
+            let stop = leader.progress(reader.position(), self.chunk.counters.read + reader.passed());
             if stop == Stop::Now {
                 let message = format!("{} was told to stop at once", self.assignment.task);
                 return Err(TaskError::new(ErrorClass::Cancelled, message));

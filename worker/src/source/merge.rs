@@ -21,7 +21,7 @@ use gapless_common::{
 };
 
 use super::{
-    InputBatch, Intake, Origin, Place, SourceReader,
+    InputBatch, Intake, Nowhere, Origin, Place, SourceReader,
     keys::Prints,
     open::{Stored, open_files, stored_of},
     pins::{config, data},
@@ -352,6 +352,10 @@ impl SourceReader for MergeReader {
         self.current.as_ref().is_none_or(|part| part.reader.may_stop())
     }
 
+    fn passed(&self) -> u64 {
+        self.current.as_ref().map_or(0, |part| part.reader.passed())
+    }
+
     fn take_intake(&mut self) -> Intake {
         self.take_from_current();
         std::mem::take(&mut self.intake)
@@ -510,21 +514,6 @@ pub(crate) fn look_again(
         }
     }
     Ok(())
-}
-
-/// The origin of no rows.
-struct Nowhere;
-
-impl Origin for Nowhere {
-    fn locate(&self, _: usize) -> Place {
-        Place {
-            file: String::new(),
-            line: None,
-            row: None,
-            block: None,
-            raw: String::new(),
-        }
-    }
 }
 
 /// Records of an input in the columns of the merge.

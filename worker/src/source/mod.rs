@@ -125,5 +125,25 @@ pub trait SourceReader: Send {
     /// range (compressed files) answer `false` until the range is read.
     fn may_stop(&self) -> bool;
 
+    /// Rises while text is gone through in which no record stands, so that whoever waits sees that something moves.
+    fn passed(&self) -> u64 {
+        0
+    }
+
     fn take_intake(&mut self) -> Intake;
+}
+
+/// The origin of no rows.
+struct Nowhere;
+
+impl Origin for Nowhere {
+    fn locate(&self, _: usize) -> Place {
+        Place {
+            file: String::new(),
+            line: None,
+            row: None,
+            block: None,
+            raw: String::new(),
+        }
+    }
 }

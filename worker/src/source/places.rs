@@ -100,6 +100,10 @@ impl SourceReader for Redriven {
         self.inner.may_stop()
     }
 
+    fn passed(&self) -> u64 {
+        self.inner.passed()
+    }
+
     fn take_intake(&mut self) -> Intake {
         let mut intake = self.inner.take_intake();
         for reject in &mut intake.rejects {

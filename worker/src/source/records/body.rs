@@ -11,16 +11,13 @@ use super::{
     edges::{edges, without_cr},
     shape::Shape,
 };
-use crate::{
-    source::{
-        csv::{
-            MAX_RECORD,
-            block::{PAD, Pool},
-            lines::LineBase,
-        },
-        pins::data,
+use crate::source::{
+    csv::{
+        MAX_RECORD,
+        block::{PAD, Pool},
+        lines::LineBase,
     },
-    storage::StoredFile,
+    pins::data,
 };
 
 /// Bytes read at once.
@@ -64,7 +61,7 @@ pub(super) struct Body {
     file: Content,
     pub path: Arc<str>,
     stop: u64,
-    /// Where the trailer begins, or the file ends.
+    /// Where the trailer begins, or the file ends, once that is known.
     end: u64,
     /// Offset in the file of the next record.
     at: u64,
@@ -78,16 +75,15 @@ pub(super) struct Body {
 }
 
 impl Body {
-    /// Opens `[low, high)` of a file's bytes.
+    /// Takes `[low, high)` of a file's bytes.
     pub fn open(
-        file: StoredFile,
+        mut file: Content,
         full_path: PathBuf,
         pinned: &PinnedFile,
         shape: &Shape,
         (low, high): (u64, u64),
     ) -> Result<Body, TaskError> {
-        let file = Content::open(file, &pinned.path, pinned.size, shape.layout.packing)?;
-        let edges = edges(&file, shape)?;
+        let edges = edges(&mut file, shape)?;
         let mut body = Body {
             file,
             path: Arc::from(pinned.path.as_str()),
@@ -164,7 +160,7 @@ impl Body {
         ))
     }
 
-    /// The next block, of at least one record; `None` at the end of the range.
+    /// The next block, of no record where what it covers is passed over; `None` at the end of the range.
     ///
     /// Errors: `Data` for a record without end, `Transient` when reading fails, `Config` when the file has
     /// become shorter.
@@ -177,10 +173,17 @@ impl Body {
                 .saturating_add(TAIL)
                 .min(BLOCK)
                 .max(least);
-            let len = want.min(self.end - self.at) as usize;
+            let want = want.min(self.end - self.at) as usize;
+            let mut bytes = pool.take(PAD + want + 1 + PAD);
+            let len = self.file.read_some(&mut bytes[PAD..PAD + want], self.at)?;
+            if len < want {
+                self.end = self.at + len as u64;
+                self.stop = self.stop.min(self.end);
+                if len == 0 {
+                    return Ok(None);
+                }
+            }
             let ended = len as u64 == self.end - self.at;
-            let mut bytes = pool.take(PAD + len + 1 + PAD);
-            self.file.read(&mut bytes[PAD..PAD + len], self.at)?;
             // A last line without a line end gets one, which is no byte of the file.
             let added = usize::from(ended && bytes[PAD + len - 1] != b'\n');
             if added == 1 {
@@ -215,10 +218,7 @@ impl Body {
             self.leading = found.leading;
             self.at += taken;
             self.base.passed(self.at, self.newlines);
-            if block.len() > 0 {
-                return Ok(Some(block));
-            }
-            least = 0;
+            return Ok(Some(block));
         }
         Ok(None)
     }

@@ -28,8 +28,11 @@ pub(crate) struct Edges {
 ///
 /// Errors: `Data` where one is missing, is not what the layout says, or declares no number;
 /// `Transient` when reading fails.
-pub(crate) fn edges(file: &Content, shape: &Shape) -> Result<Edges, TaskError> {
+pub(crate) fn edges(file: &mut Content, shape: &Shape) -> Result<Edges, TaskError> {
     let layout = &shape.layout;
+    // Whoever has little time goes through the file before.
+    while layout.trailer.is_some() && !file.pass_on(u64::MAX)? {}
+    let file = &*file;
     let (path, size) = (file.path.as_str(), file.size);
     let mut edges = Edges {
         start: byte_order_mark(file, size)?,
@@ -67,7 +70,7 @@ fn byte_order_mark(file: &Content, size: u64) -> Result<u64, TaskError> {
     if size < BOM.len() as u64 {
         return Ok(0);
     }
-    file.read(&mut start, 0)?;
+    file.read_some(&mut start, 0)?;
     Ok(if start == BOM { BOM.len() as u64 } else { 0 })
 }
 
@@ -93,10 +96,12 @@ fn first_line(
     let mut len = STEP;
     while at < size {
         let mut bytes = vec![0; len.min((size - at) as usize)];
-        file.read(&mut bytes, at)?;
-        let to_end = bytes.len() as u64 == size - at;
+        let got = file.read_some(&mut bytes, at)?;
+        let to_end = got < bytes.len() || got as u64 == size - at;
+        bytes.truncate(got);
         let end = match memchr::memchr(b'\n', &bytes) {
             Some(end) => end,
+            None if bytes.is_empty() => return Ok(None),
             None if to_end => bytes.len(),
             None if len > MAX_RECORD => return Err(too_long(path, at)),
             None => {
@@ -104,7 +109,7 @@ fn first_line(
                 continue;
             }
         };
-        let next = (at + end as u64 + 1).min(size);
+        let next = (at + end as u64 + 1).min(if to_end { at + got as u64 } else { size });
         let line = without_cr(&bytes[..end]);
         if !shape.is_passed_over(line) {
             return Ok(Some((line.to_vec(), next)));

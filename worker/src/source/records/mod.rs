@@ -24,5 +24,5 @@ mod tests;
 pub(crate) use content::{Content, is_packed};
 pub(crate) use edges::edges;
 pub use reader::RecordsReader;
-pub(crate) use reader::recount;
+pub(crate) use reader::{PASS, recount};
 pub(crate) use shape::Shape;

@@ -24,11 +24,12 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     body::{Block, Body, Line},
     cells::{Cells, NULL, Span, append_spans, scale, units, value_of},
+    content::Content,
     shape::{Counted, Origin as ColumnOrigin, Shape, item_fields},
 };
 use crate::sink::BodyTotals;
 use crate::source::{
-    InputBatch, Intake, Origin, Place, Reject, SourceReader,
+    InputBatch, Intake, Nowhere, Origin, Place, Reject, SourceReader,
     csv::{
         block::{PAD, Pool, Text},
         columns::expectation,
@@ -39,6 +40,10 @@ use crate::source::{
 
 /// The rule under which a record that cannot be parsed is rejected.
 const PARSE: &str = "parse";
+
+/// Text of a packed file that is gone through at once to find its end: a matter of milliseconds. As much may stand
+/// behind a batch of no records.
+pub(crate) const PASS: u64 = 8 << 20;
 
 /// A field that is shown in a reason is cut after this many characters.
 const SHOWN: usize = 80;
@@ -56,8 +61,21 @@ pub struct RecordsReader {
     position: u64,
     /// The file that is open, by its place in `files`, and the unit at which it begins.
     current: Option<(Body, usize, u64)>,
+    /// As `current`: a file whose end is being looked for.
+    opening: Option<(Content, usize, u64)>,
+    /// Stretches of text that were gone through since the last record.
+    passed: u64,
     pool: Pool,
     intake: Intake,
+}
+
+/// How the opening of the next file went.
+enum Opened {
+    Open,
+    /// Its end is not found yet.
+    Passing,
+    /// There is none in the range.
+    End,
 }
 
 /// The rows of a block: records whose lines are what the layout says.
@@ -115,6 +133,8 @@ impl RecordsReader {
             position: range.low,
             range,
             current: None,
+            opening: None,
+            passed: 0,
             pool: Pool::default(),
             intake: Intake::default(),
         }
@@ -125,23 +145,39 @@ impl RecordsReader {
         (self.intake.read, self.intake.bytes)
     }
 
-    /// Opens the file at the present position; `false` at the end of the range.
-    fn open_next(&mut self) -> Result<bool, TaskError> {
-        if self.position >= self.range.high {
-            return Ok(false);
-        }
+    /// The file at the present position, with its place in `files` and the unit at which it begins.
+    fn next_file(&self) -> Result<(Content, usize, u64), TaskError> {
         let (at, units) = file_of(&self.files, self.first_unit, self.position)?;
-        let (pinned, base) = (&self.files[at], units.low);
+        let pinned = &self.files[at];
         let file = open_pinned(&self.base_dir, pinned)?;
+        let content = Content::open(file, &pinned.path, pinned.size, self.shape.layout().packing)?;
+        Ok((content, at, units.low))
+    }
+
+    /// Opens the file at the present position, or goes on with it.
+    fn open_next(&mut self) -> Result<Opened, TaskError> {
+        if self.position >= self.range.high {
+            return Ok(Opened::End);
+        }
+        let (mut content, at, base) = match self.opening.take() {
+            Some(opening) => opening,
+            None => self.next_file()?,
+        };
+        // The trailer of a packed file stands at an end that is not known.
+        if self.shape.layout().trailer.is_some() && !content.pass_on(PASS)? {
+            self.opening = Some((content, at, base));
+            return Ok(Opened::Passing);
+        }
+        let pinned = &self.files[at];
         let full_path = crate::storage::resolve(&self.base_dir, &pinned.path);
         let stretch = match self.unit {
             Unit::File => (0, u64::MAX),
             _ => (self.position - base, self.range.high - base),
         };
-        let body = Body::open(file, full_path, pinned, &self.shape, stretch)?;
+        let body = Body::open(content, full_path, pinned, &self.shape, stretch)?;
         self.count(&body, 0, 0, &vec![Exact::default(); self.shape.sums.len()])?;
         self.current = Some((body, at, base));
-        Ok(true)
+        Ok(Opened::Open)
     }
 
     fn close(&mut self) {
@@ -240,7 +276,8 @@ pub(crate) fn recount(path: &Path, layout: &RecordLayout, totals: &mut BodyTotal
     let shape = Shape::of_body(layout)?;
     let shown = path.to_string_lossy();
     let (file, pinned) = pin(Path::new(""), &shown)?;
-    let mut body = Body::open(file, path.to_path_buf(), &pinned, &shape, (0, u64::MAX))?;
+    let content = Content::open(file, &shown, pinned.size, layout.packing)?;
+    let mut body = Body::open(content, path.to_path_buf(), &pinned, &shape, (0, u64::MAX))?;
     let mut pool = Pool::default();
     totals.sums.resize(shape.sums.len(), Exact::default());
     while let Some(block) = body.next(&mut pool, &shape)? {
@@ -555,8 +592,18 @@ impl SourceReader for RecordsReader {
 
     fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
         loop {
-            if self.current.is_none() && !self.open_next()? {
-                return Ok(None);
+            if self.current.is_none() {
+                match self.open_next()? {
+                    Opened::Open => {}
+                    Opened::End => return Ok(None),
+                    Opened::Passing => {
+                        self.passed += 1;
+                        return Ok(Some(InputBatch {
+                            batch: RecordBatch::new_empty(self.schema()),
+                            origin: Arc::new(Nowhere),
+                        }));
+                    }
+                }
             }
             let Some((mut body, at, base)) = self.current.take() else {
                 continue;
@@ -568,6 +615,7 @@ impl SourceReader for RecordsReader {
             };
             match block? {
                 Some(block) => {
+                    self.passed = if block.len() > 0 { 0 } else { self.passed + 1 };
                     let batch = self.decode(&body, block)?;
                     self.position = position;
                     self.current = Some((body, at, base));
@@ -587,6 +635,10 @@ impl SourceReader for RecordsReader {
 
     fn may_stop(&self) -> bool {
         self.unit != Unit::File || self.current.is_none()
+    }
+
+    fn passed(&self) -> u64 {
+        self.passed
     }
 
     fn take_intake(&mut self) -> Intake {

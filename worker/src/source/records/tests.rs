@@ -314,6 +314,48 @@ fn a_line_without_end_is_told_in_bounded_memory() {
     );
 }
 
+/// Of a packed file the end is looked for a stretch at a time, and text without records is passed over so too: whoever
+/// waits sees that it goes on, and may stop it.
+#[test]
+fn text_that_is_passed_over_is_told_a_stretch_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = ["\n".repeat(5 * super::PASS as usize / 2), "R1\nT1\n".to_string()].concat();
+    std::fs::write(dir.path().join("f.zst"), zstd::encode_all(text.as_bytes(), 1).unwrap()).unwrap();
+    let (_, mut pinned) = pin(dir.path(), "f.zst").unwrap();
+    pinned.units = 1;
+    let lines = "lines: [{tag: R, fields: [{name: id, width: 1}]}]";
+    let counted = "trailer: {tag: T, fields: [{name: n, width: 1, type: int64, count: records}]}";
+    for (layout, looked) in [(lines.to_string(), 0), (format!("{lines}, {counted}"), 2)] {
+        let mut reader = RecordsReader::new(
+            Arc::new(shape(&layout)),
+            dir.path().to_path_buf(),
+            vec![pinned.clone()].into(),
+            0,
+            Unit::File,
+            UnitRange::new(0, 1),
+        );
+        let mut stops = Vec::new();
+        let mut seen = 0;
+        let rows = loop {
+            let read = reader.next_batch().unwrap().expect("a record");
+            if read.batch.num_rows() > 0 {
+                break read.batch.num_rows();
+            }
+            assert!(reader.passed() > seen, "something moves");
+            seen = reader.passed();
+            stops.push(reader.may_stop());
+        };
+        assert_eq!((rows, reader.passed()), (1, 0));
+        assert_eq!(stops.iter().filter(|stop| **stop).count(), looked, "{layout}");
+        assert!(stops.len() > looked, "empty lines are passed over by blocks");
+        assert!(reader.next_batch().unwrap().is_none());
+        assert_eq!(
+            reader.take_intake().bytes,
+            text.len() as u64 - if looked > 0 { 3 } else { 0 }
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
