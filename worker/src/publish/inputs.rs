@@ -10,6 +10,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
+use super::{Action, Gate};
 use crate::{
     attempt::StepContext,
     source::{
@@ -27,6 +28,7 @@ pub(super) fn check_inputs(
     folders: &StepFolders,
     frame: &StepFrame,
     read: &[(ChunkName, ChunkManifest)],
+    gate: &mut Gate<'_>,
 ) -> Result<(), TaskError> {
     let Source::Merge(merge) = &context.step().source else {
         return Ok(());
@@ -36,7 +38,7 @@ pub(super) fn check_inputs(
     }
     match merge.unique.is_empty() {
         true => Ok(()),
-        false => check_unique(context, folders, &frame.facts, merge, read),
+        false => check_unique(context, folders, &frame.facts, merge, read, gate),
     }
 }
 
@@ -114,6 +116,7 @@ fn check_unique(
     facts: &Facts,
     merge: &MergeSource,
     read: &[(ChunkName, ChunkManifest)],
+    gate: &mut Gate<'_>,
 ) -> Result<(), TaskError> {
     let keyed: Vec<&ChunkManifest> = read
         .iter()
@@ -121,7 +124,7 @@ fn check_unique(
         .filter(|manifest| manifest.keys.is_some())
         .collect();
     let files: Vec<_> = keyed.iter().filter_map(|manifest| manifest.keys.as_ref()).collect();
-    let Some(found) = duplicates(&folders.keys(), &files)? else {
+    let Some(found) = duplicates(&folders.keys(), &files, &mut |keys| gate(Action::Compared(keys)))? else {
         return Ok(());
     };
     let mut places: Vec<(String, Held)> = Vec::new();

@@ -99,6 +99,8 @@ pub struct Sealed<'a> {
 /// What a publishing task has just done. It may be stopped after each, and repeated from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// So many keys that must be unique are looked at.
+    Compared(u64),
     /// The manifests are read and add up.
     Reconciled,
     /// The publication stands ready in a folder of this attempt.

@@ -16,7 +16,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use super::{Committed, Sealed, expose::rejects_name, inputs::check_inputs};
+use super::{Committed, Gate, Sealed, expose::rejects_name, inputs::check_inputs};
 use crate::{
     attempt::{CommittedPartition, StepContext, intake::add_totals},
     source::{
@@ -46,7 +46,7 @@ fn data_error(message: String) -> TaskError {
 /// Reads exactly the committed manifests and checks that everything adds up.
 ///
 /// Errors: `Data` in words, naming stage, partition and figures; then nothing is published.
-pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
+pub(super) fn reconcile(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Accounts, TaskError> {
     let Sealed { context, committed, .. } = *sealed;
     let folders = StepFolders::of(context)?;
     let frame = frame(context)?;
@@ -67,7 +67,7 @@ pub(super) fn reconcile(sealed: &Sealed<'_>) -> Result<Accounts, TaskError> {
     check_counts(context, frame, committed)?;
     let read = if frame.exchange.is_some() { &scatter } else { &execute };
     check_totals(context, frame, read)?;
-    check_inputs(context, &folders, frame, read)?;
+    check_inputs(context, &folders, frame, read, gate)?;
     check_order(context, &execute)?;
     let exchange = match frame.exchange {
         Some(_) => exchange_proofs(sealed)?,

@@ -196,7 +196,7 @@ fn adopted(folders: &StepFolders, verdict: Verdict) -> Result<Publication, TaskE
 }
 
 fn lay_out(sealed: &Sealed<'_>, exposure: &Exposure<'_>, gate: &mut Gate<'_>) -> Result<Accounts, TaskError> {
-    let accounts = reconcile(sealed)?;
+    let accounts = reconcile(sealed, gate)?;
     gate(Action::Reconciled)?;
     exposure.lay_out(&accounts)?;
     gate(Action::LaidOut)?;

@@ -8,7 +8,9 @@ use gapless_common::{
 };
 use serde::Serialize;
 
-use super::{Committed, Preparation, Scattered, Sealed, abort, abort_unprepared, merge, prepare, publish, settle};
+use super::{
+    Action, Committed, Preparation, Scattered, Sealed, abort, abort_unprepared, merge, prepare, publish, settle,
+};
 use crate::attempt::{Assignment, CommittedPartition, Leader, Outcome, StepContext, Stop};
 
 /// Stage Prepare. The result is a [`Preparation`].
@@ -52,7 +54,10 @@ pub fn run_publish(
     let stages = committed_stages(assignment, leader)?;
     let scattered = |units| scattered(&stages.scatter, units);
     let sealed = stages.sealed(assignment, preparation(assignment)?.generation, &scattered);
-    finished(&publish(&sealed, &mut |_| check_stop(assignment, leader, 0))?)
+    finished(&publish(&sealed, &mut |action| {
+        let keys = if let Action::Compared(keys) = action { keys } else { 0 };
+        check_stop(assignment, leader, keys)
+    })?)
 }
 
 /// Stage Abort. The result is an [`Abortion`](super::Abortion).
