@@ -8,7 +8,7 @@ pub mod etcd_admin;
 pub mod network;
 #[cfg(feature = "s3")]
 pub mod s3;
-mod sales;
+pub mod sales;
 pub mod strace;
 
 use std::{

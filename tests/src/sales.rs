@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use crate::{Sales, World, expected};
 
 /// Some 0.5 ms of computing for each record, which no file system and no coordinator takes part in.
-const SLOW: &str = "levenshtein(repeat(note, 30), repeat(reverse(note), 30)) >= 0";
+pub const SLOW: &str = "levenshtein(repeat(note, 30), repeat(reverse(note), 30)) >= 0";
 
 impl World {
     /// [`World::sales_job`] with a first step that computes for a while, so that a fault can meet it.

@@ -9,7 +9,7 @@ use std::{
     process::Output,
 };
 
-use gapless_tests::{Cluster, Process, Sales, World, etcd::Etcd, expected, term, wait_for};
+use gapless_tests::{Cluster, Process, Sales, World, etcd::Etcd, expected, sales::SLOW, term, wait_for};
 use serde_json::Value;
 
 const ROWS: u64 = 60_000;
@@ -255,11 +255,11 @@ fn check_output(world: &World, sales: &Sales) {
     assert_eq!(world.rows("out/by-shop"), expected(sales));
 }
 
-/// A job beside that of the sales, with an output of its own.
+/// A job beside that of the sales, with an output of its own. One record of ten takes computing, so that a fault meets it.
 fn write_other_job(world: &World, name: &str) {
     let text = format!(
         "job: {name}\nsteps:\n  - name: {name}\n    source:\n      csv: {{path: \"data/sales-*.csv\", columns: {{id: int64}}}}\n    \
-         partition: {MANY}\n    sink: {{csv: {{path: \"out/{name}\"}}}}\n"
+         partition: {MANY}\n    transform: {{sql: \"SELECT * FROM input WHERE CASE WHEN id % 10 = 0 THEN {SLOW} ELSE true END\"}}\n    sink: {{csv: {{path: \"out/{name}\"}}}}\n"
     );
     fs::write(world.path(&format!("{name}.yaml")), text).expect("written");
 }
