@@ -275,6 +275,7 @@ fn edges<'a>(nodes: &'a [Node<'a>]) -> impl Iterator<Item = (&'a str, &'a str, b
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::partition_table::Target;
     use gapless_common::job;
 
     fn planned(after: &[(&str, &[&str])]) -> Vec<PlannedStep> {
@@ -293,7 +294,11 @@ mod tests {
         let cut = Cut::Later { step: "x".to_string() };
         job.steps
             .into_iter()
-            .map(|step| PlannedStep { step, cut: cut.clone() })
+            .map(|step| PlannedStep {
+                step,
+                cut: cut.clone(),
+                output: Target::Free,
+            })
             .collect()
     }
 

@@ -22,6 +22,7 @@ use gapless_coordinator::{
 use gapless_platform::clock::Clock;
 use gapless_worker::{
     examine::{Remark, examine_job},
+    publish::{Foreseen, foresee},
     redrive,
     rejects::{ParquetRejects, Quarantine},
     reread, storage, verify,
@@ -39,7 +40,7 @@ use crate::{
     failure::{Failure, Kind},
     job_file::JobFile,
     output,
-    partition_table::{Cut, PlannedStep},
+    partition_table::{Cut, PlannedStep, Target},
 };
 
 /// Reads a job and puts its parameters in.
@@ -110,11 +111,29 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
             Err(error) => Cut::Impossible { why: error.message },
         },
     };
-    let planned = job.steps.iter().map(|step| PlannedStep {
-        step: step.clone(),
-        cut: cut(step),
+    let planned = job.steps.iter().map(|step| {
+        let cut = cut(step);
+        PlannedStep {
+            step: step.clone(),
+            output: output(job, step, base_dir, &cut),
+            cut,
+        }
     });
     Ok(planned.collect())
+}
+
+/// Whether the step could publish where its sink says; nothing where it cannot be planned in the first place.
+fn output(job: &Job, step: &Step, base_dir: &Path, cut: &Cut) -> Target {
+    let facts = match cut {
+        Cut::Planned { facts, .. } => Some(&**facts),
+        Cut::Later { .. } => None,
+        Cut::Impossible { .. } => return Target::Free,
+    };
+    match foresee(job, step, base_dir, facts) {
+        Ok(Foreseen::Free) => Target::Free,
+        Ok(Foreseen::Stands(run)) => Target::Stands { run },
+        Err(error) => Target::Refused { why: error.message },
+    }
 }
 
 /// The step whose output a look-up of this one reads.

@@ -2,13 +2,14 @@
 
 use clap::ValueEnum;
 use gapless_common::{
+    ids::RunId,
     job::{Exists, Sink, Step},
     plan::{Facts, Partition, StepPlan, TransformMode, Unit},
 };
 use serde::Serialize;
 
 use crate::{
-    failure::Failure,
+    failure::{Failure, Kind},
     output::{self, Table},
     wording::{bytes, count, counted},
 };
@@ -32,6 +33,31 @@ pub enum PlanFormat {
 pub struct PlannedStep {
     pub step: Step,
     pub cut: Cut,
+    pub output: Target,
+}
+
+/// What is known of the place of a step's output.
+#[derive(Clone, Debug)]
+pub enum Target {
+    /// Nothing is in the way.
+    Free,
+    /// What a run has published of this very step.
+    Stands { run: RunId },
+    /// A run would be refused, in these words.
+    Refused { why: String },
+}
+
+impl Target {
+    /// For people, where there is something to say.
+    fn words(&self) -> Option<String> {
+        match self {
+            Target::Free => None,
+            Target::Stands { run } => Some(format!(
+                "stands already, as run {run} of this very step has published it: it is not done again"
+            )),
+            Target::Refused { why } => Some(format!("REFUSED: {why}")),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -60,15 +86,21 @@ pub fn render(job: &str, steps: &[PlannedStep], format: PlanFormat) -> Result<St
     }
 }
 
-/// Whether every step that can be planned now is, and covers its source. Else the first fault.
-pub fn verdict(steps: &[PlannedStep]) -> Result<(), String> {
-    for PlannedStep { step, cut } in steps {
+/// Whether every step that can be planned now is, covers its source, and could publish. Else the first fault: a job
+/// that cannot be is [`Kind::Invalid`], an output that is taken fails as a run of it would.
+pub fn verdict(steps: &[PlannedStep]) -> Result<(), (Kind, String)> {
+    for PlannedStep { step, cut, .. } in steps {
         match cut {
             Cut::Planned {
                 coverage: Err(fault), ..
-            } => return Err(format!("step {}: {fault}", step.name)),
-            Cut::Impossible { why } => return Err(format!("step {}: {why}", step.name)),
+            } => return Err((Kind::Invalid, format!("step {}: {fault}", step.name))),
+            Cut::Impossible { why } => return Err((Kind::Invalid, format!("step {}: {why}", step.name))),
             Cut::Planned { .. } | Cut::Later { .. } => {}
+        }
+    }
+    for PlannedStep { step, output, .. } in steps {
+        if let Target::Refused { why } = output {
+            return Err((Kind::Failed, format!("step {}, prepare: {why}", step.name)));
         }
     }
     Ok(())
@@ -103,17 +135,20 @@ pub fn skew(partitions: &[Partition]) -> Option<Skew> {
 
 fn sections(job: &str, steps: &[PlannedStep], wide: bool) -> String {
     let mut text = String::new();
-    for (index, PlannedStep { step, cut }) in steps.iter().enumerate() {
+    for (index, planned) in steps.iter().enumerate() {
         if index > 0 {
             text.push('\n');
         }
-        text += &format!("{job}/{}\n", step.name);
-        match cut {
-            Cut::Planned { facts, plan, coverage } => text += &section(job, step, facts, plan, coverage, wide),
+        text += &format!("{job}/{}\n", planned.step.name);
+        match &planned.cut {
+            Cut::Planned { facts, plan, coverage } => text += &section(job, planned, facts, plan, coverage, wide),
             Cut::Later { step } => {
                 text += &format!(
                     "  planned when step {step} is published: it reads that output, whose size is not known yet\n"
                 );
+                if let Some(words) = planned.output.words() {
+                    text += &line("output", &words);
+                }
             }
             Cut::Impossible { why } => text += &format!("  cannot be planned: {why}\n"),
         }
@@ -121,16 +156,21 @@ fn sections(job: &str, steps: &[PlannedStep], wide: bool) -> String {
     text
 }
 
+fn line(name: &str, what: &str) -> String {
+    format!("  {name:<10} {what}\n")
+}
+
 fn section(
     job: &str,
-    step: &Step,
+    planned: &PlannedStep,
     facts: &Facts,
     plan: &StepPlan,
     coverage: &Result<String, String>,
     wide: bool,
 ) -> String {
+    let step = &planned.step;
     let mut text = String::new();
-    let mut say = |name: &str, what: String| text += &format!("  {name:<10} {what}\n");
+    let mut say = |name: &str, what: String| text += &line(name, &what);
     say("source", source_words(facts));
     say("method", format!("{}: {}", plan.method.name(), plan.reason));
     if let Some(exchange) = &plan.exchange {
@@ -145,6 +185,9 @@ fn section(
         format!("{}: {}", transform_name(&facts.transform.mode), facts.transform.reason),
     );
     say("sink", sink_words(&step.sink, plan.merge));
+    if let Some(words) = planned.output.words() {
+        say("output", words);
+    }
     match coverage {
         Ok(verdict) => say("coverage", verdict.clone()),
         Err(faults) => say(
@@ -258,7 +301,7 @@ fn skew_words(skew: Skew) -> String {
 /// The partition table alone: program id, stage, partition number, low, high, keys, estimates.
 fn csv(job: &str, steps: &[PlannedStep]) -> String {
     let mut text = "program,stage,partition,low,high,keys,estimated_rows,estimated_bytes\n".to_string();
-    for PlannedStep { step, cut } in steps {
+    for PlannedStep { step, cut, .. } in steps {
         let Cut::Planned { facts, plan, .. } = cut else {
             continue;
         };
@@ -336,7 +379,7 @@ struct PartitionView {
 }
 
 fn view<'a>(job: &'a str, steps: &'a [PlannedStep]) -> PlanView<'a> {
-    let steps = steps.iter().map(|PlannedStep { step, cut }| StepView {
+    let steps = steps.iter().map(|PlannedStep { step, cut, output }| StepView {
         step: &step.name,
         after: match cut {
             Cut::Later { step } => Some(step),
@@ -344,7 +387,10 @@ fn view<'a>(job: &'a str, steps: &'a [PlannedStep]) -> PlanView<'a> {
         },
         error: match cut {
             Cut::Impossible { why } => Some(why),
-            Cut::Planned { .. } | Cut::Later { .. } => None,
+            Cut::Planned { .. } | Cut::Later { .. } => match output {
+                Target::Refused { why } => Some(why),
+                Target::Free | Target::Stands { .. } => None,
+            },
         },
         planned: match cut {
             Cut::Planned { facts, plan, coverage } => Some(planned_view(job, step, facts, plan, coverage)),
@@ -503,6 +549,7 @@ mod tests {
         };
         PlannedStep {
             step: step("load"),
+            output: Target::Free,
             cut: Cut::Planned {
                 facts: Box::new(facts()),
                 plan: Box::new(StepPlan {
@@ -528,6 +575,7 @@ mod tests {
     fn later() -> PlannedStep {
         PlannedStep {
             step: step("sum"),
+            output: Target::Free,
             cut: Cut::Later { step: "load".into() },
         }
     }
@@ -599,7 +647,8 @@ nightly/sum
             ),
             "{text}"
         );
-        let verdict = verdict(&steps).expect_err("refused");
+        let (kind, verdict) = verdict(&steps).expect_err("refused");
+        assert_eq!(kind, Kind::Invalid);
         assert!(verdict.starts_with("step load: gap ['K', 'M')"), "{verdict}");
     }
 

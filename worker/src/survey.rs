@@ -1,13 +1,7 @@
 //! The source's part of a survey: which files there are, what they look like, how much they hold,
 //! and a bounded sample of keys. Metadata and a few blocks, never the data.
 
-use std::{
-    collections::HashMap,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread,
-};
+use std::{collections::HashMap, path::Path, sync::Arc, thread};
 
 use arrow::{
     array::{Array, RecordBatch},
@@ -24,7 +18,7 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use crate::storage::{is_object, list_folder, read_if_present, resolve};
+use crate::storage::{list_folder, read_if_present, resolve};
 
 use crate::source::{
     SourceReader, avro,
@@ -32,7 +26,7 @@ use crate::source::{
     merge::{check_keys, columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
-    pins::{MAX_FILES, config, expand, file_of, io_error, pin},
+    pins::{Identity, MAX_FILES, config, expand, file_of, identity, pin},
     records::{Content, PASS, RecordsReader, Shape, edges, is_packed},
     types::{columns_of, key_at, key_type},
 };
@@ -120,25 +114,6 @@ pub fn survey_source(
         inputs.push(facts);
     }
     merged(merge, base_dir, inputs)
-}
-
-/// What a file is, by whatever name: links and other spellings of a path are the same file.
-#[derive(PartialEq, Eq, Hash)]
-enum Identity {
-    File { device: u64, inode: u64 },
-    Object(PathBuf),
-}
-
-fn identity(base_dir: &Path, path: &str) -> Result<Identity, TaskError> {
-    let full = resolve(base_dir, path);
-    if is_object(&full) {
-        return Ok(Identity::Object(full));
-    }
-    let meta = full.metadata().map_err(|error| io_error(path, "looking at", &error))?;
-    Ok(Identity::File {
-        device: meta.dev(),
-        inode: meta.ino(),
-    })
 }
 
 /// The inputs of a merge, end to end.

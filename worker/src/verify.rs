@@ -77,6 +77,8 @@ pub enum Difference {
     Count {
         #[serde(flatten)]
         reader: Reader,
+        /// Those of the range that have been written since, or all of it where none has; none for numbers.
+        files: Vec<String>,
         certified: u64,
         found: u64,
     },
@@ -84,6 +86,8 @@ pub enum Difference {
     Records {
         #[serde(flatten)]
         reader: Reader,
+        /// As of `Count`.
+        files: Vec<String>,
         certified: RecordHash,
         found: RecordHash,
     },
@@ -91,6 +95,8 @@ pub enum Difference {
     Unreadable {
         #[serde(flatten)]
         reader: Reader,
+        /// As of `Count`.
+        files: Vec<String>,
         reason: String,
     },
     /// A look-up is not what the records were joined with.
@@ -128,24 +134,38 @@ impl fmt::Display for Difference {
             }
             Difference::Count {
                 reader,
+                files,
                 certified,
                 found,
             } => {
-                write!(f, "{reader}: {certified} records were read, there are {found} now")
+                let of = listed(files);
+                write!(f, "{of}{reader}: {certified} records were read, there are {found} now")
             }
             Difference::Records {
                 reader,
+                files,
                 certified,
                 found,
             } => write!(
                 f,
-                "{reader}: as many records as were read, but not the same ones (fingerprint {certified}, now {found})"
+                "{}{reader}: as many records as were read, but not the same ones (fingerprint {certified}, now {found})",
+                listed(files)
             ),
-            Difference::Unreadable { reader, reason } => {
-                write!(f, "{reader} cannot be read: {reason}")
+            Difference::Unreadable { reader, files, reason } => {
+                write!(f, "{}{reader} cannot be read: {reason}", listed(files))
             }
             Difference::Lookup { lookup, what, .. } => write!(f, "look-up {lookup}: {what}"),
         }
+    }
+}
+
+/// The files that a difference is about, for the beginning of a sentence.
+fn listed(files: &[String]) -> String {
+    let names = files.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    match (files.len(), files.len().saturating_sub(LISTED)) {
+        (0, _) => String::new(),
+        (_, 0) => format!("{names}, "),
+        (_, more) => format!("{names} and {more} more files, "),
     }
 }
 
@@ -199,10 +219,9 @@ impl fmt::Display for Unread {
 pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Difference> {
     let mut differences = contradictions(certificate);
     let mut gone = Vec::new();
-    let mut low = certificate.domain.low;
-    for file in &certificate.files {
-        let units = UnitRange::new(low, low + file.units);
-        low = units.high;
+    // The others that are not as they were.
+    let mut written = Vec::new();
+    for (units, file) in placed(certificate) {
         let path = || file.path.clone();
         let partitions = || readers(certificate, units);
         match source.look(file) {
@@ -214,6 +233,7 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
                 });
             }
             Ok(Some(now)) if now.size != file.size => {
+                written.push((units, file));
                 differences.push(Difference::Resized {
                     path: path(),
                     pinned: file.size,
@@ -222,6 +242,7 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
                 });
             }
             Ok(Some(now)) if now.etag != file.etag => {
+                written.push((units, file));
                 differences.push(Difference::Touched {
                     path: path(),
                     partitions: partitions(),
@@ -237,13 +258,33 @@ pub fn verify(certificate: &Certificate, source: &mut dyn Reopen) -> Vec<Differe
         if gone.iter().any(|file| overlap(*file, range.units)) {
             continue;
         }
-        differences.extend(compare(reader(certificate, range), range, source.read(range)));
+        let touching = |files: &mut dyn Iterator<Item = (UnitRange, &PinnedFile)>| -> Vec<String> {
+            let touching = files.filter(|(units, _)| overlap(*units, range.units));
+            touching.map(|(_, file)| file.path.clone()).collect()
+        };
+        let files = || match touching(&mut written.iter().copied()) {
+            // Whoever has changed one of them has put its time back.
+            none if none.is_empty() => touching(&mut placed(certificate)),
+            written => written,
+        };
+        let found = source.read(range);
+        differences.extend(compare(reader(certificate, range), range, found, &files));
     }
     for lookup in &certificate.lookups {
         let files = lookup.files.iter();
         differences.extend(files.filter_map(|file| compare_lookup(&lookup.name, file, source.look_up(file))));
     }
     differences
+}
+
+/// The files of the source, each with its units.
+fn placed(certificate: &Certificate) -> impl Iterator<Item = (UnitRange, &PinnedFile)> {
+    let mut low = certificate.domain.low;
+    certificate.files.iter().map(move |file| {
+        let units = UnitRange::new(low, low + file.units);
+        low = units.high;
+        (units, file)
+    })
 }
 
 fn overlap(one: UnitRange, other: UnitRange) -> bool {
@@ -285,19 +326,27 @@ fn compare_lookup(
     })
 }
 
-fn compare(reader: Reader, range: &RangeProof, found: Result<(u64, RecordHash), TaskError>) -> Option<Difference> {
+fn compare(
+    reader: Reader,
+    range: &RangeProof,
+    found: Result<(u64, RecordHash), TaskError>,
+    files: &dyn Fn() -> Vec<String>,
+) -> Option<Difference> {
     match found {
         Err(error) => Some(Difference::Unreadable {
             reader,
+            files: files(),
             reason: error.message,
         }),
         Ok((found, _)) if found != range.read => Some(Difference::Count {
             reader,
+            files: files(),
             certified: range.read,
             found,
         }),
         Ok((_, found)) if found != range.records => Some(Difference::Records {
             reader,
+            files: files(),
             certified: range.records,
             found,
         }),
@@ -493,15 +542,22 @@ mod tests {
         };
         let more = |more| Now { more, ..same() };
         let lookup = |lookup| Now { lookup, ..same() };
-        let cases: [(Now, &[&str]); 10] = [
+        let cases: [(Now, &[&str]); 11] = [
             (same(), &[]),
             (
                 more([(0, 0), (1, 5), (0, 0)]),
-                &["partition 1 [50, 70): 20 records were read, there are 21"],
+                &["a, b, partition 1 [50, 70): 20 records were read, there are 21"],
             ),
             (
                 more([(0, 0), (0, 0), (0, 5)]),
-                &["partition 2 [70, 100): as many records"],
+                &["b, partition 2 [70, 100): as many records"],
+            ),
+            (
+                Now {
+                    more: [(0, 0), (0, 5), (0, 0)],
+                    ..files(&[("a", 60, "2"), ("b", 40, "1")])
+                },
+                &["a was written again", "a, partition 1 [50, 70): as many records"],
             ),
             (
                 files(&[("a", 60, "1")]),
@@ -528,7 +584,7 @@ mod tests {
                     broken: Some(0),
                     ..same()
                 },
-                &["partition 0 [0, 50) cannot be read: no"],
+                &["a, partition 0 [0, 50) cannot be read: no"],
             ),
         ];
         for (now, expected) in cases {
@@ -557,7 +613,7 @@ mod tests {
             now,
             &[
                 "b has changed: 40 bytes when it was read, 41 now; read by scatter partition 1 [50, 70), scatter partition 2",
-                "scatter partition 2 [70, 100): 30 records were read, there are 31 now",
+                "b, scatter partition 2 [70, 100): 30 records were read, there are 31 now",
             ],
         );
     }

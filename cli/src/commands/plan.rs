@@ -8,7 +8,7 @@ use gapless_platform::config::Setting;
 use crate::{
     app::{App, Flags, flag},
     arguments::JobArguments,
-    failure::{Failure, Kind},
+    failure::Failure,
     graph::{GraphFormat, draw},
     job_file::JobFile,
     local, output,
@@ -51,5 +51,5 @@ pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         None => render(&job.name, &steps, arguments.output)?,
     };
     output::print(&text)?;
-    verdict(&steps).map_err(|fault| Failure::new(Kind::Invalid, format!("{} is refused: {fault}", file.name)))
+    verdict(&steps).map_err(|(kind, fault)| Failure::new(kind, format!("{} is refused: {fault}", file.name)))
 }

@@ -34,6 +34,23 @@ fn what_is_not_there_or_no_file_is_told_before_any_record_is_read() {
         .file("in.csv", "id,v\n")
         .job(&of("[in.csv, \"in*.csv\"]"));
     room.fails("step a, survey: in.csv is named twice by the source's paths; its records would be read twice");
+    for (what, second) in [
+        ("another spelling", "./in.csv"),
+        ("a glob and a spelling", "\"./in*.csv\""),
+    ] {
+        let room = Room::new(what)
+            .file("in.csv", "id,v\n")
+            .job(&of(&format!("[in.csv, {second}]")));
+        room.fails("is named twice by the source's paths");
+    }
+    let room = Room::new("a link beside its file")
+        .file("in-1.csv", "id,v\n1,x\n")
+        .job(&of("\"in-*.csv\""));
+    std::os::unix::fs::symlink("in-1.csv", room.path("in-2.csv")).expect("made");
+    room.fails(
+        "step a, survey: in-2.csv is named twice by the source's paths, which also have it as in-1.csv; its records would \
+         be read twice",
+    );
     let room = Room::new("a link to nothing").job(&of("in.csv"));
     std::os::unix::fs::symlink("gone.csv", room.path("in.csv")).expect("made");
     room.fails("step a, survey: in.csv: no such file");
@@ -581,6 +598,36 @@ fn input_that_is_changed_or_deleted_after_planning_is_told_and_with_the_old_file
         room.fails(says);
         fs::rename(&kept, room.path("in-1.csv")).expect("moved back");
         room.fails("in-1.csv, line 102: parse: ");
+    }
+}
+
+/// One partition reads three files, of which one is written again with as many bytes.
+#[test]
+fn verify_names_the_file_that_was_changed() {
+    let csv = |name: &str| format!("csv: {{path: {name}, columns: {COLUMNS}}}");
+    let merged = format!(
+        "merge: {{inputs: [{{{}}}, {{{}}}, {{{}}}]}}",
+        csv("in-1.csv"),
+        csv("in-2.csv"),
+        csv("in-3.csv")
+    );
+    for (what, source) in [("a glob", csv("\"in-*.csv\"")), ("a merge", merged)] {
+        let job = format!(
+            "job: j\nsteps:\n  - name: a\n    source: {{{source}}}\n    partition: {{count: 1}}\n    sink: {{csv: {{path: out/a}}}}\n"
+        );
+        let room = Room::new(what)
+            .file("in-1.csv", "id,v\n1,a\n")
+            .file("in-2.csv", "id,v\n2,b\n")
+            .file("in-3.csv", "id,v\n3,c\n")
+            .job(&job);
+        room.makes(&["1,a", "2,b", "3,c"]);
+        let verify = ["verify", "--certificate", "out/a"];
+        assert_eq!(room.gapless(&verify).code, Some(0), "{what}");
+        fs::write(room.path("in-2.csv"), "id,v\n2,x\n").expect("written");
+        let ended = room.gapless(&verify);
+        assert_eq!(ended.code, Some(1), "{what}: {}", ended.stderr);
+        let says = "a: in-2.csv, partition 0 [0, 27): as many records as were read, but not the same ones";
+        assert!(ended.stderr.contains(says), "{what}: {}", ended.stderr);
     }
 }
 

@@ -32,10 +32,18 @@ fn an_output_that_is_there_is_refused_before_any_work_and_left_as_it_is() {
     );
 }
 
-/// The run fails, and what was at the output is all that is there.
+/// `plan` says so, shows the plan all the same and leaves the folder as it is; the run fails with the same words, and
+/// what was at the output is all that is there.
 fn refused(room: &Room, says: &str) {
     let before: Vec<String> = outputs(room);
     let folder = room.path("out").display().to_string();
+    let all = room.paths();
+    let planned = room.gapless(&["plan", "job.yaml"]);
+    let told = format!("job.yaml is refused: {}", says.replace("{out}", &folder));
+    assert_eq!(planned.code, Some(1), "{}", planned.stderr);
+    assert!(planned.stderr.contains(&told), "{}\nand not\n{told}", planned.stderr);
+    assert!(planned.stdout.contains("  output     REFUSED: "), "{}", planned.stdout);
+    assert_eq!(room.paths(), all);
     let ended = room.gapless(&["run", "job.yaml"]);
     let says = says.replace("{out}", &folder);
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
@@ -48,6 +56,41 @@ fn outputs(room: &Room) -> Vec<String> {
     paths
         .filter(|path| path.starts_with("out/") && !path.contains("/."))
         .collect()
+}
+
+#[test]
+fn plan_tells_what_a_further_step_could_not_publish() {
+    let job = "job: j\nsteps:\n  - name: a\n    source: {csv: {path: in.csv, columns: {id: int64}}}\n    sink: {csv: {path: out/a}}\n  - name: b\n    source: {step: a}\n    sink: {csv: {path: out/b}}\n";
+    let taken = Room::new("a later step").file("in.csv", "id\n1\n").job(job);
+    let taken = taken.file("out/b/mine.txt", "mine");
+    let planned = taken.gapless(&["plan", "job.yaml", "-o", "json"]);
+    assert_eq!(planned.code, Some(1), "{}", planned.stderr);
+    let says = "job.yaml is refused: step b, prepare: ";
+    assert!(planned.stderr.contains(says), "{}", planned.stderr);
+    let json: serde_json::Value = serde_json::from_str(&planned.stdout).expect("JSON");
+    assert_eq!(json["steps"][0].get("error"), None, "{json}");
+    let error = json["steps"][1]["error"].as_str().expect("told");
+    assert!(
+        error.ends_with("or write `exists: replace` or `exists: append`"),
+        "{error}"
+    );
+}
+
+/// What a run of this very job has published is no stranger's: the run goes on behind it, or is complete.
+#[test]
+fn plan_takes_a_jobs_own_output_for_what_it_is() {
+    let room = room("its own output", "path: out/a");
+    room.makes(&["1"]);
+    let planned = room.gapless(&["plan", "job.yaml"]);
+    assert_eq!(planned.code, Some(0), "{}", planned.stderr);
+    let says = "of this very step has published it: it is not done again";
+    assert!(planned.stdout.contains(says), "{}", planned.stdout);
+    // Another job finds it taken.
+    let other = room.job(&copy_of("{id: int64}").replace("job: j", "job: other"));
+    refused(
+        &other,
+        "step a, prepare: {out}/a exists and is not empty; move it away, choose another path, or write `exists: replace` or `exists: append`",
+    );
 }
 
 #[test]

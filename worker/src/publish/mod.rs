@@ -28,7 +28,7 @@ use crate::attempt::{CommittedPartition, StepContext};
 
 pub use abort::{abort, abort_unprepared};
 pub use merge::merge;
-pub use prepare::prepare;
+pub use prepare::{Foreseen, foresee, prepare};
 pub use settle::{publish, sweep_late};
 pub use task::{ScatteredOf, adopt_published, run_abort, run_merge, run_prepare, run_publish};
 

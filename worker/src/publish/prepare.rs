@@ -1,14 +1,18 @@
 //! Prepare: everything about the output that can be found wrong before any work is done.
 
-use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt, path::Path};
+use std::{collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::MetadataExt, path::Path};
 
 use gapless_common::{
     attempt::Fence,
+    certificate::Certificate,
     error::{ErrorClass, TaskError},
-    ids::Stage,
-    job::{Exists, FileSink, Source},
+    ids::{RunId, Stage},
+    job::{Exists, FileSink, IfUnchanged, Job, Sink, Source, Step},
     manifest::VerdictKind,
+    plan::{Column, Facts},
 };
+use rustix::fs::{Access, access};
+use uuid::Uuid;
 
 use super::{
     Preparation, exists_mode, is_own,
@@ -46,13 +50,14 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
             rejects,
         });
     }
-    if let Some(file) = context.step().sink.file() {
-        check_columns(context, file)?;
+    if let (Some(file), Some(frame)) = (context.step().sink.file(), &context.frame) {
+        check_columns(file, &context.step().sink, &frame.facts.output)?;
     }
     if !is_object(folders.output()) {
         make_all(parent_of(folders.output()))?;
     }
-    check_output(context, &folders)?;
+    let exists = exists_mode(context);
+    check_output(exists, &folders)?;
     let places = [
         folders.published(),
         folders.data(),
@@ -82,7 +87,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
         }
     }
     if !is_object(folders.staged()) {
-        probe(&folders, fence, exists_mode(context))?;
+        probe(&folders, fence, exists)?;
     }
     Ok(Preparation {
         generation: known.last().copied().unwrap_or(0) + 1,
@@ -91,10 +96,97 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     })
 }
 
-fn check_columns(context: &StepContext, file: &FileSink) -> Result<(), TaskError> {
-    Format::of(&context.step().sink)?;
-    let Some(frame) = &context.frame else { return Ok(()) };
-    let names: Vec<&str> = frame.facts.output.iter().map(|column| column.name.as_str()).collect();
+/// What [`prepare`] would refuse of a step's output, as far as looking tells: nothing is made.
+///
+/// `facts`: `None` where the source is not there to be surveyed yet.
+///
+/// Errors: as those of [`prepare`].
+pub fn foresee(job: &Job, step: &Step, base_dir: &Path, facts: Option<&Facts>) -> Result<Foreseen, TaskError> {
+    let Some(file) = step.sink.file() else {
+        return Ok(Foreseen::Free);
+    };
+    // Folders of a run that is none: those that all runs share are looked at.
+    let nobody = RunId(Uuid::nil());
+    let folders = StepFolders::new(&step.sink, base_dir, Path::new(""), nobody, 0)?;
+    let known = generations(&folders)?;
+    if let Some(facts) = facts {
+        check_columns(file, &step.sink, &facts.output)?;
+    }
+    if let Err(error) = check_output(file.exists, &folders) {
+        return match standing(job, step, base_dir, facts, &folders, known.last().copied())? {
+            Some(run) => Ok(Foreseen::Stands(run)),
+            None => Err(error),
+        };
+    }
+    if !is_object(folders.staged()) {
+        let there = nearest(folders.staged())?;
+        check_room(there)?;
+        if let Err(error) = access(there, Access::WRITE_OK | Access::EXEC_OK) {
+            let parent = parent_of(folders.output());
+            let first = if parent.is_dir() { folders.control() } else { parent };
+            return Err(io_error("create the folder", first, &error.into()));
+        }
+    }
+    Ok(Foreseen::Free)
+}
+
+/// What stands where an output is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreseen {
+    /// Nothing that is in the way.
+    Free,
+    /// What this run has published of this very step, which is not done again.
+    Stands(RunId),
+}
+
+/// The run of the same job over the same folder, or of a step that is skipped while its input is unchanged, whose
+/// output this is.
+fn standing(
+    job: &Job,
+    step: &Step,
+    base_dir: &Path,
+    facts: Option<&Facts>,
+    folders: &StepFolders,
+    generation: Option<u64>,
+) -> Result<Option<RunId>, TaskError> {
+    let Some(last) = generation else { return Ok(None) };
+    let Some(verdict) = verdicts_from(folders, last)?.pop() else {
+        return Ok(None);
+    };
+    let own = StepFolders::new(&step.sink, base_dir, Path::new(""), verdict.run, verdict.step)?;
+    let Some(text) = read_if_present(&own.certificate())? else {
+        return Ok(None);
+    };
+    let Ok(certificate) = serde_json::from_slice::<Certificate>(&text) else {
+        return Ok(None);
+    };
+    let reading = &certificate.reading;
+    let unchanged = |facts: &Facts| {
+        step.if_unchanged == IfUnchanged::Skip
+            && reading.job.step(&step.name) == Some(step)
+            && (&certificate.files, &certificate.lookups) == (&facts.files, &facts.lookups)
+    };
+    let same = certificate.step_name == step.name
+        && Path::new(&reading.base_dir) == base_dir
+        && (reading.job == *job || facts.is_some_and(unchanged));
+    Ok(same.then_some(verdict.run))
+}
+
+/// The deepest folder on the way to a path that is there.
+fn nearest(path: &Path) -> Result<&Path, TaskError> {
+    for folder in path.ancestors() {
+        match fs::metadata(folder) {
+            Ok(_) => return Ok(folder),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error("look at", folder, &error)),
+        }
+    }
+    Ok(Path::new("/"))
+}
+
+fn check_columns(file: &FileSink, sink: &Sink, output: &[Column]) -> Result<(), TaskError> {
+    Format::of(sink)?;
+    let names: Vec<&str> = output.iter().map(|column| column.name.as_str()).collect();
     let added = file.partition_column.as_deref();
     let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
     if let Some(name) = added.filter(|name| names.contains(name)) {
@@ -114,10 +206,9 @@ fn check_columns(context: &StepContext, file: &FileSink) -> Result<(), TaskError
 }
 
 /// Whether the output may become what the job asks for.
-fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), TaskError> {
+fn check_output(exists: Exists, folders: &StepFolders) -> Result<(), TaskError> {
     let output = folders.output();
     let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
-    let exists = exists_mode(context);
     let not_empty = format!(
         "{} exists and is not empty; move it away, choose another path, or write `exists: replace` or \
          `exists: append`",
@@ -134,7 +225,7 @@ fn check_output(context: &StepContext, folders: &StepFolders) -> Result<(), Task
         };
     }
     match fs::metadata(output) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(io_error("look at", output, &error)),
         Ok(meta) if !meta.is_dir() => {
             return config(format!(
@@ -256,7 +347,7 @@ fn probe(folders: &StepFolders, fence: Fence, exists: Exists) -> Result<(), Task
     let record = place.join("record");
     let first = create_once(&record, "1", b"1")?;
     let second = fs::hard_link(place.join("record"), &record);
-    let refused = matches!(&second, Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists);
+    let refused = matches!(&second, Err(error) if error.kind() == ErrorKind::AlreadyExists);
     if first != Created::Created || !refused {
         return Err(TaskError::new(
             ErrorClass::Config,

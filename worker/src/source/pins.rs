@@ -2,11 +2,11 @@
 //! plan was made for. The only place that opens source files.
 
 use std::{
-    collections::HashSet,
+    collections::HashMap,
     fs::{File, Metadata},
     io,
     os::unix::fs::{FileTypeExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -18,7 +18,7 @@ use gapless_common::{
 };
 use gapless_platform::objects::{Bucket, Found, ObjectError, ObjectFile, Trouble};
 
-use crate::storage::{StoredFile, object, object_error, object_error_in, resolve};
+use crate::storage::{StoredFile, is_object, object, object_error, object_error_in, resolve};
 
 /// A file can be matched by a pattern, but not without end: the list travels in one row.
 pub const MAX_FILES: usize = 100_000;
@@ -61,23 +61,54 @@ fn etag(meta: &Metadata) -> String {
     format!("{nanos:x}-{:x}", meta.ino())
 }
 
+/// What a file is, by whatever name: links and other spellings of a path are the same file.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity {
+    File {
+        device: u64,
+        inode: u64,
+    },
+    Object(PathBuf),
+    /// There is no such file: whoever opens it tells.
+    Missing(PathBuf),
+}
+
+pub(crate) fn identity(base_dir: &Path, path: &str) -> Result<Identity, TaskError> {
+    let full = resolve(base_dir, path);
+    if is_object(&full) {
+        return Ok(Identity::Object(full));
+    }
+    match full.metadata() {
+        Ok(meta) => Ok(Identity::File {
+            device: meta.dev(),
+            inode: meta.ino(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Identity::Missing(full)),
+        Err(error) => Err(io_error(path, "looking at", &error)),
+    }
+}
+
 /// Resolves the paths and globs of a source against `base_dir`, in order, each glob's matches sorted
 /// by bytes. The answer keeps paths as they were written: relative ones stay relative to `base_dir`.
 ///
-/// Errors: `Config` when a pattern matches nothing or is malformed, or a file is named twice (its
+/// Errors: `Config` when a pattern matches nothing or is malformed, or a file is named twice, by whatever names (its
 /// records would be read twice).
 pub fn expand(base_dir: &Path, patterns: &[String]) -> Result<Vec<String>, TaskError> {
     if patterns.is_empty() {
         return Err(config("the source names no file: give it a path"));
     }
     let mut files = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<Identity, String> = HashMap::new();
     for pattern in patterns {
         for path in matches(base_dir, pattern)? {
-            if !seen.insert(path.clone()) {
-                return Err(config(format!(
-                    "{path} is named twice by the source's paths; its records would be read twice"
-                )));
+            if let Some(other) = seen.insert(identity(base_dir, &path)?, path.clone()) {
+                return Err(config(match other == path {
+                    true => format!("{path} is named twice by the source's paths; its records would be read twice"),
+                    false => format!(
+                        "{path} is named twice by the source's paths, which also have it as {other}; its records would be \
+                         read twice"
+                    ),
+                }));
             }
             files.push(path);
         }
@@ -356,6 +387,22 @@ mod tests {
         assert_eq!(expand(&["*.csv"]).unwrap(), ["a.csv", "a[1].csv", "b.csv"]);
         assert_eq!(expand(&["b.csv", "a[1].csv"]).unwrap(), ["b.csv", "a[1].csv"]);
         assert!(expand(&["a*.csv", "a.csv"]).unwrap_err().contains("named twice"));
+        for other in ["./a.csv", "../%/a.csv"] {
+            let name = dir.path().file_name().unwrap().to_str().unwrap();
+            let other = other.replace('%', name);
+            let told = format!("{other} is named twice by the source's paths, which also have it as a.csv; ");
+            assert!(expand(&["a.csv", &other]).unwrap_err().starts_with(&told));
+        }
+        let absolute = dir.path().join("a.csv").display().to_string();
+        assert!(expand(&[&absolute, "*.csv"]).unwrap_err().contains("named twice"));
+        std::fs::hard_link(dir.path().join("a.csv"), dir.path().join("d.csv")).unwrap();
+        std::os::unix::fs::symlink("b.csv", dir.path().join("e.csv")).unwrap();
+        for (pattern, other) in [("[ad].csv", "a.csv"), ("[be].csv", "b.csv")] {
+            let told = format!("which also have it as {other}; its records would be read twice");
+            assert!(expand(&[pattern]).unwrap_err().ends_with(&told));
+        }
+        // Neither is there: whoever opens them tells.
+        assert_eq!(expand(&["x.csv", "y.csv"]).unwrap(), ["x.csv", "y.csv"]);
         assert!(expand(&["x*.csv"]).unwrap_err().contains("no file matches x*.csv"));
         assert!(expand(&["ftp://bucket/x"]).unwrap_err().contains("known are s3://"));
     }
