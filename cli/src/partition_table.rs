@@ -446,7 +446,7 @@ fn planned_view<'a>(
 #[cfg(test)]
 mod tests {
     use gapless_common::{
-        job::{Compression, Count, FileSink, OnError, Partition as Way, Partitioning, Source},
+        job::{Compression, Count, Delimiter, FileSink, OnError, Partition as Way, Partitioning, Source},
         key::{Key, KeyType},
         plan::{BucketFn, Estimate, ExchangePlan, KeySample, Method, PinnedFile, TransformFacts},
         range::{KeyInterval, KeyRange, UnitRange},
@@ -478,7 +478,7 @@ mod tests {
                 split: None,
                 partition_column: None,
                 header: true,
-                delimiter: b',',
+                delimiter: Delimiter::COMMA,
                 null: String::new(),
                 encoding: Default::default(),
                 crlf: false,

@@ -18,6 +18,9 @@ pub struct DataFile {
     pub bytes: u64,
     /// XXH3-64 of the file's bytes, hexadecimal.
     pub checksum: String,
+    /// Of delimited text: whether a field holds a line end, so that the file can only be read from its beginning.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub multiline: bool,
 }
 
 /// The version of a record's form. One that is not known is refused in reading, in words: it may say

@@ -43,6 +43,7 @@ fn file(path: &str) -> DataFile {
         rows: 7,
         bytes: 700,
         checksum: "0123456789abcdef".into(),
+        multiline: false,
     }
 }
 

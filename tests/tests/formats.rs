@@ -72,6 +72,8 @@ fn a_table_is_the_same_in_every_form_and_its_certificates_hold() {
             format!("{id}|{}\n", note.replace('"', "\\\""))
         })
         .collect();
+    let barred: String = ids.clone().map(|id| format!("{id}||{}\n", quoted(&note(id)))).collect();
+    fs::write(world.path("barred.txt"), format!("id||note\n{barred}")).expect("written");
     fs::write(world.path("wide.txt"), wide).expect("written");
     fs::write(world.path("escaped.txt"), format!("a title\nid|note\n{escaped}")).expect("written");
     fs::write(
@@ -91,6 +93,15 @@ steps:
   - name: escaped
     source: {csv: {path: escaped.txt, delimiter: "|", escape: "\\", quote: none, multiline: true, skip_lines: 1, columns: {id: int64}, nulls: ["NULL"]}}
     sink: {ndjson: {path: out/escaped}}
+  - name: barred
+    source: {csv: {path: barred.txt, delimiter: "||", multiline: true, columns: {id: int64}, nulls: ["NULL"]}}
+    sink: {csv: {path: out/barred, delimiter: "§|"}}
+  - name: joined-files
+    source: {step: barred}
+    sink: {csv: {path: out/joined-files, files: 1}}
+  - name: again
+    source: {step: joined-files}
+    sink: {ndjson: {path: out/again}}
   - name: joined
     source: {step: wide}
     lookups: {kinds: {ndjson: {path: kinds.ndjson, columns: {kind: int64, word: string}, required: [kind]}}, labels: {records: {path: labels.txt, fields: [{name: kind, width: 2, type: int64}, {name: label, width: 4}]}}}
@@ -112,6 +123,7 @@ steps:
     };
     let expected = sorted(ids.clone().map(row).collect());
     assert_eq!(sorted(lines(&world, "out/escaped")), expected);
+    assert_eq!(sorted(lines(&world, "out/again")), expected);
     let letters = |kind: u32| -> usize {
         let of = ids.clone().filter(|id| id % 3 == kind);
         of.map(|id| note(id).chars().count()).sum()

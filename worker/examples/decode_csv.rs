@@ -14,7 +14,9 @@ use std::{
 use gapless_common::{
     attempt::RecordHash,
     ids::RunId,
-    job::{ColumnType, Compression, Count, CsvSource, Job, OnError, Partition, Partitioning, Sink, Source, Step},
+    job::{
+        ColumnType, Compression, Count, CsvSource, Delimiter, Job, OnError, Partition, Partitioning, Sink, Source, Step,
+    },
     plan::{Facts, TransformFacts, TransformMode},
     range::UnitRange,
 };
@@ -78,7 +80,7 @@ fn main() {
             paths: vec![file],
             columns: types.split(',').filter(|text| !text.is_empty()).map(column).collect(),
             header: true,
-            delimiter: b',',
+            delimiter: Delimiter::COMMA,
             quote: Some(b'"'),
             nulls: vec![String::new()],
             compression: Compression::Auto,

@@ -13,7 +13,7 @@ use gapless_common::{
     ids::RunId,
     job::{ColumnType, Job, MergeSource, RecordLayout, Source, Step},
     key::{Key, KeyType},
-    manifest::{Verdict, VerdictKind},
+    manifest::{DataFile, Verdict, VerdictKind},
     plan::{KeySample, PinnedFile, Unit},
     range::UnitRange,
 };
@@ -198,9 +198,11 @@ fn survey_input(
         Source::Sequence { from, to } => sequence_facts(*from, *to),
         Source::Step(name) => {
             let stored = stored_of(job, &step.name, source)?;
-            let files = published_files(job, name, base_dir, run)?;
+            let published = published_files(job, name, base_dir, run)?;
+            let files: Vec<String> = published.iter().map(|file| file.path.clone()).collect();
             match stored {
-                Stored::Text { format, .. } => {
+                Stored::Text { mut format, .. } => {
+                    format.dialect.multiline = published.iter().any(|file| file.multiline);
                     let schema = earlier.ok_or_else(|| {
                         config(format!("step {}: the columns of step {name} are not known", step.name))
                     })?;
@@ -271,8 +273,8 @@ fn no_files(schema: SchemaRef) -> SourceFacts {
     }
 }
 
-/// The files that an earlier step of this run has published, as paths like those of a source.
-pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<String>, TaskError> {
+/// The files that an earlier step of this run has published, under paths like those of a source.
+pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Result<Vec<DataFile>, TaskError> {
     let step_no = job.steps.iter().position(|step| step.name == name);
     let (Some(step_no), Some(sink)) = (step_no, job.step(name).and_then(|step| step.sink.file())) else {
         return Err(config(format!("step {name} has no output files")));
@@ -307,11 +309,11 @@ pub fn published_files(job: &Job, name: &str, base_dir: &Path, run: RunId) -> Re
         }
     }
     let verdict = latest.ok_or_else(unpublished)?;
-    Ok(verdict
-        .files
-        .iter()
-        .map(|file| format!("{path}/{}", file.path))
-        .collect())
+    let shown = |file: DataFile| DataFile {
+        path: format!("{path}/{}", file.path),
+        ..file
+    };
+    Ok(verdict.files.into_iter().map(shown).collect())
 }
 
 pub(crate) fn survey_text(

@@ -272,8 +272,10 @@ fn survey_lookups(
     let (mut columns, mut pins) = (Vec::new(), Vec::new());
     for (name, lookup) in &step.lookups {
         let read = match lookup {
-            Lookup::Step(earlier) => published_files(job, earlier, base_dir, run)
-                .and_then(|paths| lookup::read_published(name, lookup, earlier, base_dir, &paths)),
+            Lookup::Step(earlier) => published_files(job, earlier, base_dir, run).and_then(|files| {
+                let paths: Vec<String> = files.into_iter().map(|file| file.path).collect();
+                lookup::read_published(name, lookup, earlier, base_dir, &paths)
+            }),
             Lookup::Csv(_) | Lookup::Ndjson(_) | Lookup::Parquet(_) | Lookup::Avro(_) | Lookup::Records(_) => {
                 lookup::read_table(name, lookup, base_dir)
             }

@@ -19,6 +19,8 @@ pub use step::{CHECK, COMMAND, JOB, ON_ERROR, PARAMETER, PLACEMENT, REDRIVE, REJ
 
 use crate::labels::{MAX_LABEL_BYTES, MAX_LABELS};
 
+use super::Delimiter;
+
 /// Names of jobs and steps become parts of paths and store keys.
 pub const MAX_NAME_BYTES: usize = 64;
 /// A step's number is kept in 16 bits; more steps than this are made by a program that should
@@ -109,6 +111,8 @@ pub enum Kind {
     Word(&'static [&'static str]),
     /// One ASCII character, or one of these words.
     Character(&'static [&'static str]),
+    /// What stands between fields: a few characters, or `tab`.
+    Delimiter,
     /// `{}` or nothing.
     Empty,
     /// Column names and their types, in order.
@@ -246,6 +250,7 @@ impl Key {
         let is_value = match self.kind {
             Kind::Bool => matches!(plain, "true" | "false"),
             Kind::Word(words) | Kind::Character(words) => words.contains(&plain) || plain.len() == 1,
+            Kind::Delimiter => plain.chars().count() == 1,
             Kind::IntegerOr { word, .. } => plain == word || plain.parse::<i64>().is_ok(),
             Kind::Integer { .. } => plain.parse::<i64>().is_ok(),
             Kind::Section(section) => section.words.contains(&plain),
@@ -302,6 +307,7 @@ impl Kind {
             Kind::IntegerOr { word, min, max } => format!("{word}, or {}", whole(*min, *max)),
             Kind::Word(words) => words.join(", "),
             Kind::Character(words) => format!("one character, or {}", words.join(", ")),
+            Kind::Delimiter => format!("tab, or 1 to {} bytes of text without a line end", Delimiter::MAX_BYTES),
             Kind::Empty => "{}".to_string(),
             Kind::Columns => "a mapping from column names to types".to_string(),
             Kind::ColumnType => COLUMN_TYPES.join(", "),

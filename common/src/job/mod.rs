@@ -6,6 +6,7 @@
 
 mod check;
 mod column;
+mod delimiter;
 mod error;
 mod keys;
 mod layout;
@@ -21,6 +22,7 @@ mod step;
 mod substitute;
 mod yaml;
 
+pub use delimiter::Delimiter;
 pub use error::{JobError, JobErrors, Position, nearest};
 pub use keys::{MAX_NAME_BYTES, MAX_PARTITIONS};
 pub use layout::*;

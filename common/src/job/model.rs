@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{labels::Labels, order::SortColumn};
 
-use super::{RecordsSink, RecordsSource};
+use super::{Delimiter, RecordsSink, RecordsSource};
 
 /// A whole job file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -174,7 +174,7 @@ pub struct CsvSource {
     /// header that are not declared are text. Empty: every column of the header is text.
     pub columns: Vec<(String, ColumnType)>,
     pub header: bool,
-    pub delimiter: u8,
+    pub delimiter: Delimiter,
     pub quote: Option<u8>,
     /// Texts that mean NULL when they stand unquoted. The default is the empty text.
     pub nulls: Vec<String>,
@@ -553,7 +553,7 @@ pub struct FileSink {
     pub partition_column: Option<String>,
     /// CSV only.
     pub header: bool,
-    pub delimiter: u8,
+    pub delimiter: Delimiter,
     pub null: String,
     #[serde(default, skip_serializing_if = "is_default")]
     pub encoding: Encoding,

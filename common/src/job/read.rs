@@ -10,6 +10,7 @@ use crate::{
 };
 
 use super::{
+    Delimiter,
     error::{Faults, Position, nearest, shown},
     keys::{Choice, Key, Kind, MAX_NAME_BYTES, Section},
     substitute::Context,
@@ -324,7 +325,10 @@ impl<'a> Fields<'a> {
         }
         match (&key.kind, scalar.text.as_bytes()) {
             (Kind::Character(words), _) if words.contains(&scalar.text.as_str()) => Some(Character::Word),
-            (Kind::Character(_), [byte]) if byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | 0x01..=0x08) => {
+            // Control characters that part nothing else, as ^A and the unit separator.
+            (Kind::Character(_), [byte])
+                if byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | 0x01..=0x08 | 0x0E..=0x1F) =>
+            {
                 Some(Character::Byte(*byte))
             }
             _ => {
@@ -332,6 +336,22 @@ impl<'a> Fields<'a> {
                 None
             }
         }
+    }
+
+    pub fn delimiter(&self, name: &str) -> Option<Delimiter> {
+        let (key, entry) = self.find(name)?;
+        let scalar = self.scalar(key, &entry.value)?;
+        if scalar.open {
+            return None;
+        }
+        let delimiter = match scalar.text.as_str() {
+            "tab" => Some(Delimiter::TAB),
+            text => Delimiter::of_text(text),
+        };
+        if delimiter.is_none() {
+            self.wrong(key, &entry.value);
+        }
+        delimiter
     }
 
     /// `{}` or nothing behind a key that says all by itself.

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Align, ColumnType, Compression, Exists, FileSink, LayoutField, LineType, Packing, RecordLayout, RecordsSink,
-    RecordsSource, Total,
+    Align, ColumnType, Compression, Delimiter, Exists, FileSink, LayoutField, LineType, Packing, RecordLayout,
+    RecordsSink, RecordsSource, Total,
     column::column_type,
     error::{Position, shown},
     layout::chars,
@@ -62,7 +62,7 @@ pub(super) fn records_sink(fields: &Fields, path: Option<&Text>) -> Option<Recor
             split: None,
             partition_column: None,
             header: false,
-            delimiter: b',',
+            delimiter: Delimiter::COMMA,
             null: String::new(),
             encoding: Default::default(),
             crlf: false,

@@ -132,6 +132,7 @@ fn type_words(kind: &Kind) -> String {
         Kind::Bool => "bool".to_string(),
         Kind::Word(words) => of_words(words),
         Kind::Character(words) => format!("character, or {}", of_words(words)),
+        Kind::Delimiter => "text of a few characters, or `tab`".to_string(),
         Kind::Empty => "`{}`".to_string(),
         Kind::Columns => "mapping of column names to [types](#column-types)".to_string(),
         Kind::Section(section) => link(section),

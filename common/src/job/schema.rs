@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::labels::{MAX_LABEL_BYTES, MAX_LABELS};
 
+use super::Delimiter;
 use super::keys::{COLUMN_TYPES, Choice, JOB, Key, Kind, MAX_NAME_BYTES, SECTIONS, Section};
 
 /// The name of a label.
@@ -113,6 +114,9 @@ fn value(kind: &Kind) -> Value {
         Kind::Word(words) => json!({"anyOf": [{"enum": words}, placeholder]}),
         Kind::Character(words) => {
             json!({"anyOf": [{"enum": words}, {"type": "string", "minLength": 1, "maxLength": 1}, placeholder]})
+        }
+        Kind::Delimiter => {
+            json!({"anyOf": [{"type": "string", "minLength": 1, "maxLength": Delimiter::MAX_BYTES}, placeholder]})
         }
         Kind::Empty => json!({"type": ["object", "null"], "maxProperties": 0}),
         Kind::Columns => json!({"type": "object", "additionalProperties": column_type()}),

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{labels::Labels, order::SortColumn};
 
 use super::{
-    AvroSource, Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Dialect, Exists, FileSink,
-    IfUnchanged, Lookup, MergeSource, MissingColumns, NdjsonSource, OnError, ParquetSource, Partition, Partitioning,
-    ReportSink, Sink, Source, Split, SplitBy, Step, WrittenRange,
+    AvroSource, Check, Command, CommandFormat, CommandMode, Compression, Count, CsvSource, Delimiter, Dialect, Exists,
+    FileSink, IfUnchanged, Lookup, MergeSource, MissingColumns, NdjsonSource, OnError, ParquetSource, Partition,
+    Partitioning, ReportSink, Sink, Source, Split, SplitBy, Step, WrittenRange,
     column::columns,
     error::{Position, shown},
     keys::MAX_INPUTS,
@@ -236,20 +236,21 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
             "columns, in the order of the file",
         );
     }
-    let delimiter = fields.character("delimiter");
+    let delimiter = fields.delimiter("delimiter");
     let quote = fields.character("quote");
     // A placeholder is no reason to compare with the default.
     let known = (delimiter.is_some() || !fields.has("delimiter")) && (quote.is_some() || !fields.has("quote"));
-    let delimiter = delimiter_byte(delimiter);
+    let delimiter = delimiter.unwrap_or(Delimiter::COMMA);
     let quote = match quote {
         None => Some(b'"'),
         Some(Character::Word) => None,
         Some(Character::Byte(byte)) => Some(byte),
     };
-    if known && quote == Some(delimiter) {
+    if let Some(quote) = quote
+        && known
+    {
         let key = if fields.has("quote") { "quote" } else { "delimiter" };
-        let found = format!("`{}` is both delimiter and quote in csv source", char::from(delimiter));
-        faults.add(fields.key_at(key), found, "two different characters");
+        check_apart(fields, key, delimiter, quote, "quote");
     }
     let nulls = match fields.has("nulls") {
         true => fields.texts("nulls").map(values),
@@ -270,13 +271,33 @@ fn csv_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<CsvSource> {
     })
 }
 
+/// Another sign of the format is no part of the delimiter.
+fn check_apart(fields: &Fields, key: &str, delimiter: Delimiter, sign: u8, name: &str) {
+    let section = fields.section.name;
+    let found = match delimiter.byte() {
+        Some(byte) if byte == sign => format!("`{delimiter}` is both delimiter and {name} in {section}"),
+        None if delimiter.as_bytes().contains(&sign) => {
+            let sign = char::from(sign);
+            format!("the delimiter `{delimiter}` holds the {name} `{sign}` in {section}")
+        }
+        _ => return,
+    };
+    fields
+        .cx
+        .faults
+        .add(fields.key_at(key), found, "two different characters");
+}
+
 /// `known`: neither delimiter nor quote is open until parameters are bound.
-fn dialect(fields: &Fields, delimiter: u8, quote: Option<u8>, known: bool) -> Dialect {
+fn dialect(fields: &Fields, delimiter: Delimiter, quote: Option<u8>, known: bool) -> Dialect {
     let faults = fields.cx.faults;
     let sign = |name: &str, others: &[(&str, Option<u8>)]| {
         let Some(Character::Byte(byte)) = fields.character(name) else {
             return None;
         };
+        if known {
+            check_apart(fields, name, delimiter, byte, name);
+        }
         if let Some((other, _)) = others.iter().find(|(_, other)| known && *other == Some(byte)) {
             let found = format!("`{}` is both {other} and {name} in csv source", char::from(byte));
             faults.add(fields.key_at(name), found, "two different characters");
@@ -284,11 +305,8 @@ fn dialect(fields: &Fields, delimiter: u8, quote: Option<u8>, known: bool) -> Di
         Some(byte)
     };
     // A quote that escapes quotes is one that is doubled.
-    let escape = sign("escape", &[("delimiter", Some(delimiter))]).filter(|escape| Some(*escape) != quote);
-    let comment = sign(
-        "comment",
-        &[("delimiter", Some(delimiter)), ("quote", quote), ("escape", escape)],
-    );
+    let escape = sign("escape", &[]).filter(|escape| Some(*escape) != quote);
+    let comment = sign("comment", &[("quote", quote), ("escape", escape)]);
     let multiline = fields.boolean("multiline").unwrap_or_default();
     if multiline && quote.is_none() && escape.is_none() && !fields.has("escape") {
         faults.add(
@@ -304,14 +322,6 @@ fn dialect(fields: &Fields, delimiter: u8, quote: Option<u8>, known: bool) -> Di
         encoding: fields.word("encoding").unwrap_or_default(),
         comment,
         skip_lines: fields.integer("skip_lines").unwrap_or_default(),
-    }
-}
-
-fn delimiter_byte(character: Option<Character>) -> u8 {
-    match character {
-        None => b',',
-        Some(Character::Word) => b'\t',
-        Some(Character::Byte(byte)) => byte,
     }
 }
 
@@ -787,7 +797,7 @@ fn report_sink(fields: &Fields, path: Option<&Text>) -> Option<ReportSink> {
             split: None,
             partition_column: None,
             header: false,
-            delimiter: b',',
+            delimiter: Delimiter::COMMA,
             null: String::new(),
             encoding: Default::default(),
             crlf: false,
@@ -838,10 +848,10 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
     let (header, delimiter, null) = match csv {
         true => (
             fields.boolean("header").unwrap_or(true),
-            delimiter_byte(fields.character("delimiter")),
+            sink_delimiter(fields),
             fields.text("null").map_or_else(String::new, |null| null.value),
         ),
-        false => (true, b',', String::new()),
+        false => (true, Delimiter::COMMA, String::new()),
     };
     Some(FileSink {
         path: path?.value.clone(),
@@ -857,6 +867,13 @@ fn file_sink(fields: &Fields, path: Option<&Text>, compression: Compression, csv
         encoding,
         crlf: crlf?,
     })
+}
+
+/// Of a csv sink, whose quote is always `"`.
+fn sink_delimiter(fields: &Fields) -> Delimiter {
+    let delimiter = fields.delimiter("delimiter").unwrap_or(Delimiter::COMMA);
+    check_apart(fields, "delimiter", delimiter, b'"', "quote");
+    delimiter
 }
 
 /// `0.1%` in millionths.

@@ -13,8 +13,8 @@ use gapless_common::{
     error::ErrorClass,
     ids::{AttemptId, ClusterId, Epoch, RunId, SessionId, Stage, TaskKey, Term},
     job::{
-        Check, ColumnType, Compression, Count, CsvSource, Dialect, Exists, FileSink, Job, Lookup, OnError, Outside,
-        Parameter, ParameterType, ParquetSource, PartitionFailed, Partitioning, Priority, Sink, Source, Step,
+        Check, ColumnType, Compression, Count, CsvSource, Delimiter, Dialect, Exists, FileSink, Job, Lookup, OnError,
+        Outside, Parameter, ParameterType, ParquetSource, PartitionFailed, Partitioning, Priority, Sink, Source, Step,
         WrittenRange,
     },
     key::{Key, KeyType},
@@ -486,7 +486,7 @@ fn steps() -> Vec<Step> {
             .map(|(at, ty)| (format!("c{at}"), ty))
             .collect(),
         header: true,
-        delimiter: b';',
+        delimiter: Delimiter::of_byte(b';'),
         quote: Some(b'"'),
         nulls: vec!["NULL".into()],
         compression: Compression::Zstd,
@@ -531,7 +531,7 @@ fn steps() -> Vec<Step> {
         split: None,
         partition_column: Some("part".into()),
         header: true,
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         null: "-".into(),
         encoding: Default::default(),
         crlf: false,

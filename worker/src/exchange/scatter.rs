@@ -369,6 +369,7 @@ impl<'a> Scatter<'a> {
                 rows: file.rows,
                 bytes: file.bytes,
                 checksum,
+                multiline: false,
             });
             staged.push(file.staged);
         }
@@ -479,6 +480,7 @@ impl RejectWriter {
             rows: self.rows,
             bytes: self.staged.bytes(),
             checksum,
+            multiline: false,
         };
         Ok((self.staged, data))
     }

@@ -310,7 +310,8 @@ fn merge_text(
         rows += file.rows;
         go_on(rows)?;
     }
-    staging.add(rel, rows, encoder.close()?);
+    let multiline = files.iter().any(|file| file.multiline);
+    staging.add_text(rel, rows, multiline, encoder.close()?);
     Ok(rows)
 }
 

@@ -3,10 +3,10 @@
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{
     error::{ErrorClass, TaskError},
-    job::{Compression, Encoding, FileSink},
+    job::{Compression, Delimiter, Encoding, FileSink},
 };
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr2, memchr3};
 
 use super::{
     encoder::{BUFFER_BYTES, TextEncoder, packing},
@@ -20,7 +20,7 @@ const QUOTE: u8 = b'"';
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CsvStyle {
     pub header: bool,
-    pub delimiter: u8,
+    pub delimiter: Delimiter,
     pub null: String,
     /// `None`, `Gzip` or `Zstd`.
     pub compression: Compression,
@@ -32,14 +32,11 @@ impl CsvStyle {
     pub fn of(sink: &FileSink) -> Result<Self, TaskError> {
         let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
         let compression = packing(sink.compression)?;
-        if matches!(sink.delimiter, QUOTE | b'\n' | b'\r') {
-            return config("a delimiter is neither a quote nor the end of a line".into());
+        let is_sign = |byte: &u8| matches!(*byte, QUOTE | b'\n' | b'\r');
+        if sink.delimiter.as_bytes().iter().any(is_sign) {
+            return config("a delimiter holds neither a quote nor the end of a line".into());
         }
-        if sink
-            .null
-            .bytes()
-            .any(|byte| matches!(byte, QUOTE | b'\n' | b'\r') || byte == sink.delimiter)
-        {
+        if sink.null.as_bytes().iter().any(is_sign) || sink.delimiter.cuts(sink.null.as_bytes()) {
             return config(format!(
                 "the null text {:?} holds a delimiter, quote or end of line",
                 sink.null
@@ -55,34 +52,43 @@ impl CsvStyle {
         })
     }
 
-    /// The header line, empty without one.
-    pub fn header_line(&self, schema: &SchemaRef) -> Vec<u8> {
+    /// The header line, empty without one, and whether it takes several lines.
+    fn header_line(&self, schema: &SchemaRef) -> (Vec<u8>, bool) {
         let mut line = Vec::new();
+        let mut multiline = false;
         if self.header {
             for (number, field) in schema.fields().iter().enumerate() {
                 if number > 0 {
-                    line.push(self.delimiter);
+                    line.extend_from_slice(self.delimiter.as_bytes());
                 }
-                self.append_text(field.name(), &mut line);
+                multiline |= self.append_text(field.name(), &mut line);
             }
             line.extend_from_slice(self.end);
         }
-        line
+        (line, multiline)
     }
 
-    fn append_text(&self, text: &str, out: &mut Vec<u8>) {
+    /// Whether the text holds a line end.
+    fn append_text(&self, text: &str, out: &mut Vec<u8>) -> bool {
         let bytes = text.as_bytes();
-        let special = || memchr3(self.delimiter, QUOTE, b'\n', bytes).is_some() || memchr(b'\r', bytes).is_some();
+        let signs = || match self.delimiter.byte() {
+            Some(delimiter) => memchr3(delimiter, QUOTE, b'\n', bytes).is_some(),
+            None => memchr2(QUOTE, b'\n', bytes).is_some() || self.delimiter.cuts(bytes),
+        };
+        let special = || signs() || memchr(b'\r', bytes).is_some();
         if text.is_empty() || text == self.null || special() {
-            append_quoted(text.as_bytes(), out);
+            append_quoted(bytes, out);
+            memchr(b'\n', bytes).is_some()
         } else {
-            out.extend_from_slice(text.as_bytes());
+            out.extend_from_slice(bytes);
+            false
         }
     }
 
     /// Whether a value that is not text could be taken for NULL or cut by the delimiter.
     fn guards_values(&self) -> bool {
-        !self.null.is_empty() || self.delimiter.is_ascii_alphanumeric() || b"+-.: ".contains(&self.delimiter)
+        let stands_in_values = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-.: ".contains(byte);
+        !self.null.is_empty() || self.delimiter.as_bytes().iter().any(stands_in_values)
     }
 }
 
@@ -102,16 +108,18 @@ pub(crate) struct CsvFile {
     style: CsvStyle,
     schema: SchemaRef,
     buffer: Vec<u8>,
+    multiline: bool,
 }
 
 impl CsvFile {
     pub fn begin(file: DurableFile, schema: SchemaRef, style: CsvStyle) -> Result<Self, TaskError> {
-        let buffer = style.header_line(&schema);
+        let (buffer, multiline) = style.header_line(&schema);
         Ok(Self {
             encoder: TextEncoder::new(file, style.compression, style.encoding)?,
             style,
             schema,
             buffer,
+            multiline,
         })
     }
 
@@ -131,12 +139,12 @@ impl CsvFile {
         for row in 0..batch.num_rows() {
             for (number, column) in columns.iter().enumerate() {
                 if number > 0 {
-                    self.buffer.push(self.style.delimiter);
+                    self.buffer.extend_from_slice(self.style.delimiter.as_bytes());
                 }
                 if column.is_null(row) {
                     self.buffer.extend_from_slice(self.style.null.as_bytes());
                 } else if let Some(text) = column.text(row) {
-                    self.style.append_text(text, &mut self.buffer);
+                    self.multiline |= self.style.append_text(text, &mut self.buffer);
                 } else {
                     let start = self.buffer.len();
                     column.append(row, &mut self.buffer)?;
@@ -156,10 +164,15 @@ impl CsvFile {
     /// Quotes the value at the end of the buffer where it would be misread.
     fn guard(&mut self, start: usize) {
         let value = &self.buffer[start..];
-        if value == self.style.null.as_bytes() || value.contains(&self.style.delimiter) {
+        if value == self.style.null.as_bytes() || self.style.delimiter.cuts(value) {
             let value = self.buffer.split_off(start);
             append_quoted(&value, &mut self.buffer);
         }
+    }
+
+    /// Whether a field of what was written so far holds a line end.
+    pub fn is_multiline(&self) -> bool {
+        self.multiline
     }
 
     pub fn buffered(&self) -> usize {

@@ -128,6 +128,11 @@ pub(crate) enum FormatFile {
 }
 
 impl FormatFile {
+    /// Whether a field of what was written so far holds a line end and stands as it is.
+    pub fn is_multiline(&self) -> bool {
+        matches!(self, FormatFile::Csv(file) if file.is_multiline())
+    }
+
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
         match self {
             FormatFile::Avro(file) => file.write(batch),

@@ -51,29 +51,42 @@ pub trait ChunkSink: Send {
 /// The closed files of a chunk, on their way to the disk.
 #[derive(Default)]
 pub struct SealedChunk {
-    files: Vec<(String, u64, SealedFile)>,
+    files: Vec<StagedFile>,
     folders: BTreeSet<PathBuf>,
+}
+
+/// A closed file of a chunk.
+struct StagedFile {
+    path: String,
+    rows: u64,
+    multiline: bool,
+    file: SealedFile,
 }
 
 impl SealedChunk {
     /// Returns when content and names are durable.
     pub fn wait(self) -> Result<Vec<DataFile>, TaskError> {
-        let (names, sealed): (Vec<_>, Vec<_>) = self
+        let (files, sealed): (Vec<_>, Vec<_>) = self
             .files
             .into_iter()
-            .map(|(path, rows, file)| ((path, rows), file))
+            .map(|staged| {
+                let file = DataFile {
+                    path: staged.path,
+                    rows: staged.rows,
+                    bytes: 0,
+                    checksum: String::new(),
+                    multiline: staged.multiline,
+                };
+                (file, staged.file)
+            })
             .unzip();
         let facts = create_durable(sealed, &self.folders)?;
-        let files = names
-            .into_iter()
-            .zip(facts)
-            .map(|((path, rows), (bytes, checksum))| DataFile {
-                path,
-                rows,
-                bytes,
-                checksum: format!("{checksum:016x}"),
-            });
-        Ok(files.collect())
+        let known = |(file, (bytes, checksum)): (DataFile, (u64, u64))| DataFile {
+            bytes,
+            checksum: format!("{checksum:016x}"),
+            ..file
+        };
+        Ok(files.into_iter().zip(facts).map(known).collect())
     }
 }
 

@@ -9,7 +9,7 @@ use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::error::TaskError;
 
 use super::{
-    ChunkSink, SealedChunk,
+    ChunkSink, SealedChunk, StagedFile,
     format::{Format, FormatFile},
 };
 use crate::storage::{ChunkName, DurableFile, FirstUnit, StepFolders, create_folder};
@@ -27,7 +27,7 @@ pub(crate) struct Staging {
     /// Hive folders that exist, relative.
     made: HashSet<String>,
     sync: BTreeSet<PathBuf>,
-    sealed: Vec<(String, u64, crate::storage::SealedFile)>,
+    sealed: Vec<StagedFile>,
 }
 
 impl Staging {
@@ -81,13 +81,24 @@ impl Staging {
     }
 
     pub fn seal(&mut self, open: OpenFile) -> Result<(), TaskError> {
+        let multiline = open.file.is_multiline();
         let file = open.file.close()?;
-        self.add(open.rel, open.rows, file);
+        self.add_text(open.rel, open.rows, multiline, file);
         Ok(())
     }
 
     pub fn add(&mut self, rel: String, rows: u64, file: DurableFile) {
-        self.sealed.push((rel, rows, file.seal()));
+        self.add_text(rel, rows, false, file);
+    }
+
+    /// `multiline`: whether a field holds a line end.
+    pub fn add_text(&mut self, path: String, rows: u64, multiline: bool, file: DurableFile) {
+        self.sealed.push(StagedFile {
+            path,
+            rows,
+            multiline,
+            file: file.seal(),
+        });
     }
 
     pub fn into_sealed(self) -> SealedChunk {

@@ -60,6 +60,7 @@ impl ChunkTarget {
             rows: rejects.len() as u64,
             bytes,
             checksum: format!("{checksum:016x}"),
+            multiline: false,
         }))
     }
 

@@ -20,7 +20,7 @@ use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
     ids::{AttemptId, RunId, Stage, Term},
-    job::{Compression, Exists, FileSink, Sink},
+    job::{Compression, Delimiter, Exists, FileSink, Sink},
     manifest::DataFile,
 };
 use uuid::Uuid;
@@ -38,7 +38,7 @@ pub(crate) fn file_sink(path: &str) -> FileSink {
         split: None,
         partition_column: None,
         header: true,
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         null: String::new(),
         encoding: Default::default(),
         crlf: false,
@@ -243,12 +243,20 @@ fn csv_is_written_byte_for_byte() {
         (
             FileSink {
                 header: false,
-                delimiter: b'-',
+                delimiter: Delimiter::of_byte(b'-'),
                 null: "4".into(),
                 ..file_sink("out")
             },
             "1-plain-0.1-\"-0.05\"-\"1970-01-01\"\n4-4-4-4-4\n\"-3\"-\"\"-1e300-1234.56-\"2024-02-29\"\n\
              \"4\"-\"a,\"\"b\"\"\nc\"-NaN-0.00-\"1969-12-31\"\n",
+        ),
+        (
+            FileSink {
+                delimiter: Delimiter::of_text("a,").unwrap(),
+                ..file_sink("out")
+            },
+            "na,ta,fa,da,day\n1a,plaina,0.1a,-0.05a,1970-01-01\na,a,a,a,\n-3a,\"\"a,1e300a,1234.56a,2024-02-29\n\
+             4a,\"a,\"\"b\"\"\nc\"a,NaNa,0.00a,1969-12-31\n",
         ),
     ];
     for (file, expected) in cases {
@@ -451,6 +459,15 @@ fn options_that_cannot_be_are_refused_by_name() {
                 ..file_sink("out")
             }),
             "a,b",
+        ),
+        (
+            // Behind it stands a delimiter: the reader would find that one byte early.
+            Sink::Csv(FileSink {
+                null: "-|".into(),
+                delimiter: Delimiter::of_text("||").unwrap(),
+                ..file_sink("out")
+            }),
+            "-|",
         ),
     ];
     for (sink, told) in cases {

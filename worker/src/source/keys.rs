@@ -135,6 +135,7 @@ impl KeyWriter {
             rows: self.keys,
             bytes,
             checksum: format!("{checksum:016x}"),
+            multiline: false,
         })
     }
 }

@@ -13,7 +13,7 @@ use gapless_common::{
 use super::{
     SourceReader,
     avro::{AvroReader, head},
-    csv::{CsvReader, Format, Layout, column_type},
+    csv::{CsvReader, Format, Layout, Records, column_type},
     merge::open_merge,
     parquet::{ParquetReader, footer},
     pins::config,
@@ -176,7 +176,11 @@ pub(crate) fn open_files(
                 };
                 (column.name.clone(), ty.unwrap_or(ColumnType::String))
             });
-            let layout = Layout::new(format.clone(), typed.collect(), projection)?;
+            let mut format = format.clone();
+            // The survey made whole files the units of an output with line ends in its fields. A packed one without
+            // them reads the same.
+            format.dialect.multiline |= *of_step && unit == Unit::File && format.records == Records::Delimited;
+            let layout = Layout::new(format, typed.collect(), projection)?;
             let layout = Arc::new(layout);
             Ok(Box::new(CsvReader::new(
                 layout,

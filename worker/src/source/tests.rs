@@ -11,8 +11,8 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     ids::RunId,
     job::{
-        AvroSource, ColumnType, Compression, Count, CsvSource, Exists, FileSink, Job, Lookup, NdjsonSource, OnError,
-        ParquetSource, Partition, Partitioning, Sink, Source, Step,
+        AvroSource, ColumnType, Compression, Count, CsvSource, Delimiter, Exists, FileSink, Job, Lookup, NdjsonSource,
+        OnError, ParquetSource, Partition, Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
     manifest::{DataFile, Verdict, VerdictKind, Version},
@@ -33,7 +33,7 @@ fn csv(paths: &[&str], columns: &[(&str, ColumnType)]) -> CsvSource {
         paths: paths.iter().map(ToString::to_string).collect(),
         columns: columns.iter().map(|(name, ty)| (name.to_string(), *ty)).collect(),
         header: true,
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         quote: Some(b'"'),
         nulls: vec![String::new()],
         compression: Compression::Auto,
@@ -334,7 +334,7 @@ fn sink(path: &str) -> FileSink {
         split: None,
         partition_column: None,
         header: true,
-        delimiter: b';',
+        delimiter: Delimiter::of_byte(b';'),
         null: "NULL".into(),
         encoding: Default::default(),
         crlf: false,
@@ -387,6 +387,7 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
                 rows: 2,
                 bytes: 20,
                 checksum: String::new(),
+                multiline: false,
             }],
         };
         let name = folder.join(format!("{generation:06}.json"));

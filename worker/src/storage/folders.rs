@@ -258,7 +258,7 @@ mod tests {
     use super::*;
     use gapless_common::{
         ids::Term,
-        job::{Compression, Exists, FileSink},
+        job::{Compression, Delimiter, Exists, FileSink},
     };
     use uuid::Uuid;
 
@@ -272,7 +272,7 @@ mod tests {
             split: None,
             partition_column: None,
             header: true,
-            delimiter: b',',
+            delimiter: Delimiter::COMMA,
             null: String::new(),
             encoding: Default::default(),
             crlf: false,

@@ -201,8 +201,8 @@ pub static CSV_SINK: Section = section(
         ),
         key(
             "delimiter",
-            Kind::Character(&["tab"]),
-            "What stands between fields: one character or `tab` (default `,`).",
+            Kind::Delimiter,
+            "What stands between fields: a character, several (at most 8 bytes in UTF-8), or `tab` (default `,`). A value that holds it is quoted.",
             r#""|""#,
         ),
         key(

@@ -225,8 +225,8 @@ pub static CSV_SOURCE: Section = section(
         ),
         key(
             "delimiter",
-            Kind::Character(&["tab"]),
-            "What stands between fields: one character or `tab` (default `,`).",
+            Kind::Delimiter,
+            "What stands between fields: a character, several (`\"||\"`, `\"§\"`; at most 8 bytes in UTF-8), or `tab` (default `,`). Looked for from the left.",
             r#""|""#,
         ),
         key(

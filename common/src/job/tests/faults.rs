@@ -419,7 +419,7 @@ steps:
         path: [a.csv, 5, {x: y}]
         columns: {a: decimal(39,2), b: "decimal(5,6)", c: "decimal(39,3)", d: integer, e: , f: [x], g: "decimal(5)", "": int8, h: Int64}
         header: yes
-        delimiter: "||"
+        delimiter: "|||||||||"
         quote: ","
         nulls: [NULL, ""]
         compression: gz
@@ -436,7 +436,7 @@ steps:
             "job.yaml:7:118: a column with the name ``; allowed: a name, without placeholders and control characters",
             "job.yaml:7:131: unknown type `Int64` of column `h`; did you mean `int64`? allowed: int8, int16, int32, int64, uint8, uint16, uint32, uint64, float32, float64, decimal(p,s), string, bool, date, timestamp",
             "job.yaml:8:17: `header` in csv source is `yes`; did you mean `true`? allowed: true, false",
-            r#"job.yaml:9:20: `delimiter` in csv source is the text "||"; allowed: one character, or tab"#,
+            r#"job.yaml:9:20: `delimiter` in csv source is the text "|||||||||"; allowed: tab, or 1 to 8 bytes of text without a line end"#,
             "job.yaml:11:17: `nulls` in csv source is `NULL`, which YAML reads as no value (put it in quotes to mean the text); allowed: text, or a list of texts",
             "job.yaml:12:22: `compression` in csv source is `gz`; did you mean `gzip`? allowed: auto, none, gzip, zstd",
         ],
@@ -448,7 +448,9 @@ steps:
   - {name: b, source: {csv: {path: x, escape: ","}}, sink: discard}
   - {name: c, source: {csv: {path: x, quote: none, multiline: true}}, sink: discard}
   - {name: d, source: {csv: {path: x, comment: '"'}}, sink: discard}
-  - {name: e, source: {csv: {path: x, escape: '"'}}, sink: discard}"#,
+  - {name: e, source: {csv: {path: x, escape: '"'}}, sink: discard}
+  - {name: f, source: {csv: {path: x, delimiter: "|'|", quote: "'", escape: "|"}}, sink: {csv: {path: y, delimiter: '","'}}}
+  - {name: g, source: {csv: {path: x, delimiter: '#~', comment: '#'}}, sink: {csv: {path: z, delimiter: "a\nb"}}}"#,
         &[
             "job.yaml:3:49: `encoding` in csv source is `utf8`; did you mean `utf-8`? allowed: utf-8, latin1, windows-1252, utf-16, utf-16le, utf-16be",
             "job.yaml:3:64: `newline` in csv source is `crlf`; allowed: lf, cr",
@@ -456,6 +458,11 @@ steps:
             "job.yaml:4:39: `,` is both delimiter and escape in csv source; allowed: two different characters",
             "job.yaml:5:52: `multiline` with `quote: none` and no `escape`, so that no field can hold a line end; allowed: multiline beside a quote or an escape",
             r#"job.yaml:6:39: `"` is both quote and comment in csv source; allowed: two different characters"#,
+            r#"job.yaml:8:57: the delimiter `|'|` holds the quote `'` in csv source; allowed: two different characters"#,
+            r#"job.yaml:8:69: the delimiter `|'|` holds the escape `|` in csv source; allowed: two different characters"#,
+            r#"job.yaml:8:106: the delimiter `","` holds the quote `"` in csv sink; allowed: two different characters"#,
+            r#"job.yaml:9:56: the delimiter `#~` holds the comment `#` in csv source; allowed: two different characters"#,
+            r#"job.yaml:9:105: `delimiter` in csv sink is the text "a\nb"; allowed: tab, or 1 to 8 bytes of text without a line end"#,
         ],
     );
     check(

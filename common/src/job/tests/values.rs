@@ -126,9 +126,9 @@ fn a_value_is_text_and_never_syntax() {
 
 #[test]
 fn what_a_value_makes_of_a_field_is_checked() {
-    let errors = bind(PLACEHOLDERS, &[("x", "repl'ace"), ("n", "-1")]).expect_err("values that do not fit");
+    let errors = bind(PLACEHOLDERS, &[("x", "repl'ace it"), ("n", "-1")]).expect_err("values that do not fit");
     let expected = [
-        r#"job.yaml:7:70: `delimiter` in csv source is the text "${param.x}"; allowed: one character, or tab"#,
+        r#"job.yaml:7:70: `delimiter` in csv source is the text "${param.x}"; allowed: tab, or 1 to 8 bytes of text without a line end"#,
         r#"job.yaml:8:54: `count` in partition is the text "${param.n}"; allowed: auto, or a whole number from 1 to 100000"#,
     ];
     for line in expected {

@@ -196,6 +196,7 @@ impl ChunkSink for Rows {
             rows: self.rows.len() as u64,
             bytes: 8 * self.rows.len() as u64,
             checksum: String::new(),
+            multiline: false,
         };
         self.world.lock().expect("no panic").rows.insert(self.seq, self.rows);
         Ok(vec![file])
@@ -247,6 +248,7 @@ impl StepIo for Fake {
             rows: rejects.len() as u64,
             bytes: 0,
             checksum: String::new(),
+            multiline: false,
         })
     }
 

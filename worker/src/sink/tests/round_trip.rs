@@ -6,7 +6,7 @@ use arrow::{
     datatypes::{DataType, SchemaRef},
 };
 use gapless_common::{
-    job::{ColumnType, Dialect},
+    job::{ColumnType, Delimiter, Dialect},
     plan::Unit,
     range::UnitRange,
 };
@@ -35,7 +35,7 @@ struct Row {
 
 fn row() -> impl Strategy<Value = Row> {
     let word = prop_oneof![
-        "[a-z,;\"'\\\\{}#é 0-9-]{0,16}",
+        "[a-z,;|§\"'\\\\{}#é 0-9-]{0,16}",
         "\\PC{0,20}",
         Just(String::new()),
         Just("NULL".into()),
@@ -150,11 +150,12 @@ proptest! {
         rows in prop::collection::vec(row(), 1..40),
         objects in any::<bool>(),
         compression in prop::sample::select(&[Compression::None, Compression::Gzip, Compression::Zstd][..]),
-        delimiter in prop::sample::select(&b",;|\t-1"[..]),
+        delimiter in prop::sample::select(&[",", ";", "|", "\t", "-", "1", "||", "|-|", "-1", "§"][..]),
         null in prop::sample::select(&["", "NULL", "\\N"][..]),
         header in any::<bool>(),
     ) {
         let written = columns(&rows);
+        let delimiter = Delimiter::of_text(delimiter).unwrap();
         let file = FileSink { compression, delimiter, null: null.into(), header, ..file_sink("out") };
         let (sink, format) = match objects {
             true => (Sink::Ndjson(file), TextFormat::ndjson(compression, vec![], false)),

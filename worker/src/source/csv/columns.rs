@@ -267,6 +267,7 @@ impl<'a> Rows<'a> {
         let mut values: Vec<P::Value> = Vec::with_capacity(self.len());
         let out = values.as_mut_ptr();
         let (ends, text, null_lengths) = (self.ends.as_ptr(), self.text, self.nulls.lengths);
+        let further = self.signs.delimiter.further();
         for (row, &first) in self.firsts.iter().enumerate() {
             let at = first as usize + column;
             debug_assert!(at >= 1 && at < self.ends.len());
@@ -276,6 +277,9 @@ impl<'a> Rows<'a> {
             // The carriage return of a CRLF is no part of the last field.
             if LAST && end > start && text.byte(end - 1) == b'\r' {
                 end -= 1;
+            }
+            if !LAST {
+                end -= further;
             }
             let may_be_null = null_lengths >> (end - start).min(63) & 1 != 0;
             let usual = if may_be_null {

@@ -75,7 +75,7 @@ pub(super) fn split_record(record_: &[u8], signs: Signs, ends: &mut Vec<u32>) ->
     }
 }
 
-/// Goes through the record at `start` and tells the place of each separator.
+/// Goes through the record at `start` and tells the place of each separator's last byte.
 fn record(bytes: &[u8], start: usize, signs: Signs, mut separator: impl FnMut(usize)) -> End {
     let Signs {
         delimiter,
@@ -125,7 +125,7 @@ fn record(bytes: &[u8], start: usize, signs: Signs, mut separator: impl FnMut(us
         }
         loop {
             let escape = signs.escape.unwrap_or(newline);
-            let Some(found) = memchr::memchr3(delimiter, newline, escape, &bytes[at..]) else {
+            let Some(found) = memchr::memchr3(delimiter.first(), newline, escape, &bytes[at..]) else {
                 return End::Beyond;
             };
             at += found;
@@ -137,10 +137,12 @@ fn record(bytes: &[u8], start: usize, signs: Signs, mut separator: impl FnMut(us
                 }
             } else if bytes[at] == newline {
                 return End::Line(at);
-            } else {
-                separator(at);
-                at += 1;
+            } else if bytes[at..].starts_with(delimiter.as_bytes()) {
+                at += delimiter.as_bytes().len();
+                separator(at - 1);
                 break;
+            } else {
+                at += 1;
             }
         }
     }
@@ -176,6 +178,8 @@ pub(super) fn unescape(field: &[u8], signs: Signs, out: &mut Vec<u8>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use gapless_common::job::Delimiter;
+
     use super::{super::block::PAD, *};
 
     const MULTILINE: Signs = Signs {
@@ -238,6 +242,34 @@ mod tests {
         for wrong in [&b"\"a\"b\""[..], b"\"a", b"\"", b"a\\"] {
             assert_eq!(value(wrong), None);
         }
+    }
+
+    #[test]
+    fn a_delimiter_of_several_bytes_is_found_from_the_left() {
+        let by = |text: &str| Signs {
+            delimiter: Delimiter::of_text(text).unwrap(),
+            escape: Some(b'\\'),
+            ..Signs::USUAL
+        };
+        let fields = |text: &str, delimiter: &str| {
+            let mut ends = Vec::new();
+            split_record(text.as_bytes(), by(delimiter), &mut ends).unwrap();
+            let mut start = 0;
+            let mut fields = Vec::new();
+            for (at, &end) in ends.iter().enumerate() {
+                let further = if at + 1 < ends.len() { delimiter.len() - 1 } else { 0 };
+                fields.push(text[start..end as usize - further].to_string());
+                start = end as usize + 1;
+            }
+            fields
+        };
+        assert_eq!(fields("a||b|c||||\"x||y\"||", "||"), ["a", "b|c", "", "\"x||y\"", ""]);
+        assert_eq!(fields("a|||b|", "||"), ["a", "|b|"]);
+        assert_eq!(fields("a\\||b||c", "||"), ["a\\||b", "c"]);
+        assert_eq!(fields("1§£2§é", "§"), ["1", "£2", "é"]);
+        // A part of one at the end of what is there may be the beginning of one.
+        assert_eq!(record_end(b"a|", 0, by("||")), None);
+        assert_eq!(record_end(b"a|\n", 0, by("||")), Some(2));
     }
 
     #[test]

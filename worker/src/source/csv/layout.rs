@@ -10,7 +10,7 @@ use std::{
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Compression, CsvSource, Dialect, Encoding, FileSink, NdjsonSource, Newline},
+    job::{ColumnType, Compression, CsvSource, Delimiter, Dialect, Encoding, FileSink, NdjsonSource, Newline},
 };
 
 use super::{
@@ -36,7 +36,7 @@ const SWAPPED_LF: &str = "\u{A00}";
 /// The form of a CSV source, apart from its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Format {
-    pub delimiter: u8,
+    pub delimiter: Delimiter,
     pub quote: Option<u8>,
     pub nulls: Vec<String>,
     pub header: bool,
@@ -128,7 +128,7 @@ impl Format {
     pub fn ndjson(compression: Compression, required: Vec<String>, closed: bool) -> Self {
         Self {
             // A line is one field to the scan.
-            delimiter: b'\n',
+            delimiter: Delimiter::of_byte(b'\n'),
             quote: None,
             nulls: Vec::new(),
             header: false,
@@ -162,7 +162,8 @@ impl Format {
     /// Whether records need the exact scan, byte after byte.
     pub(super) fn is_exact(&self) -> bool {
         let dialect = &self.dialect;
-        dialect.multiline || dialect.escape.is_some() || dialect.newline == Newline::Cr
+        let is_plain = !dialect.multiline && dialect.escape.is_none() && dialect.newline == Newline::Lf;
+        !is_plain || self.delimiter.byte().is_none()
     }
 
     pub(super) fn signs(&self) -> Signs {
@@ -479,8 +480,10 @@ fn header_names(path: &str, number: usize, line: &[u8], format: &Format) -> Resu
     split.map_err(|_| config(format!("{path}: a quote in the header line is still open at its end")))?;
     let mut start = 0;
     let mut names = Vec::with_capacity(ends.len());
-    for end in ends {
-        let field = &line[start..end as usize];
+    for (at, &end) in ends.iter().enumerate() {
+        let is_last = at + 1 == ends.len();
+        let further = if is_last { 0 } else { signs.delimiter.further() };
+        let field = &line[start..end as usize - further];
         start = end as usize + 1;
         let mut name = Vec::new();
         let is_quoted = signs.quote.is_some() && field.first().copied() == signs.quote;

@@ -6,13 +6,15 @@
 //! Lines whose quotes do not open at the start of a field, or stay open at the end of the line, are
 //! flagged; a slower and exact splitter looks at them again.
 
+use gapless_common::job::Delimiter;
+
 use super::block::PAD;
 
 /// Where fields and lines of one block end. Positions are indices into the padded block.
 #[derive(Default)]
 pub(super) struct Scan {
-    /// `ends[0]` is the position before the text; then the position of the separator or newline
-    /// behind each field, in order.
+    /// `ends[0]` is the position before the text; then the position of the separator (its last byte)
+    /// or newline behind each field, in order.
     pub ends: Vec<u32>,
     /// For each complete line: the number of entries of `ends` up to and with its newline.
     pub lines: Vec<u32>,
@@ -29,7 +31,8 @@ pub(super) struct Scan {
 /// The signs that structure a line.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Signs {
-    pub delimiter: u8,
+    /// Of one byte where the scan is not the exact one.
+    pub delimiter: Delimiter,
     /// `None`: quotes are ordinary bytes.
     pub quote: Option<u8>,
     /// The byte behind it stands for itself.
@@ -45,7 +48,7 @@ impl Signs {
     /// Comma and double quote, each line a record.
     #[cfg(test)]
     pub const USUAL: Signs = Signs {
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         quote: Some(b'"'),
         escape: None,
         comment: None,
@@ -65,6 +68,7 @@ impl Scan {
     /// Scans `block[from..to]`, which has [`PAD`] readable bytes behind it.
     pub fn run(&mut self, block: &[u8], from: usize, to: usize, signs: Signs) {
         assert!(from >= 1 && from <= to && to + PAD <= block.len() && block.len() <= u32::MAX as usize);
+        debug_assert!(signs.delimiter.byte().is_some());
         self.ends.clear();
         self.lines.clear();
         self.odd.clear();
@@ -98,7 +102,7 @@ impl Scan {
     #[target_feature(enable = "avx2,bmi1,popcnt")]
     unsafe fn run_avx2(&mut self, block: &[u8], from: usize, to: usize, signs: Signs) {
         use std::arch::x86_64::*;
-        let separators = _mm256_set1_epi8(signs.delimiter as i8);
+        let separators = _mm256_set1_epi8(signs.delimiter.first() as i8);
         let newlines = _mm256_set1_epi8(b'\n' as i8);
         let quotes = _mm256_set1_epi8(signs.quote.unwrap_or(b'\n') as i8);
         self.drive(block, from, to, signs.quote.is_some(), |at: *const u8| {
@@ -122,7 +126,11 @@ impl Scan {
         use std::arch::x86_64::*;
         // SAFETY: SSE2 is part of x86-64.
         let sign = |byte: u8| unsafe { _mm_set1_epi8(byte as i8) };
-        let (separators, newlines, quotes) = (sign(signs.delimiter), sign(b'\n'), sign(signs.quote.unwrap_or(b'\n')));
+        let (separators, newlines, quotes) = (
+            sign(signs.delimiter.first()),
+            sign(b'\n'),
+            sign(signs.quote.unwrap_or(b'\n')),
+        );
         self.drive(block, from, to, signs.quote.is_some(), |at: *const u8| {
             let mut masks = Masks {
                 separator: 0,
@@ -157,7 +165,7 @@ impl Scan {
                     .fold(0u64, |mask, (i, &byte)| mask | u64::from(test(byte)) << i)
             };
             Masks {
-                separator: mask(&|byte| byte == signs.delimiter),
+                separator: mask(&|byte| byte == signs.delimiter.first()),
                 newline: mask(&|byte| byte == b'\n'),
                 quote: mask(&|byte| byte == quote),
                 high: mask(&|byte| byte >= 0x80),
@@ -312,7 +320,7 @@ pub(super) fn split_line(line: &[u8], signs: Signs, shift: u32, ends: &mut Vec<u
                 }
             }
         }
-        match memchr::memchr(signs.delimiter, &line[at..]) {
+        match memchr::memchr(signs.delimiter.first(), &line[at..]) {
             Some(found) => {
                 ends.push(shift + (at + found) as u32);
                 at += found + 1;

@@ -10,7 +10,7 @@ use arrow::{
 use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
-    job::{ColumnType, Compression, Dialect},
+    job::{ColumnType, Compression, Delimiter, Dialect},
     plan::{PinnedFile, Unit},
     range::UnitRange,
 };
@@ -24,7 +24,7 @@ use crate::source::{Intake, Reject, SourceReader, pins::pin};
 
 fn format(header: bool) -> Format {
     Format {
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         quote: Some(b'"'),
         nulls: vec![String::new()],
         header,
@@ -268,7 +268,7 @@ fn bad_records_are_rejected_with_place_and_reason() {
 fn null_texts_and_quotes_are_as_declared() {
     let mut form = format(true);
     form.nulls = vec!["NA".into(), "-1".into()];
-    form.delimiter = b';';
+    form.delimiter = Delimiter::of_byte(b';');
     form.quote = None;
     let case = Case::new(&[("f", b"a;b\nNA;\"NA\"\n-1;NA\n2;\n")], form, &AB);
     let got = case.all();

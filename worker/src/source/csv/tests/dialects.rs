@@ -94,6 +94,30 @@ fn escapes_are_taken_out() {
     assert!(found[1].2.contains("behind its closing quote"), "{found:?}");
 }
 
+/// The fast scan and the exact one give the same of the same table.
+#[test]
+fn a_delimiter_of_several_characters_gives_what_a_comma_gives() {
+    let content = "a,b\n1,x\n2,\"say \"\"hi\"\"\"\n3,\n,\"\"\r\nx,y\n4,é£\r\n5,a,b\n6,\"q\n7,one|~ of| them\n8,last";
+    let comma = read(content.as_bytes(), format(true));
+    assert_eq!((comma.rows.len(), comma.rejects.len()), (7, 3));
+    for delimiter in ["||", "§", "~|~", "::", " |"] {
+        let mut format = format(true);
+        format.delimiter = Delimiter::of_text(delimiter).unwrap();
+        let content = content.replace(',', delimiter);
+        let case = Case::new(&[("f.csv", content.as_bytes())], format.clone(), &AB);
+        let all = case.all();
+        assert_eq!(all.rows, comma.rows, "{delimiter}");
+        let lines = |got: &Got| got.rejects.iter().map(|reject| reject.place.line).collect::<Vec<_>>();
+        assert_eq!(lines(&all), lines(&comma), "{delimiter}");
+        assert_eq!(told(&all)[1].1, format!("5{delimiter}a{delimiter}b"));
+        // At whatever byte the file is cut, each record is read once.
+        for cut in 0..=case.units() {
+            let (left, right) = (case.read(0, cut).unwrap(), case.read(cut, case.units()).unwrap());
+            assert_eq!([left.rows, right.rows].concat(), all.rows, "{delimiter} cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn comments_and_lines_before_the_header_are_no_records() {
     let format = dialect(|dialect| {
