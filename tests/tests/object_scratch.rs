@@ -524,7 +524,7 @@ fn a_store_that_cannot_be_scratch_is_refused_in_words() {
     job(&world, "out");
     for (scratch, code, words) in [
         ("s3://elsewhere/scratch", 1, "there is no such bucket"),
-        ("gs://b/scratch", 2, "cargo feature gcs"),
+        ("az://b/scratch", 1, "AZURE_STORAGE_ACCOUNT_NAME"),
         ("ftp://b/scratch", 2, "known are s3://"),
         ("s3:///scratch", 2, "no usable bucket name"),
     ] {

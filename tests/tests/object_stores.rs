@@ -382,9 +382,9 @@ fn what_the_store_refuses_is_told_in_words() {
         ),
         ("data/*.csv".to_string(), format!("s3://{BUCKET}"), "whole bucket", 1),
         (
-            "gs://b/in/*.csv".to_string(),
+            "az://b/in/*.csv".to_string(),
             "out/x".to_string(),
-            "cargo feature gcs",
+            "AZURE_STORAGE_ACCOUNT_NAME",
             1,
         ),
     ] {

@@ -109,4 +109,13 @@ mod tests {
         assert_eq!(said(body).unwrap(), "SignatureDoesNotMatch: The signature differs.");
         assert_eq!(said("<html>"), None);
     }
+
+    #[test]
+    fn a_build_without_a_store_names_what_brings_it() {
+        let error = ObjectError::not_built(Scheme::Gcs, "gs://b/k").to_string();
+        assert!(
+            error.contains("no gs:// stores") && error.contains("cargo feature gcs"),
+            "{error}"
+        );
+    }
 }

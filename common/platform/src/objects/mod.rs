@@ -7,11 +7,15 @@
 //!
 //! Which stores there are is a matter of the build: the features `s3`, `gcs` and `azure`.
 
+#[cfg(feature = "objects")]
+mod connect;
 mod error;
 mod read;
 #[cfg_attr(feature = "objects", path = "store.rs")]
 #[cfg_attr(not(feature = "objects"), path = "absent.rs")]
 mod store;
+#[cfg(feature = "objects")]
+mod told;
 
 use gapless_common::address::Scheme;
 

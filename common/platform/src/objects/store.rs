@@ -13,39 +13,33 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, future::BoxFuture};
+use futures::{StreamExt, TryStreamExt};
 use gapless_common::address::{ObjectUrl, Scheme};
 use object_store::{
-    BackoffConfig, ClientOptions, CopyOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
-    RetryConfig,
-    multipart::{MultipartStore, PartId},
-    path::Path,
+    CopyOptions, GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload, multipart::PartId, path::Path,
 };
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::{Found, ObjectError, PART, TIME_ETAG, Trouble, error::said};
+use super::{
+    Found, ObjectError, PART, TIME_ETAG, Trouble,
+    connect::{Connected, REQUEST, Store, connect},
+    told::{explained, is_gone, told},
+};
 
 /// They only wait for the network and copy; hashing and decoding happen on the slots' threads.
 const THREADS: usize = 2;
-
-/// A connection that takes longer is tried again.
-const CONNECT: Duration = Duration::from_secs(5);
-
-/// One request and its answer: [`PART`] bytes at 150 KB/s, or a copy of [`MAX_COPY`] within the store.
-const REQUEST: Duration = Duration::from_secs(60);
-
-/// Begun no later than this after the first try, so that an outage of a minute passes unseen and a
-/// longer one is told before a lease's budget of patience ends.
-const RETRIES: Duration = Duration::from_secs(60);
 
 /// Everything that one call does. Only a fault of the runtime would leave somebody waiting for longer.
 const CALL: Duration = Duration::from_secs(180);
 
 /// Requests of one call that copies or deletes many objects, at the same time.
 const AT_ONCE: usize = 16;
+
+/// Between two looks at a copy that a store has not made yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Parts and objects on their way to stores, in the whole process: 128 MiB at most. Writers wait beyond it.
 const PARTS_AT_ONCE: usize = 16;
@@ -67,21 +61,10 @@ static RUNTIME: LazyLock<Option<Runtime>> = LazyLock::new(|| {
 
 static BUCKETS: LazyLock<Mutex<HashMap<(Scheme, String), Bucket>>> = LazyLock::new(Mutex::default);
 
-/// What is asked of a store beyond reading and putting.
-trait Store: ObjectStore + MultipartStore {}
-impl<S: ObjectStore + MultipartStore> Store for S {}
-
-/// Lists the multipart uploads below a prefix that are open, as (key, id).
-type Lister = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<(String, String)>, ObjectError>> + Send + Sync>;
-
-/// A store, and how its open uploads are listed, where that is needed.
-type Connected = (Arc<dyn Store>, Option<Lister>);
-
 /// One bucket (or container) of one store.
 #[derive(Clone)]
 pub struct Bucket {
-    store: Arc<dyn Store>,
-    lister: Option<Lister>,
+    reached: Connected,
     /// With an empty key.
     root: ObjectUrl,
 }
@@ -133,10 +116,8 @@ impl Bucket {
         if let Some(bucket) = buckets.get(&name) {
             return Ok(bucket.clone());
         }
-        let (store, lister) = connect(url)?;
         let bucket = Bucket {
-            store,
-            lister,
+            reached: connect(url)?,
             root: ObjectUrl {
                 key: String::new(),
                 ..url.clone()
@@ -166,7 +147,7 @@ impl Bucket {
         let url = self.url(key);
         match self.path(key) {
             Ok(path) => {
-                let future = future(self.store.clone(), path);
+                let future = future(self.reached.store.clone(), path);
                 let of = url.clone();
                 Pending::begin(url, async move { future.await.map_err(|error| told(&of, &error)) })
             }
@@ -221,13 +202,9 @@ impl Bucket {
 
     /// Bytes of the object that has this etag.
     pub fn fetch(&self, key: &str, etag: &str, range: Range<u64>) -> Pending<Bytes> {
-        let options = GetOptions {
-            if_match: Found::condition(etag).map(String::from),
-            range: Some(GetRange::Bounded(range)),
-            ..GetOptions::default()
-        };
+        let etag = etag.to_string();
         self.call(key, move |store, path| async move {
-            store.get_opts(&path, options).await?.bytes().await
+            of_etag(&*store, &path, &etag, range).await
         })
     }
 
@@ -239,12 +216,8 @@ impl Bucket {
             if found.size == 0 {
                 return Ok((found, Bytes::new()));
             }
-            let options = GetOptions {
-                if_match: Found::condition(&found.etag).map(String::from),
-                range: Some(GetRange::Bounded(found.size.saturating_sub(most)..found.size)),
-                ..GetOptions::default()
-            };
-            let bytes = store.get_opts(&path, options).await?.bytes().await?;
+            let last = found.size.saturating_sub(most)..found.size;
+            let bytes = of_etag(&*store, &path, &found.etag, last).await?;
             Ok((found, bytes))
         })
     }
@@ -275,11 +248,8 @@ impl Bucket {
         for stretch in pairs.chunks(AT_ONCE) {
             let copying = stretch.iter().cloned().map(|(from, to)| {
                 let url = self.url(from.as_ref());
-                let (store, of) = (self.store.clone(), url.clone());
-                Pending::begin(url, async move {
-                    let copied = store.copy_opts(&from, &to, CopyOptions::default()).await;
-                    copied.map_err(|error| told(&of, &error))
-                })
+                let (reached, of) = (self.reached.clone(), url.clone());
+                Pending::begin(url, async move { copy(&reached, &of, &from, &to).await })
             });
             let copying: Vec<Pending<()>> = copying.collect();
             copying.into_iter().try_for_each(Pending::wait)?;
@@ -296,39 +266,43 @@ impl Bucket {
         for stretch in paths.chunks(1000) {
             let stretch = futures::stream::iter(stretch.to_vec()).map(Ok).boxed();
             let deleted = self.call("", move |store, _| async move {
-                let deleted = store.delete_stream(stretch);
-                deleted.try_for_each(|_| std::future::ready(Ok(()))).await
+                let mut deleted = store.delete_stream(stretch);
+                while let Some(one) = deleted.next().await {
+                    match one {
+                        // One that somebody else has deleted says nothing of the rest; a missing bucket does.
+                        Err(error) if is_gone(&error) => {}
+                        one => drop(one?),
+                    }
+                }
+                Ok(())
             });
-            match deleted.wait() {
-                Err(error) if error.trouble != Trouble::NotFound => return Err(error),
-                _ => {}
-            }
+            deleted.wait()?;
         }
         Ok(())
     }
 
     /// Aborts the multipart uploads below `prefix` that nobody has completed, and tells how many there
-    /// were. Only for S3: the others' parts that were never completed end by themselves.
+    /// were.
     pub fn abort_uploads(&self, prefix: &str) -> Result<usize, ObjectError> {
-        let Some(lister) = self.lister.clone() else {
-            return Ok(0);
-        };
-        let open = Pending::begin(self.url(prefix), lister(format!("{prefix}/"))).wait()?;
+        let open = (self.reached.open_uploads)(format!("{prefix}/"));
+        let open = Pending::begin(self.url(prefix), open).wait()?;
         let mut aborted = 0;
         for (key, id) in open {
             // A store may not know prefixes of uploads.
             if !key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/')) {
                 continue;
             }
-            let abort = self.call(&key, move |store, path| async move {
-                store.abort_multipart(&path, &id).await
-            });
-            match abort.wait() {
-                Err(error) if error.trouble != Trouble::NotFound => return Err(error),
-                _ => aborted += 1,
-            }
+            aborted += usize::from(self.abort(&key, id).wait()?);
         }
         Ok(aborted)
+    }
+
+    /// Aborts an upload; tells whether it was open.
+    fn abort(&self, key: &str, id: String) -> Pending<bool> {
+        let by_put = self.reached.ways.ends_uploads_by_puts;
+        self.call(key, move |store, path| async move {
+            abort(&*store, &path, &id, by_put).await
+        })
     }
 
     /// Begins to write an object that must not exist.
@@ -342,19 +316,67 @@ impl Bucket {
     }
 }
 
-/// What a listing of open uploads tells of each: its key and its id.
-#[cfg(feature = "s3")]
-fn open_uploads(listing: &str) -> Vec<(String, String)> {
-    let element = |upload: &str, name: &str| {
-        let (_, rest) = upload.split_once(&format!("<{name}>"))?;
-        let (text, _) = rest.split_once(&format!("</{name}>"))?;
-        // Keys of ours hold none of the others that XML escapes.
-        Some(text.replace("&amp;", "&"))
+/// Bytes of an object while it has this etag; a store that does not look at the condition is not believed.
+async fn of_etag(store: &dyn Store, path: &Path, etag: &str, range: Range<u64>) -> object_store::Result<Bytes> {
+    let condition = Found::condition(etag).map(String::from);
+    let options = GetOptions {
+        if_match: condition.clone(),
+        range: Some(GetRange::Bounded(range)),
+        ..GetOptions::default()
     };
-    let uploads = listing.split("<Upload>").skip(1);
-    uploads
-        .filter_map(|upload| Some((element(upload, "Key")?, element(upload, "UploadId")?)))
-        .collect()
+    let got = store.get_opts(path, options).await?;
+    let now = Found::from(got.meta.clone()).etag;
+    if condition.is_some_and(|condition| condition != now) {
+        return Err(object_store::Error::Precondition {
+            path: path.to_string(),
+            source: format!("the store sent {now}").into(),
+        });
+    }
+    got.bytes().await
+}
+
+/// Ends an upload; tells whether it was open.
+async fn abort(store: &dyn Store, path: &Path, id: &String, by_put: bool) -> object_store::Result<bool> {
+    if !by_put {
+        return match store.abort_multipart(path, id).await {
+            Err(error) if is_gone(&error) => Ok(true),
+            aborted => aborted.map(|()| true),
+        };
+    }
+    match store.head(path).await {
+        // Completed: nothing of it is open.
+        Ok(_) => return Ok(false),
+        Err(object_store::Error::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    store.put(path, PutPayload::new()).await?;
+    match store.delete(path).await {
+        Err(object_store::Error::NotFound { .. }) => Ok(true),
+        deleted => deleted.map(|()| true),
+    }
+}
+
+/// Copies an object within its store, and waits until that is done.
+async fn copy(reached: &Connected, url: &str, from: &Path, to: &Path) -> Result<(), ObjectError> {
+    let failed = |error| told(url, &error);
+    let Connected { store, ways, .. } = reached;
+    store
+        .copy_opts(from, to, CopyOptions::default())
+        .await
+        .map_err(failed)?;
+    if !ways.copies_later {
+        return Ok(());
+    }
+    let size = store.head(from).await.map_err(failed)?.size;
+    let begun = tokio::time::Instant::now();
+    while store.head(to).await.map_err(failed)?.size != size {
+        if begun.elapsed() > REQUEST {
+            let message = format!("the store has not made the copy {to} within {} s", REQUEST.as_secs());
+            return Err(explained(Trouble::Passing, url, message));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
 }
 
 fn if_there<T>(answer: Result<T, ObjectError>) -> Result<Option<T>, ObjectError> {
@@ -365,13 +387,21 @@ fn if_there<T>(answer: Result<T, ObjectError>) -> Result<Option<T>, ObjectError>
     }
 }
 
+/// An etag as headers have it: the listings of Azure leave the quotes out.
+fn quoted(etag: String) -> String {
+    match etag.ends_with('"') {
+        true => etag,
+        false => format!("\"{etag}\""),
+    }
+}
+
 impl From<object_store::ObjectMeta> for Found {
     fn from(meta: object_store::ObjectMeta) -> Found {
         let time = || format!("{TIME_ETAG}{}", meta.last_modified.timestamp_micros());
         Found {
             key: meta.location.to_string(),
             size: meta.size,
-            etag: meta.e_tag.unwrap_or_else(time),
+            etag: meta.e_tag.map_or_else(time, quoted),
         }
     }
 }
@@ -480,11 +510,12 @@ impl Upload {
         }
         let id = multipart.id.clone();
         self.multipart = None;
+        let by_put = self.bucket.reached.ways.ends_uploads_by_puts;
         self.bucket.call(&self.key, move |store, path| async move {
             let completed = store.complete_multipart(&path, &id, parts).await;
             if completed.is_err() {
                 // Unknown outcomes included: where it was completed there is nothing to abort any more.
-                let _ = store.abort_multipart(&path, &id).await;
+                let _ = abort(&*store, &path, &id, by_put).await;
             }
             completed.map(drop)
         })
@@ -500,10 +531,7 @@ impl Drop for Upload {
         for part in parts {
             let _ = part.wait();
         }
-        let aborted = self.bucket.call(&self.key, move |store, path| async move {
-            store.abort_multipart(&path, &id).await
-        });
-        let _ = aborted.wait();
+        let _ = self.bucket.abort(&self.key, id).wait();
     }
 }
 
@@ -513,229 +541,4 @@ fn permit(bucket: &Bucket, key: &str) -> Result<OwnedSemaphorePermit, ObjectErro
     let url = bucket.url(key);
     let closed = ObjectError::new(Trouble::Passing, &url, "uploads have ended");
     Pending::begin(url, async move { parts.acquire_owned().await.map_err(|_| closed) }).wait()
-}
-
-fn client() -> ClientOptions {
-    ClientOptions::new().with_connect_timeout(CONNECT).with_timeout(REQUEST)
-}
-
-fn retries() -> RetryConfig {
-    RetryConfig {
-        // Its delays carry jitter.
-        backoff: BackoffConfig {
-            init_backoff: Duration::from_millis(100),
-            max_backoff: Duration::from_secs(5),
-            base: 2.0,
-        },
-        max_retries: usize::MAX,
-        retry_timeout: RETRIES,
-    }
-}
-
-fn unusable(url: &ObjectUrl, error: &object_store::Error) -> ObjectError {
-    ObjectError::new(
-        Trouble::Settings,
-        url,
-        format!(
-            "the settings of this worker's environment cannot be used: {}",
-            reason(error)
-        ),
-    )
-}
-
-#[cfg(feature = "s3")]
-fn connect_s3(url: &ObjectUrl) -> Result<Connected, ObjectError> {
-    use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-    let mut builder = AmazonS3Builder::from_env()
-        .with_bucket_name(&url.bucket)
-        .with_client_options(client())
-        .with_retry(retries());
-    let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
-        .iter()
-        .find_map(|key| builder.get_config_value(key));
-    // Who names an endpoint without TLS means it: names of AWS itself are https.
-    if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
-        builder = builder.with_allow_http(true);
-    }
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &error))?);
-    Ok((store.clone(), Some(lister(store, url))))
-}
-
-/// The crate has no call for open uploads, but it signs one.
-#[cfg(feature = "s3")]
-fn lister(store: Arc<object_store::aws::AmazonS3>, url: &ObjectUrl) -> Lister {
-    use object_store::signer::{SignedUrlOptions, Signer};
-    let client = reqwest::Client::builder()
-        .connect_timeout(CONNECT)
-        .timeout(REQUEST)
-        .build();
-    let root = url.to_string();
-    Arc::new(move |prefix| {
-        let (store, root, client) = (store.clone(), root.clone(), client.as_ref().ok().cloned());
-        Box::pin(async move {
-            let failed = |what: &str| {
-                let is = |names: &[&str]| names.iter().any(|name| what.contains(name));
-                let trouble = match () {
-                    () if is(&NO_BUCKET) => Trouble::NoBucket,
-                    () if is(&DENIED) => Trouble::Denied,
-                    () => Trouble::Passing,
-                };
-                explained(trouble, &root, format!("open uploads cannot be listed: {what}"))
-            };
-            let client = client.ok_or_else(|| failed("no client"))?;
-            let options = SignedUrlOptions::default().with_query([("uploads", ""), ("prefix", prefix.as_str())]);
-            let whole = Path::default();
-            let signed = store.signed_url_opts(reqwest::Method::GET, &whole, REQUEST, &options);
-            let signed = signed.await.map_err(|error| told(&root, &error))?;
-            // The error of the client would show the signed address.
-            let answer = client.get(signed).send().await.map_err(|_| failed("no answer"))?;
-            let status = answer.status();
-            let body = answer.text().await.map_err(|_| failed("the answer was cut off"))?;
-            match status.is_success() {
-                true => Ok(open_uploads(&body)),
-                false => Err(failed(&said(&body).unwrap_or_else(|| format!("status {status}")))),
-            }
-        })
-    })
-}
-
-#[cfg(feature = "gcs")]
-fn connect_gcs(url: &ObjectUrl) -> Result<Connected, ObjectError> {
-    let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env()
-        .with_bucket_name(&url.bucket)
-        .with_client_options(client())
-        .with_retry(retries());
-    let store = builder.build().map_err(|error| unusable(url, &error))?;
-    Ok((Arc::new(store), None))
-}
-
-#[cfg(feature = "azure")]
-fn connect_azure(url: &ObjectUrl) -> Result<Connected, ObjectError> {
-    let builder = object_store::azure::MicrosoftAzureBuilder::from_env()
-        .with_container_name(&url.bucket)
-        .with_client_options(client())
-        .with_retry(retries());
-    let store = builder.build().map_err(|error| unusable(url, &error))?;
-    Ok((Arc::new(store), None))
-}
-
-fn connect(url: &ObjectUrl) -> Result<Connected, ObjectError> {
-    // The HTTP client takes the process's provider. There may be one already, which is ring too.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match url.scheme {
-        #[cfg(feature = "s3")]
-        Scheme::S3 => connect_s3(url),
-        #[cfg(feature = "gcs")]
-        Scheme::Gcs => connect_gcs(url),
-        #[cfg(feature = "azure")]
-        Scheme::Azure => connect_azure(url),
-        #[allow(unreachable_patterns, reason = "with all stores built in none is left")]
-        scheme => Err(ObjectError::not_built(scheme, url)),
-    }
-}
-
-/// What stores say where the bucket is missing.
-const NO_BUCKET: [&str; 3] = [
-    "NoSuchBucket",
-    "ContainerNotFound",
-    "The specified bucket does not exist",
-];
-
-/// What stores say to credentials that may not, or are not known.
-const DENIED: [&str; 7] = [
-    "AccessDenied",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "ExpiredToken",
-    "InvalidToken",
-    "status 401",
-    "status 403",
-];
-
-/// An error of the crate in our words, without what a store repeats of requests.
-fn told(url: &str, error: &object_store::Error) -> ObjectError {
-    use object_store::Error;
-    let message = reason(error);
-    let is = |names: &[&str]| names.iter().any(|name| message.contains(name));
-    let trouble = match error {
-        Error::NotFound { .. } | Error::Generic { .. } if is(&NO_BUCKET) => Trouble::NoBucket,
-        Error::NotFound { .. } => Trouble::NotFound,
-        Error::AlreadyExists { .. } => Trouble::Exists,
-        Error::Precondition { .. } | Error::NotModified { .. } => Trouble::Changed,
-        Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => Trouble::Denied,
-        Error::InvalidPath { .. } => Trouble::Malformed,
-        Error::Generic { .. } if of_credentials(error) => Trouble::Settings,
-        // Listings and deletions are told by their code alone.
-        Error::Generic { .. } if is(&DENIED) => Trouble::Denied,
-        _ => Trouble::Passing,
-    };
-    explained(trouble, url, message)
-}
-
-/// An error that says what a store said, after what that means.
-fn explained(trouble: Trouble, url: &str, message: String) -> ObjectError {
-    let message = match trouble {
-        Trouble::NoBucket => format!("there is no such bucket ({message})"),
-        Trouble::NotFound => "there is no such object".to_string(),
-        Trouble::Changed => "the object is not the one that it was".to_string(),
-        Trouble::Exists => "an object of this name exists".to_string(),
-        Trouble::Denied => format!("not permitted to this worker's credentials ({message})"),
-        Trouble::Settings => format!(
-            "this worker has no credentials for it ({message}); set {} in its environment, or give its machine a role",
-            credentials(url)
-        ),
-        _ => message,
-    };
-    ObjectError::new(trouble, url, message)
-}
-
-/// The variables that hold the credentials of the store of an address.
-fn credentials(url: &str) -> &'static str {
-    let is = |scheme: Scheme| url.split_once("://").is_some_and(|(name, _)| name == scheme.name());
-    if is(Scheme::Gcs) {
-        "GOOGLE_APPLICATION_CREDENTIALS"
-    } else if is(Scheme::Azure) {
-        "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY"
-    } else {
-        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    }
-}
-
-/// Whether the request was for credentials, which a machine, container or service account has at an
-/// address of its own.
-fn of_credentials(error: &object_store::Error) -> bool {
-    let mut at: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = at {
-        let shown = error.to_string();
-        let signs = ["169.254.", "metadata.google.internal", "redential", "AssumeRole"];
-        if signs.iter().any(|sign| shown.contains(sign)) {
-            return true;
-        }
-        at = error.source();
-    }
-    false
-}
-
-/// What a store said, or the innermost reason why nothing came of it.
-fn reason(error: &object_store::Error) -> String {
-    let mut innermost: &dyn std::error::Error = error;
-    let mut text = String::new();
-    loop {
-        let shown = innermost.to_string();
-        if let Some(said) = said(&shown) {
-            return said;
-        }
-        if let Some((_, status)) = shown.split_once("status code: ") {
-            text = format!("status {}", status.split(':').next().unwrap_or_default().trim());
-        }
-        match innermost.source() {
-            Some(source) => innermost = source,
-            None if text.is_empty() => {
-                // Addresses of requests carry a signature at times.
-                let shown = innermost.to_string();
-                return shown.split('?').next().unwrap_or_default().chars().take(300).collect();
-            }
-            None => return text,
-        }
-    }
 }
