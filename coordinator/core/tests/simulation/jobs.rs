@@ -7,7 +7,7 @@ use std::{
 
 use gapless_common::{
     job::{
-        Compression, Count, Exists, FileSink, Job, OnError, Outside, ParquetSource, Partition, PartitionFailed,
+        Compression, Count, Delimiter, Exists, FileSink, Job, OnError, Outside, ParquetSource, Partition, PartitionFailed,
         Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
@@ -171,7 +171,7 @@ fn sink(rng: &mut Rng) -> FileSink {
         split: None,
         partition_column: None,
         header: true,
-        delimiter: b',',
+        delimiter: Delimiter::COMMA,
         null: String::new(),
         encoding: Default::default(),
         crlf: false,
