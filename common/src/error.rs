@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
-    /// May succeed when tried again: a time-out, a store that was away. Uses the retry budget.
+    /// May succeed when tried again: a store that was away. Uses the retry budget.
     Transient,
+    /// A program of the user's took longer than the job lets it. Most of those hang for good and each try takes as long, so
+    /// the retry budget is small where the job does not say it.
+    TimedOut,
     /// The data breaks a rule: trying again changes nothing until the data or the job is mended.
     Data,
     /// The job cannot work as written: a column, file or permission is missing.
@@ -25,8 +28,9 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    pub const ALL: [ErrorClass; 7] = [
+    pub const ALL: [ErrorClass; 8] = [
         ErrorClass::Transient,
+        ErrorClass::TimedOut,
         ErrorClass::Data,
         ErrorClass::Config,
         ErrorClass::Resource,
@@ -38,6 +42,7 @@ impl ErrorClass {
     pub fn name(self) -> &'static str {
         match self {
             ErrorClass::Transient => "transient",
+            ErrorClass::TimedOut => "timed_out",
             ErrorClass::Data => "data",
             ErrorClass::Config => "config",
             ErrorClass::Resource => "resource",
@@ -54,7 +59,11 @@ impl ErrorClass {
     /// Whether the same task may succeed when it is tried again unchanged.
     pub fn is_retryable(self) -> bool {
         match self {
-            ErrorClass::Transient | ErrorClass::Resource | ErrorClass::WorkerLost | ErrorClass::Fenced => true,
+            ErrorClass::Transient
+            | ErrorClass::TimedOut
+            | ErrorClass::Resource
+            | ErrorClass::WorkerLost
+            | ErrorClass::Fenced => true,
             ErrorClass::Data | ErrorClass::Config | ErrorClass::Cancelled => false,
         }
     }

@@ -133,6 +133,32 @@ fn a_program_that_fails_publishes_nothing_and_is_told_in_words() {
     }
 }
 
+/// A time-out is no failure like others: each try takes as long, so there are two, or as many as the job says.
+#[test]
+fn a_program_that_takes_too_long_is_tried_once_more_or_as_the_job_says() {
+    let command = "run: [sh, -c, \"echo x >> tries; exec sleep 1000\"], timeout_s: 1, columns: {id: int64}";
+    let written = "    on_error: {retry: {attempts: 1}}\n";
+    for (retry, tries) in [
+        ("", 2),
+        (written, 1),
+        ("    on_error: {retry: {attempts: 3}}\n", 3),
+        ("    on_error: {reject: {limit: 7}}\n", 2),
+    ] {
+        let job = job(command, "").replace(written, retry);
+        let world = World::with("in.csv", "id,shop\n1,a\n", &job);
+        let output = run(&world, &[]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("took longer than 1 s and was killed (timeout_s)"),
+            "{said}"
+        );
+        let begun = fs::read_to_string(world.path("tries")).expect("tries");
+        assert_eq!(begun.lines().count(), tries, "{retry}: {said}");
+        assert!(!world.path("out/load").exists(), "{retry}");
+    }
+}
+
 #[test]
 fn a_worker_starts_programs_only_where_it_was_told_to() {
     let refused = world("run: [touch, began], columns: {id: int64}", "");

@@ -22,12 +22,13 @@ use crate::storage::{list_folder, read_if_present, resolve};
 
 use crate::source::{
     SourceReader, avro,
-    csv::{CsvReader, Format, Layout, Records, column_type, columns_of_header, header_of, names_of},
+    csv::{CsvReader, Format, Layout, Records, codec_of, column_type, columns_of_header, header_of, names_of},
     merge::{check_keys, columns_of_inputs, input_name},
     open::{Stored, open_files, stored_of},
     parquet::{footer, sample_column, unite},
     pins::{Identity, MAX_FILES, config, expand, file_of, identity, pin},
     records::{Content, PASS, RecordsReader, Shape, edges, is_packed},
+    text_size::text_size,
     types::{columns_of, key_at, key_type},
 };
 
@@ -62,9 +63,6 @@ const STREAMS: usize = 64;
 
 /// What a record of a layout is taken to have, where none is looked at.
 const RECORD_BYTES: u64 = 100;
-
-/// Text compresses to about a quarter.
-const COMPRESSED_TO_TEXT: u64 = 4;
 
 /// What a source tells of itself.
 #[derive(Clone, Debug)]
@@ -388,7 +386,7 @@ pub(crate) fn survey_text(
         warnings,
         inputs: Vec::new(),
     };
-    facts.rows = estimate_rows(base_dir, &facts, &layout)?;
+    facts.rows = estimate_rows(base_dir, &facts, format, &layout)?;
     Ok(facts)
 }
 
@@ -413,7 +411,7 @@ fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) 
 }
 
 /// Rows of a CSV source: counted where it is small, else its bytes by the length of some records.
-fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Result<u64, TaskError> {
+fn estimate_rows(base_dir: &Path, facts: &SourceFacts, format: &Format, layout: &Layout) -> Result<u64, TaskError> {
     let counting = Arc::new(layout.without_columns());
     let files: Arc<[_]> = facts.files.clone().into();
     let reader = |units| {
@@ -426,6 +424,11 @@ fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Resul
             units,
         )
     };
+    let text = || {
+        text_size(base_dir, &facts.files, format.dialect.encoding, &|path| {
+            format.codec(path)
+        })
+    };
     let (mut read, mut bytes) = (0u64, 0u64);
     if facts.bytes <= WHOLE {
         let mut reader = reader(facts.domain);
@@ -436,14 +439,17 @@ fn estimate_rows(base_dir: &Path, facts: &SourceFacts, layout: &Layout) -> Resul
             }
         }
         (read, bytes) = reader.intake_so_far();
-        return Ok(rows_of(facts.bytes.saturating_mul(COMPRESSED_TO_TEXT), read, bytes).max(read));
+        return Ok(rows_of(text()?, read, bytes).max(read));
     }
     if facts.unit == Unit::File {
-        let mut reader = reader(facts.domain);
-        reader.next_batch_counted()?;
-        (read, bytes) = reader.intake_so_far();
-        let text = facts.bytes.saturating_mul(COMPRESSED_TO_TEXT);
-        return Ok(rows_of(text, read, bytes));
+        for file in places(facts.domain.high, LENGTH_PLACES.min(facts.domain.high), 1) {
+            let mut reader = reader(file);
+            reader.next_batch_counted()?;
+            let (more, of) = reader.intake_so_far();
+            read += more;
+            bytes += of;
+        }
+        return Ok(rows_of(text()?, read, bytes));
     }
     for place in places(facts.domain.high, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
         let mut reader = reader(place);
@@ -582,8 +588,13 @@ pub(crate) fn survey_records(
     let bytes: u64 = files.iter().map(|pinned| pinned.size).sum();
     let counting = Arc::new(Shape::new(layout, Some(&[]))?);
     let pinned: Arc<[_]> = files.clone().into();
-    // For packed text that is not read to its end.
-    let guessed = rows_of(bytes.saturating_mul(COMPRESSED_TO_TEXT), 1, RECORD_BYTES);
+    // Of packed text that is not read to its end.
+    let text = match packed {
+        true => text_size(base_dir, &files, layout.packing.encoding, &|path| {
+            codec_of(layout.packing.compression, path)
+        })?,
+        false => bytes,
+    };
     let count = |units| -> Result<(u64, u64), TaskError> {
         let mut reader = RecordsReader::new(counting.clone(), base_dir.to_path_buf(), pinned.clone(), 0, unit, units);
         let mut passed = 0;
@@ -591,6 +602,10 @@ pub(crate) fn survey_records(
             passed += if read.batch.num_rows() == 0 { PASS } else { 0 };
             if unit == Unit::File && reader.intake_so_far().1 + passed > MAX_CONTENT {
                 let (read, of) = reader.intake_so_far();
+                let guessed = match read {
+                    0 => rows_of(text, 1, RECORD_BYTES),
+                    _ => rows_of(text, read, of),
+                };
                 return Ok((read.max(guessed), of));
             }
         }
@@ -600,7 +615,13 @@ pub(crate) fn survey_records(
     let rows = match bytes <= WHOLE {
         true => count(domain)?.0,
         // As much as the text is likely to hold, without unpacking a file of it.
-        false if packed => guessed,
+        false if packed => {
+            let (read, of) = begun(base_dir, layout, &pinned)?;
+            match read {
+                0 => rows_of(text, 1, RECORD_BYTES),
+                _ => rows_of(text, read, of),
+            }
+        }
         false => {
             let (mut read, mut of) = (0, 0);
             for place in places(bytes, LENGTH_PLACES, WHOLE / LENGTH_PLACES / 8) {
@@ -622,6 +643,32 @@ pub(crate) fn survey_records(
         warnings,
         inputs: Vec::new(),
     })
+}
+
+/// Records and bytes at the beginnings of some packed files. A trailer among the records does no harm.
+fn begun(base_dir: &Path, layout: &RecordLayout, files: &Arc<[PinnedFile]>) -> Result<(u64, u64), TaskError> {
+    let open_ended = RecordLayout {
+        trailer: None,
+        ..layout.clone()
+    };
+    let shape = Arc::new(Shape::new(&open_ended, Some(&[]))?);
+    let (mut read, mut of) = (0, 0);
+    let all = files.len() as u64;
+    for file in places(all, LENGTH_PLACES.min(all), 1) {
+        let mut reader = RecordsReader::new(
+            shape.clone(),
+            base_dir.to_path_buf(),
+            files.clone(),
+            0,
+            Unit::File,
+            file,
+        );
+        reader.next_batch()?;
+        let (more, bytes) = reader.intake_so_far();
+        read += more;
+        of += bytes;
+    }
+    Ok((read, of))
 }
 
 /// Draws keys of a column, evenly over the source; all of them where the source is small.

@@ -229,6 +229,119 @@ fn line_ends_and_byte_order_marks_that_are_not_the_declared_ones_are_told() {
 }
 
 #[test]
+fn line_ends_that_are_not_the_declared_ones_are_told_without_a_header_too() {
+    let le = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_le_bytes).collect() };
+    let be = |text: &str| -> Vec<u8> { text.encode_utf16().flat_map(u16::to_be_bytes).collect() };
+    let cr = "holds a CR without an LF behind it; where lines end in CR alone declare `newline: cr`";
+    let lf = "holds an LF; where lines end in LF or CRLF declare `newline: lf`";
+    let swapped = |other: &str| {
+        format!(
+            "holds U+0A00, which is no character but a line end with its bytes in the other order; declare `encoding: {other}`"
+        )
+    };
+    let first = |what: &str| format!("the first record (line 1) {what}");
+    let passed = format!("what is passed over before the first record {cr}");
+    let many = "1,Ann\r".repeat(2_000_000);
+    let cases: Vec<(&str, Vec<u8>, &str, String)> = vec![
+        ("CR", b"1,Ann\r2,Bob\r".to_vec(), "", first(cr)),
+        ("CR and no end", b"1,Ann\r2,Bob".to_vec(), "", first(cr)),
+        (
+            "CR behind a mark",
+            b"\xef\xbb\xbf1,Ann\r2,Bob\r".to_vec(),
+            "",
+            first(cr),
+        ),
+        ("CR of 12 MB", many.clone().into_bytes(), "", first(cr)),
+        (
+            "CR in quotes that end",
+            b"\"1\",\"Ann\"\r\"2\",\"Bob\"\r".to_vec(),
+            "",
+            first(cr),
+        ),
+        (
+            "CR where quotes hold line ends",
+            b"\"1\",\"A\nn\"\r\"2\",\"Bob\"\r".to_vec(),
+            ", multiline: true",
+            first(cr),
+        ),
+        (
+            "CR, a comment first",
+            b"# by hand\r1,Ann\r".to_vec(),
+            ", comment: \"#\"",
+            passed.clone(),
+        ),
+        (
+            "CR, a comment behind lines",
+            b"# by\r\n# hand\r1,Ann\r".to_vec(),
+            ", comment: \"#\"",
+            passed.clone(),
+        ),
+        (
+            "CR, all of it skipped",
+            b"by hand\r1,Ann\r".to_vec(),
+            ", skip_lines: 1",
+            passed,
+        ),
+        (
+            "CR, 12 MB of it skipped",
+            many.into_bytes(),
+            ", skip_lines: 1",
+            format!("the first line {cr}"),
+        ),
+        (
+            "LF instead of CR",
+            b"1,Ann\n2,Bob\n".to_vec(),
+            ", newline: cr",
+            first(lf),
+        ),
+        (
+            "CR in UTF-16",
+            le("\u{feff}1,Ann\r2,Bob\r"),
+            ", encoding: utf-16",
+            first(cr),
+        ),
+        (
+            "BE without a mark read as LE",
+            be("1,a\n2,b\n"),
+            ", encoding: utf-16le",
+            first(&swapped("utf-16be")),
+        ),
+        (
+            "LE without a mark read as BE",
+            le("1,a\n2,b\n"),
+            ", encoding: utf-16be",
+            first(&swapped("utf-16le")),
+        ),
+    ];
+    for (what, input, form, says) in &cases {
+        let room = Room::new(what).file("in.csv", input);
+        for columns in [COLUMNS, "{all: string}"] {
+            let job = copy_of(columns).replace("}}\n    sink", &format!(", header: false{form}}}}}\n    sink"));
+            fs::write(room.path("job.yaml"), job).expect("written");
+            room.fails(&format!("step a, survey: in.csv: {says}"));
+        }
+    }
+}
+
+/// What the rule above must let pass.
+#[test]
+fn a_cr_within_a_record_is_none_of_its_ends() {
+    for (what, input, form, rows) in [
+        ("in quotes", "1,\"a\rb\"", "", &["1,\"a\rb\""] as &[&str]),
+        ("in a record that ends", "1,a\rb\n2,c\n", "", &["1,\"a\rb\"", "2,c"]),
+        ("at the end", "1,a\r", "", &["1,a"]),
+        ("of CRLF", "1,a\r\n2,b\r\n", "", &["1,a", "2,b"]),
+        ("declared", "1,a\r2,b\r", ", newline: cr", &["1,a", "2,b"]),
+        ("nothing but a comment", "# c\r\n# d", ", comment: \"#\"", &[]),
+        ("fewer lines than are skipped", "a\r\nb", ", skip_lines: 5", &[]),
+    ] {
+        let job = copy_of(COLUMNS).replace("}}\n    sink", &format!(", header: false{form}}}}}\n    sink"));
+        let room = Room::new(what).file("in.csv", input).job(&job);
+        room.makes(rows);
+    }
+}
+
+#[test]
 fn a_cr_in_the_quotes_of_a_name_is_part_of_it() {
     let room = Room::new("CR in quotes")
         .file("in.csv", "id,\"v\rw\"\n1,2\n")
@@ -259,7 +372,7 @@ fn a_line_of_one_gib_is_refused_in_bounded_memory() {
         (
             "the header",
             b"",
-            "in.csv: no line end within the first 1048576 bytes, so there is no header line; is this CSV?",
+            "in.csv: no line end within the first 1048576 bytes, so it is not known where records begin; is this CSV?",
         ),
     ] {
         let room = Room::new(what).job(&of("in.csv"));

@@ -1,6 +1,69 @@
 //! Steps, cuts and SQL that do not fit together.
 
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+
 use crate::room::Room;
+
+fn gzip(text: &str, level: Compression) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), level);
+    packed.write_all(text.as_bytes()).expect("packed");
+    packed.finish().expect("packed")
+}
+
+/// The rows that a plan of the room's job estimates, and what it notes.
+fn planned(room: &Room) -> (u64, Vec<String>) {
+    let ended = room.gapless(&["plan", "job.yaml", "-o", "json"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let json: serde_json::Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let step = &json["steps"][0];
+    let warnings = step["warnings"].as_array().expect("a list").iter();
+    let warnings = warnings.map(|warning| warning.as_str().expect("text").to_string());
+    (step["rows"].as_u64().expect("a number"), warnings.collect())
+}
+
+/// Files that are packed hold as many rows as they say, and plain ones beside them no more than they have.
+#[test]
+fn rows_of_packed_files_are_estimated_by_what_they_hold() {
+    let text: String = (0..300_000)
+        .map(|n| format!("{n:>8},some text that stands in each row {n:>8}\n"))
+        .collect();
+    let near = |rows: u64, of: u64| rows.abs_diff(of) * 50 <= of;
+    let csv = |name: &str| format!("csv: {{path: {name}, header: false, columns: {{id: string, v: string}}}}");
+    let merge = format!(
+        "merge: {{inputs: [{{{}}}, {{{}}}]}}",
+        csv("in-1.csv"),
+        csv("in-2.csv.gz")
+    );
+    for (what, source) in [("files", csv("\"in-*\"")), ("inputs", merge)] {
+        let room = Room::new(what)
+            .file("in-1.csv", &text)
+            .file("in-2.csv.gz", gzip(&text, Compression::fast()))
+            .job(&format!(
+                "job: j\nsteps:\n  - {{name: a, source: {{{source}}}, sink: discard}}\n"
+            ));
+        let (rows, warnings) = planned(&room);
+        assert!(near(rows, 600_000), "{what}: {rows} rows");
+        assert_eq!(warnings, Vec::<String>::new());
+    }
+    // The same of a record layout, so large that it is a word worth that one partition reads it alone.
+    let text = text.repeat(5);
+    let layout = "fields: [{name: id, width: 8}, {name: sign, width: 1}, {name: v, width: 43}]";
+    let room = Room::new("a record layout").file("in.txt.gz", gzip(&text, Compression::none()));
+    let job =
+        format!("job: j\nsteps:\n  - {{name: a, source: {{records: {{path: in.txt.gz, {layout}}}}}, sink: discard}}\n");
+    let room = room.job(&job);
+    let (rows, warnings) = planned(&room);
+    assert!(near(rows, 1_500_000), "{rows} rows");
+    let told = "1 large file(s) that can only be read from their beginning (compressed, or not in UTF-8): each is read by one \
+                partition and resumes only at file ends; more, smaller files run in parallel";
+    assert_eq!(warnings, [told]);
+    // Of a small one nobody wants to hear.
+    let small = gzip(&text[..text.len() / 50], Compression::none());
+    std::fs::write(room.path("in.txt.gz"), small).expect("written");
+    assert_eq!(planned(&room), (30_000, Vec::new()));
+}
 
 #[test]
 fn cuts_and_orders_that_cannot_be_are_refused() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{labels::Labels, order::SortColumn};
+use crate::{error::ErrorClass, labels::Labels, order::SortColumn};
 
 use super::{Delimiter, RecordsSink, RecordsSource};
 
@@ -614,6 +614,9 @@ pub enum Exists {
 pub struct OnError {
     /// Attempts for each task that fails in a way that may pass; lost workers are not counted.
     pub attempts: u32,
+    /// Whether the job says so: then it is said of time-outs too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attempts_written: bool,
     /// Rejected records over all partitions of the step before it fails. `None`: no limit.
     pub reject_limit: Option<u64>,
     /// Rejected records as millionths of all records of the step. `None`: no such limit.
@@ -626,9 +629,23 @@ impl Default for OnError {
     fn default() -> Self {
         Self {
             attempts: 5,
+            attempts_written: false,
             reject_limit: Some(0),
             reject_share: None,
             partition_failed: PartitionFailed::Stop,
+        }
+    }
+}
+
+impl OnError {
+    /// A second time, for a machine that was busy; further ones would each take as long again.
+    const ATTEMPTS_IN_TIME: u32 = 2;
+
+    /// How often a task is tried that fails in this way.
+    pub fn attempts_after(&self, class: ErrorClass) -> u32 {
+        match class {
+            ErrorClass::TimedOut if !self.attempts_written => Self::ATTEMPTS_IN_TIME,
+            _ => self.attempts,
         }
     }
 }

@@ -971,6 +971,7 @@ fn on_error(fields: &Fields) -> OnError {
     };
     if let Some(attempts) = fields.section("retry").and_then(|retry| retry.integer("attempts")) {
         on_error.attempts = attempts;
+        on_error.attempts_written = true;
     }
     if let Some(reject) = fields.section("reject") {
         if let Some(limit) = reject.integer_or("limit") {

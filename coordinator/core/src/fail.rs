@@ -35,7 +35,7 @@ pub(crate) fn failed(
         draft.release(key, fence, progress);
         return Ok(());
     }
-    let attempts = holding.run.definition(key.step).on_error.attempts;
+    let attempts = holding.run.definition(key.step).on_error.attempts_after(error.class);
     let tries_again = match error.class {
         // Nothing else can end a cancelled run.
         _ if key.stage == Stage::Abort => {
@@ -44,7 +44,7 @@ pub(crate) fn failed(
         }
         // Not its fault: costs nothing.
         ErrorClass::Fenced | ErrorClass::Cancelled | ErrorClass::WorkerLost => true,
-        ErrorClass::Transient | ErrorClass::Resource => {
+        ErrorClass::Transient | ErrorClass::TimedOut | ErrorClass::Resource => {
             progress.failures += 1;
             progress.failures < attempts
         }

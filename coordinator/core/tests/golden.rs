@@ -561,6 +561,7 @@ fn steps() -> Vec<Step> {
         sink: sinks[at % sinks.len()].clone(),
         on_error: OnError {
             attempts: 5,
+            attempts_written: false,
             reject_limit: Some(10),
             reject_share: None,
             partition_failed: if at == 0 {

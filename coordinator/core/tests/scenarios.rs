@@ -473,6 +473,7 @@ fn step(word: &str) -> (Step, u64) {
         sink: Sink::Discard,
         on_error: OnError {
             attempts: number("attempts").unwrap_or(3) as u32,
+            attempts_written: true,
             reject_limit: number("limit"),
             reject_share: number("share").map(|share| share as u32),
             partition_failed: match words.has("continue") {

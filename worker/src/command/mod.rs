@@ -336,7 +336,7 @@ impl Running {
             return Ok(());
         }
         let words = format!("took longer than {} s and was killed (timeout_s)", self.seconds);
-        Err(self.process.error(ErrorClass::Transient, &words))
+        Err(self.process.error(ErrorClass::TimedOut, &words))
     }
 
     /// A stream that breaks off is the end of a program that failed, if it did.

@@ -241,7 +241,7 @@ fn a_program_that_hangs_is_killed_with_all_that_it_started() {
             ..shell(script)
         };
         let began = Instant::now();
-        fails(&hangs, ErrorClass::Transient, &["longer than 1 s", "timeout_s"]);
+        fails(&hangs, ErrorClass::TimedOut, &["longer than 1 s", "timeout_s"]);
         assert!(
             began.elapsed() < Duration::from_secs(10),
             "{script}: {:?}",

@@ -13,6 +13,7 @@ pub mod places;
 pub mod records;
 pub mod sequence;
 pub mod shown;
+pub(crate) mod text_size;
 pub mod types;
 
 #[cfg(test)]

@@ -256,7 +256,7 @@ pub static CSV_SOURCE: Section = section(
         key(
             "newline",
             Kind::Word(&["lf", "cr"]),
-            "What ends a line: `lf` is LF or CRLF, `cr` is CR alone (default `lf`). A header that holds line ends of the other kind is refused.",
+            "What ends a line: `lf` is LF or CRLF, `cr` is CR alone (default `lf`). A header, or a first record without one, that holds line ends of the other kind is refused.",
             r#""lf""#,
         ),
         key(

@@ -314,7 +314,7 @@ pub static ON_ERROR: Section = section(
         key(
             "retry",
             Kind::Section(&RETRY),
-            "For failures that may pass (default 5 attempts).",
+            "For failures that may pass (default 5 attempts, 2 where a program took longer than its `timeout_s`).",
             r#"{"attempts": 5}"#,
         ),
         key(

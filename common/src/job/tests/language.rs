@@ -207,7 +207,7 @@ fn the_reference_job_is_read() {
                 "path": "out/revenue/2026-11-20", "exists": "fail", "compression": "zstd", "files": null,
                 "partition_by": [], "partition_column": null, "header": true, "delimiter": b',', "null": "",
             }},
-            "on_error": {"attempts": 5, "reject_limit": 1000, "partition_failed": "stop"},
+            "on_error": {"attempts": 5, "attempts_written": true, "reject_limit": 1000, "partition_failed": "stop"},
         }),
     );
     check_step(
@@ -273,7 +273,7 @@ fn every_key_reaches_the_model() {
                 "path": "out/one", "exists": "replace", "compression": "zstd", "files": 3,
                 "partition_by": [], "partition_column": "part", "header": false, "delimiter": b';', "null": "\\N",
             }},
-            "on_error": {"attempts": 2, "reject_limit": null, "partition_failed": "continue"},
+            "on_error": {"attempts": 2, "attempts_written": true, "reject_limit": null, "partition_failed": "continue"},
         }),
     );
     check_step(

@@ -139,6 +139,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
         sink: Sink::Parquet(sink(rng)),
         on_error: OnError {
             attempts: 3,
+            attempts_written: true,
             reject_limit: limit,
             reject_share: None,
             partition_failed,

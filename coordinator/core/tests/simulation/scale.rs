@@ -701,6 +701,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         sink: Sink::Discard,
         on_error: OnError {
             attempts: 3,
+            attempts_written: true,
             reject_limit: None,
             reject_share: None,
             partition_failed: PartitionFailed::Stop,

@@ -120,7 +120,7 @@ pub(in crate::source) fn unpacked(
 /// Reads the beginning of a file as a survey does.
 pub(super) fn head(file: StoredFile, path: &str, format: &Format) -> Result<Head, TaskError> {
     let mut input = decoder(format, path, file)?;
-    Head::read(path, &mut input, format)
+    Head::survey(path, &mut input, format)
 }
 
 /// The names in the first record of a file of objects.

@@ -16,7 +16,7 @@ use gapless_common::{
 use super::{
     columns::{Nulls, arrow_type},
     encoding::{NoByteOrderMark, OtherByteOrderMark, check_mark},
-    exact,
+    exact, first_record,
     json::{self, Shape},
     scan::{Signs, split_line},
 };
@@ -364,6 +364,16 @@ pub(super) struct Head {
 impl Head {
     /// Reads as much as is needed of `input`, which stands at the file's first byte.
     pub fn read(path: &str, input: &mut dyn Read, format: &Format) -> Result<Head, TaskError> {
+        Self::look(path, input, format, false)
+    }
+
+    /// As [`Head::read`], before anybody reads records: without a header the first record is looked at instead.
+    pub fn survey(path: &str, input: &mut dyn Read, format: &Format) -> Result<Head, TaskError> {
+        let is_bare = !format.header && format.records == Records::Delimited;
+        Self::look(path, input, format, is_bare)
+    }
+
+    fn look(path: &str, input: &mut dyn Read, format: &Format, is_bare: bool) -> Result<Head, TaskError> {
         const STEP: usize = 4096;
         let mut bytes = Vec::new();
         loop {
@@ -378,6 +388,10 @@ impl Head {
             }
             if let Some((header, data_start)) = places(&bytes, format, ended) {
                 let newline = format.signs().newline;
+                let is_all = ended || bytes.len() > MAX_HEADER;
+                if is_bare && first_record::check(path, &bytes, data_start, is_all, format)?.is_continue() {
+                    continue;
+                }
                 if format.header && header.is_empty() && memchr::memchr(newline, &bytes).is_none() {
                     // Lines to skip and comments have taken the whole file.
                     let text = bytes.strip_suffix(b"\r").unwrap_or(&bytes);
@@ -397,8 +411,11 @@ impl Head {
                 });
             }
             if bytes.len() > MAX_HEADER {
+                if memchr::memchr(format.signs().newline, &bytes).is_none() {
+                    check_line_ends(path, "the first line", &bytes, format)?;
+                }
                 return Err(config(format!(
-                    "{path}: no line end within the first {MAX_HEADER} bytes, so there is no header line; is this CSV?"
+                    "{path}: no line end within the first {MAX_HEADER} bytes, so it is not known where records begin; is this CSV?"
                 )));
             }
         }
@@ -441,7 +458,7 @@ fn places(bytes: &[u8], format: &Format, ended: bool) -> Option<(Range<usize>, u
 
 /// Whether `text`, which is said to be of one line, has line ends of another kind, or bytes in another
 /// order, than the job declares: the whole file would be its header.
-fn check_line_ends(path: &str, what: &str, text: &[u8], format: &Format) -> Result<(), TaskError> {
+pub(super) fn check_line_ends(path: &str, what: &str, text: &[u8], format: &Format) -> Result<(), TaskError> {
     let (sign, found) = match format.dialect.newline {
         Newline::Lf => (
             b'\r',

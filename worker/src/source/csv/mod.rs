@@ -5,12 +5,13 @@
 //!
 //! `scan` finds the ends (`exact` where a line is not always a record, or escapes are used), `encoding`
 //! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `layout`
-//! knows the header and the types, `json` makes fields of lines that are objects, `lines` knows line numbers; the reader here joins them.
+//! knows the header and the types, `first_record` what stands in its place without one, `json` makes fields of lines that are objects, `lines` knows line numbers; the reader here joins them.
 
 pub(in crate::source) mod block;
 pub(in crate::source) mod columns;
 pub(crate) mod encoding;
 mod exact;
+mod first_record;
 pub(in crate::source) mod input;
 mod json;
 pub(in crate::source) mod layout;
