@@ -7,8 +7,8 @@ use std::{
 
 use gapless_common::{
     job::{
-        Compression, Count, Delimiter, Exists, FileSink, Job, OnError, Outside, ParquetSource, Partition, PartitionFailed,
-        Partitioning, Sink, Source, Step,
+        Compression, Count, Delimiter, Exists, FileSink, Job, OnError, Outside, ParquetSource, Partition,
+        PartitionFailed, Partitioning, Sink, Source, Step,
     },
     key::{Key, KeyType},
     plan::{Column, Facts, KeySample, PinnedFile, TransformFacts, TransformMode, Unit},
