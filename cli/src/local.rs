@@ -29,7 +29,7 @@ use gapless_worker::{
     work::survey_step,
 };
 pub use gapless_worker::{
-    redrive::Records as RedriveRecords,
+    redrive::{InputRecords, Records as RedriveRecords},
     rejects::Quarantined as Rejected,
     verify::{Difference, Unread},
 };

@@ -258,6 +258,7 @@ mod tests {
                 columns: vec![],
                 read_columns: None,
                 inputs: Vec::new(),
+                output: Vec::new(),
             },
             files: vec![PinnedFile {
                 path: "a.csv".into(),

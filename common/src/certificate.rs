@@ -36,6 +36,9 @@ pub struct Reading {
     /// Of a merge: as in the plan.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFacts>,
+    /// The columns that were written. Empty in certificates of releases that did not tell them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<Column>,
 }
 
 /// One source range, read once.

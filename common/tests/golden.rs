@@ -146,6 +146,7 @@ fn certificates_have_the_form_of_their_version() {
             }],
             read_columns: Some(vec!["id".into()]),
             inputs: Vec::new(),
+            output: Vec::new(),
         },
         files: vec![PinnedFile {
             path: "/data/sales.csv".into(),

@@ -389,23 +389,6 @@ fn objects_and_records_of_a_layout_are_redriven_too() {
 }
 
 #[test]
-fn what_is_no_text_is_not_redriven_in_words() {
-    let world = World::empty();
-    world.job("job: made\nsteps:\n  - {name: a, source: {sequence: {from: 0, to: 9}}, sink: {avro: {path: in}}}\n");
-    assert!(run(&world).status.success());
-    world.job(
-        "job: bin\nsteps:\n  - {name: a, source: {avro: {path: \"in/*.avro\"}}, check: [{name: few, that: n < 8}], on_error: {reject: \
-         {limit: 5}}, sink: {csv: {path: out/a}}}\n",
-    );
-    assert!(run(&world).status.success());
-    let output = redrive(&world, "bin", &[]);
-    let told = text(&output.stderr);
-    assert!(!output.status.success(), "{told}");
-    let says = "step a reads avro in/*.avro: records are kept as text that can be read again where the source is csv, ndjson or records";
-    assert!(told.contains(says), "{told}");
-}
-
-#[test]
 fn corrected_records_that_are_not_those_rejected_are_told_and_nothing_is_redriven() {
     let world = football(5);
     assert!(run(&world).status.success());

@@ -1,45 +1,117 @@
-//! Preparing a redrive: the records that a published step had rejected, as a file that the step can read again.
+//! Preparing a redrive: the records that a published step had rejected, as files that the step can read again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
-    io::{BufRead, BufReader},
+    collections::HashMap,
+    fs,
     path::{Path, PathBuf},
 };
 
+use arrow::datatypes::{DataType, SchemaRef};
 use gapless_common::{
     certificate::Certificate,
     error::{ErrorClass, TaskError},
-    job::{ColumnType, Job, Sink, Source},
+    job::{ColumnType, Job, RecordLayout, Sink, Source, Step},
+    plan::{Column, PinnedFile, Unit},
+    range::UnitRange,
 };
-use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
+
+mod corrected;
+mod keys;
+mod rows;
 
 use crate::{
     rejects::Quarantine,
-    source::{Place, places::FormerPlace, records::Shape},
-    storage::{Created, StepFolders, create_once, io_error, is_object},
+    source::{
+        Place, Reject,
+        csv::{Format, Records as TextRecords, column_type},
+        open::{Stored, open_files, stored_of},
+        places::FormerPlace,
+        records::Shape,
+        sequence,
+    },
+    storage::{Created, StepFolders, create_once, io_error, is_object, resolve},
 };
 
 /// Records of one redrive: their places are held in memory by each reader. More are mended at their source.
 pub const MAX_RECORDS: usize = 500_000;
 /// Their text.
 pub const MAX_BYTES: usize = 1 << 30;
-/// A line of a corrected file.
-const MAX_LINE: u64 = 16 << 20;
 
 /// What a redrive reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Records {
+    /// One for the source, or for each input of a merge.
+    pub inputs: Vec<InputRecords>,
+    pub of_merge: bool,
+    /// Of a merge: the columns that its records have, where it has others.
+    pub read_columns: Option<Vec<String>>,
+    pub count: usize,
+}
+
+/// The records of one source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InputRecords {
     pub records: PathBuf,
     pub places: PathBuf,
-    /// The columns of the source, in the order of its files.
+    /// The columns of delimited text and of lines of JSON, in the order of its files; other records tell theirs.
     pub columns: Vec<(String, ColumnType)>,
-    pub count: usize,
 }
 
 fn config(message: String) -> TaskError {
     TaskError::new(ErrorClass::Config, message)
+}
+
+/// A record of the quarantine.
+struct Kept {
+    place: Place,
+    /// The input that it is of.
+    input: usize,
+    /// Which of the input's files.
+    file: usize,
+    /// Whether the run could read it: it broke a rule later.
+    was_read: bool,
+}
+
+/// What was read: the source of the step, or an input of its merge.
+struct Input<'a> {
+    source: &'a Source,
+    stored: Stored<'a>,
+    unit: Unit,
+    files: &'a [PinnedFile],
+    columns: &'a [Column],
+}
+
+/// How records are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Csv,
+    Ndjson,
+    Records,
+    /// By their values, which have types.
+    Rows,
+}
+
+fn form(stored: &Stored<'_>) -> Form {
+    match stored {
+        Stored::Text { format, .. } => match format.records {
+            TextRecords::Delimited => Form::Csv,
+            TextRecords::Json { .. } => Form::Ndjson,
+        },
+        Stored::Records(_) => Form::Records,
+        Stored::Parquet | Stored::Avro | Stored::Sequence { .. } => Form::Rows,
+    }
+}
+
+impl Form {
+    fn ending(self) -> &'static str {
+        match self {
+            Form::Csv => "csv",
+            Form::Ndjson => "jsonl",
+            Form::Records => "txt",
+            Form::Rows => "parquet",
+        }
+    }
 }
 
 /// Writes the records of a step's quarantine beside its output. With `from` their text is taken from there: what
@@ -54,88 +126,235 @@ pub fn prepare(
     from: Option<&Path>,
     mended: Option<&Job>,
 ) -> Result<Records, TaskError> {
-    let step = &certificate.step_name;
-    let job = &certificate.reading.job;
-    let source = job.step(step).map(|step| &step.source);
-    let ending = match source {
-        Some(Source::Csv(_)) => "csv",
-        Some(Source::Ndjson(_)) => "jsonl",
-        Some(Source::Records(_)) => "txt",
-        other => {
-            return Err(config(format!(
-                "step {step} reads {}: records are kept as text that can be read again where the source is csv, ndjson or \
-                 records; mend the source and run the job again",
-                other.map_or_else(|| "nothing that is known".to_string(), Source::shown)
-            )));
-        }
-    };
-    if job.step(step).is_some_and(|step| matches!(step.sink, Sink::Discard)) {
+    let step = certificate.reading.job.step(&certificate.step_name);
+    let step = step.ok_or_else(|| config(format!("the certificate has no step {}", certificate.step_name)))?;
+    if matches!(step.sink, Sink::Discard) {
         return Err(config(format!(
-            "step {step} keeps no output that a redrive could add to (sink: discard)"
+            "step {} keeps no output that a redrive could add to (sink: discard)",
+            step.name
         )));
     }
-    let mended = mended.and_then(|job| job.step(step)).map(|step| &step.source);
-    let columns = columns(certificate, source, mended)?;
-    let mut places: Vec<Place> = Vec::new();
-    let mut bytes = 0;
+    let inputs = inputs(certificate, step)?;
+    let mended = mended.and_then(|job| Some((job, job.step(&step.name)?)));
+    if let Some((_, mended)) = mended {
+        check_mended(step, mended)?;
+    }
+    let columns: Result<Vec<_>, TaskError> = inputs
+        .iter()
+        .enumerate()
+        .map(|(number, input)| {
+            let mended = mended.map(|(job, step)| (job, &step.source.inputs()[number]));
+            columns(&step.name, input, mended)
+        })
+        .collect();
+    let mut kept = kept(certificate, folder, step, &inputs, from.is_some())?;
+    let columns = columns?;
+    let done = mended.map_or(&step.source, |(_, step)| &step.source);
+    if let (Source::Merge(former), Source::Merge(merge)) = (&step.source, done) {
+        keys::check_unique(former, merge, &inputs, &columns, &kept, from)?;
+    }
+    if let Some(from) = from {
+        let objects = inputs.iter().any(|input| matches!(input.source, Source::Ndjson(_)));
+        corrected::correct(&mut kept, from, objects)?;
+    }
+    let folder = redrive_folder(certificate, step)?;
+    let read = certificate.reading.read_columns.as_deref();
+    let of_merge = matches!(step.source, Source::Merge(_));
+    let mut written = Vec::with_capacity(inputs.len());
+    for (number, (input, columns)) in inputs.iter().zip(columns).enumerate() {
+        let places: Vec<&Place> = kept
+            .iter()
+            .filter(|kept| kept.input == number)
+            .map(|kept| &kept.place)
+            .collect();
+        if let Some(layout) = layout(input, mended.map(|(job, step)| (job, step, number)))? {
+            check_lines(&places, &Shape::new(&layout, None)?)?;
+        }
+        let files = match form(&input.stored) {
+            Form::Rows => {
+                let schema = schema(input, Path::new(&certificate.reading.base_dir), read)?;
+                Files::of_rows(rows::as_parquet(&schema, &places)?, &places)
+            }
+            _ => Files::of_text(&places),
+        };
+        let of = of_merge.then_some(number);
+        written.push(files?.keep(&folder, form(&input.stored).ending(), of, columns)?);
+    }
+    let typed = inputs.iter().any(|input| form(&input.stored) == Form::Rows);
+    let former = match &step.source {
+        Source::Merge(merge) => merge.read_columns.clone(),
+        _ => None,
+    };
+    Ok(Records {
+        inputs: written,
+        of_merge,
+        read_columns: match read {
+            Some(read) if of_merge && typed => Some(read.to_vec()),
+            _ => former,
+        },
+        count: kept.len(),
+    })
+}
+
+/// What the step read, each input by itself.
+fn inputs<'a>(certificate: &'a Certificate, step: &'a Step) -> Result<Vec<Input<'a>>, TaskError> {
+    let reading = &certificate.reading;
+    let stored = |source| stored_of(&reading.job, &step.name, source);
+    let Source::Merge(merge) = &step.source else {
+        return Ok(vec![Input {
+            source: &step.source,
+            stored: stored(&step.source)?,
+            unit: reading.unit,
+            files: &certificate.files,
+            columns: &reading.columns,
+        }]);
+    };
+    if reading.inputs.len() != merge.inputs.len() {
+        return Err(config(format!(
+            "the certificate of step {} tells of {} inputs, its job of {}",
+            step.name,
+            reading.inputs.len(),
+            merge.inputs.len()
+        )));
+    }
+    let mut first = 0;
+    let input = |(source, read): (&'a Source, &'a gapless_common::plan::InputFacts)| {
+        let end = (first + read.files).min(certificate.files.len());
+        let files = &certificate.files[first..end];
+        first = end;
+        Ok(Input {
+            source,
+            stored: stored(source)?,
+            unit: read.unit,
+            files,
+            columns: &read.columns,
+        })
+    };
+    merge.inputs.iter().zip(&reading.inputs).map(input).collect()
+}
+
+/// What no redrive can do whatever the records are.
+fn check_mended(step: &Step, mended: &Step) -> Result<(), TaskError> {
+    let merges = |step: &Step| match &step.source {
+        Source::Merge(merge) => Some(merge.inputs.len()),
+        _ => None,
+    };
+    if merges(step) != merges(mended) {
+        return Err(other_kind(&step.name, &step.source, &mended.source));
+    }
+    Ok(())
+}
+
+fn other_kind(step: &str, source: &Source, mended: &Source) -> TaskError {
+    config(format!(
+        "the mended job's step {step} reads {}, and its rejected records are of {}; leave the kind of its `source` as it was",
+        mended.shown(),
+        source.shown()
+    ))
+}
+
+/// The records of the quarantine in the order of the source.
+fn kept(
+    certificate: &Certificate,
+    folder: &Path,
+    step: &Step,
+    inputs: &[Input<'_>],
+    is_corrected: bool,
+) -> Result<Vec<Kept>, TaskError> {
+    let base_dir = Path::new(&certificate.reading.base_dir);
+    let mut order: HashMap<String, (usize, usize)> = HashMap::new();
+    for (number, input) in inputs.iter().enumerate() {
+        let files: Vec<String> = match input.source.places() {
+            Some(places) => {
+                let places = FormerPlace::read(&resolve(base_dir, places))?;
+                places.into_iter().map(|place| place.file).collect()
+            }
+            None => input.files.iter().map(|file| file.path.clone()).collect(),
+        };
+        for (at, file) in files.into_iter().enumerate() {
+            order.entry(file).or_insert((number, at));
+        }
+    }
+    let (mut kept, mut bytes): (Vec<Kept>, usize) = (Vec::new(), 0);
     Quarantine::published(folder, certificate)?.read(&mut |record| {
         let place = record.reject.place;
         bytes += place.raw.len();
-        if place.line.is_none() {
+        if place.line.is_none() && place.row.is_none() {
             return Err(config(format!(
                 "a record of {} that broke the rule «{}» has left its file and line behind in the exchange, so it \
                  cannot be redriven; write the rule as a check, which is asked before",
                 place.file, record.reject.rule
             )));
         }
-        if from.is_none() && place.raw.len() >= Place::MAX_RAW {
+        if !is_corrected && place.may_be_cut() {
             return Err(config(format!(
-                "{}, line {}: the quarantine has the first {} bytes of this record alone; give the whole of it in a \
-                 corrected copy of the file (--from)",
-                place.file,
-                place.line.unwrap_or_default(),
-                Place::MAX_RAW
+                "{place}: the quarantine has the first {} bytes of this record alone; give the whole of it {} (--from)",
+                Place::MAX_RAW,
+                match place.line {
+                    Some(_) => "in a corrected copy of the file",
+                    None => "as `raw` in what `gapless rejects RUN -o json` tells",
+                }
             )));
         }
-        if places.len() == MAX_RECORDS || bytes > MAX_BYTES {
+        if kept.len() == MAX_RECORDS || bytes > MAX_BYTES {
             return Err(config(format!(
-                "step {step} has more rejected records than a redrive takes ({MAX_RECORDS}, {} MiB); mend the source \
-                 and run the job again",
+                "step {} has more rejected records than a redrive takes ({MAX_RECORDS}, {} MiB); mend the source and run \
+                 the job again",
+                step.name,
                 MAX_BYTES >> 20
             )));
         }
-        places.push(place);
+        let (input, file) = match order.get(&place.file) {
+            Some(found) => *found,
+            None if inputs.len() == 1 => (0, usize::MAX),
+            None => {
+                return Err(config(format!(
+                    "{place}: the certificate of step {} names no input that has this file",
+                    step.name
+                )));
+            }
+        };
+        let was_read = record.reject.rule != Reject::PARSE;
+        kept.push(Kept {
+            place,
+            input,
+            file,
+            was_read,
+        });
         Ok(true)
     })?;
-    if places.is_empty() {
-        return Err(config(format!("step {step} has rejected no records")));
+    if kept.is_empty() {
+        return Err(config(format!("step {} has rejected no records", step.name)));
     }
-    places.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
-    if let Some(from) = from {
-        correct(&mut places, from, matches!(source, Some(Source::Ndjson(_))))?;
+    fn key(kept: &Kept) -> (usize, usize, &str, Option<u64>, Option<u64>, Option<u64>) {
+        let place = &kept.place;
+        (kept.input, kept.file, &place.file, place.line, place.block, place.row)
     }
-    if let Some(Source::Records(records)) = mended.or(source) {
-        check_lines(&places, &Shape::new(&records.layout, None)?)?;
-    }
-    write(certificate, &places, columns, ending)
+    kept.sort_by(|one, other| key(one).cmp(&key(other)));
+    Ok(kept)
 }
 
-/// The columns of the records, in the order of their fields: those that the run read, of the types that the job to be
-/// done declares.
+/// The columns of text, in the order of its fields: those that the run read, of the types that the job to be done
+/// declares. None for records that tell theirs.
 fn columns(
-    certificate: &Certificate,
-    source: Option<&Source>,
-    mended: Option<&Source>,
+    step: &str,
+    input: &Input<'_>,
+    mended: Option<(&Job, &Source)>,
 ) -> Result<Vec<(String, ColumnType)>, TaskError> {
-    let step = &certificate.step_name;
-    let read: Vec<&str> = certificate.reading.columns.iter().map(|it| it.name.as_str()).collect();
+    let source = input.source;
+    if let Some((job, mended)) = mended {
+        check_kind(step, input, job, mended)?;
+    }
+    let mended = mended.map(|(_, mended)| mended);
+    let read: Vec<&str> = input.columns.iter().map(|it| it.name.as_str()).collect();
     let typed = |declared: &[(String, ColumnType)]| {
         let ty = |name: &str| declared.iter().find(|it| it.0 == name).map(|it| it.1);
         let column = |name: &&str| (name.to_string(), ty(name).unwrap_or(ColumnType::String));
         read.iter().map(column).collect()
     };
-    Ok(match (source, mended) {
-        (Some(Source::Csv(_)), Some(Source::Csv(csv))) if !csv.header => {
+    Ok(match (form(&input.stored), source, mended) {
+        (Form::Rows | Form::Records, ..) => Vec::new(),
+        (Form::Csv, Source::Csv(_), Some(Source::Csv(csv))) if !csv.header => {
             if csv.columns.len() != read.len() {
                 return Err(config(format!(
                     "the mended job declares {} columns for the source of step {step}, and its rejected records are of \
@@ -147,7 +366,7 @@ fn columns(
             }
             csv.columns.clone()
         }
-        (Some(Source::Csv(_)), Some(Source::Csv(csv))) => {
+        (Form::Csv, Source::Csv(_), Some(Source::Csv(csv))) => {
             let declared = csv.columns.iter().map(|column| column.0.as_str());
             let unknown: Vec<&str> = declared.filter(|name| !read.contains(name)).collect();
             if !unknown.is_empty() {
@@ -160,27 +379,103 @@ fn columns(
             }
             typed(&csv.columns)
         }
-        (Some(Source::Ndjson(_)), Some(Source::Ndjson(ndjson))) if !ndjson.columns.is_empty() => ndjson.columns.clone(),
-        (Some(Source::Ndjson(_)), Some(Source::Ndjson(_))) | (Some(Source::Records(_)), Some(Source::Records(_))) => {
-            typed(&[])
+        (Form::Ndjson, Source::Ndjson(_), Some(Source::Ndjson(ndjson))) if !ndjson.columns.is_empty() => {
+            ndjson.columns.clone()
         }
-        (Some(source), Some(mended)) => {
-            return Err(config(format!(
-                "the mended job's step {step} reads {}, and its rejected records are of {}; leave the kind of its \
-                 `source` as it was",
-                mended.shown(),
-                source.shown()
-            )));
+        (Form::Ndjson, Source::Ndjson(_), Some(Source::Ndjson(_))) => typed(&[]),
+        (_, Source::Csv(csv), _) => typed(&csv.columns),
+        (_, Source::Ndjson(ndjson), _) => typed(&ndjson.columns),
+        // Those of an earlier step have the types that they were read with.
+        _ => {
+            let ty = |column: &Column| column.ty.parse::<DataType>().ok().and_then(|ty| column_type(&ty));
+            let columns = input.columns.iter();
+            columns
+                .map(|column| (column.name.clone(), ty(column).unwrap_or(ColumnType::String)))
+                .collect()
         }
-        (Some(Source::Csv(csv)), None) => typed(&csv.columns),
-        (Some(Source::Ndjson(ndjson)), None) => typed(&ndjson.columns),
-        _ => typed(&[]),
     })
+}
+
+/// Errors: `Config` where the mended source does not read what was kept.
+fn check_kind(step: &str, input: &Input<'_>, job: &Job, mended: &Source) -> Result<(), TaskError> {
+    let source = input.source;
+    let other = || Err(other_kind(step, source, mended));
+    let stored = match mended {
+        Source::Merge(_) => return other(),
+        mended => stored_of(job, step, mended)?,
+    };
+    // What is redriven again is in the form that the first redrive gave it.
+    let is_redriven = source.places().is_some();
+    let is_kind = std::mem::discriminant(source) == std::mem::discriminant(mended);
+    if form(&input.stored) != form(&stored) || !(is_kind || is_redriven) {
+        return other();
+    }
+    if !matches!(mended, Source::Step(_)) {
+        return Ok(());
+    }
+    let is_same = match (&input.stored, &stored) {
+        (Stored::Text { format: one, .. }, Stored::Text { format: other, .. }) => signs(one) == signs(other),
+        (Stored::Records(one), Stored::Records(other)) => one.lines == other.lines,
+        _ => true,
+    };
+    match is_same {
+        true => Ok(()),
+        false => Err(config(format!(
+            "the mended job's {} writes its output in another form than that which the rejected records have; leave its \
+             sink as it was",
+            mended.shown()
+        ))),
+    }
+}
+
+/// What of a format says how a line is read.
+fn signs(format: &Format) -> Format {
+    Format {
+        header: false,
+        compression: gapless_common::job::Compression::None,
+        dialect: Default::default(),
+        ..format.clone()
+    }
+}
+
+/// The layout of records that have one, as the job to be done has it.
+fn layout(input: &Input<'_>, mended: Option<(&Job, &Step, usize)>) -> Result<Option<RecordLayout>, TaskError> {
+    let own = match &input.stored {
+        Stored::Records(layout) => layout,
+        _ => return Ok(None),
+    };
+    Ok(Some(match mended {
+        None => (*own).clone(),
+        Some((job, step, number)) => match stored_of(job, &step.name, &step.source.inputs()[number])? {
+            Stored::Records(layout) => layout.clone(),
+            _ => (*own).clone(),
+        },
+    }))
+}
+
+/// The schema of rows that the quarantine has: that of the columns which were read.
+fn schema(input: &Input<'_>, base_dir: &Path, read: Option<&[String]>) -> Result<SchemaRef, TaskError> {
+    if matches!(input.stored, Stored::Sequence { .. }) {
+        return Ok(sequence::schema());
+    }
+    let own = |name: &&String| input.columns.iter().any(|column| column.name == **name);
+    let names: Option<Vec<String>> = read.map(|names| names.iter().filter(own).cloned().collect());
+    let domain = UnitRange::new(0, input.files.iter().map(|file| file.units).sum());
+    let reader = open_files(
+        &input.stored,
+        base_dir,
+        input.unit,
+        input.files,
+        input.columns,
+        domain,
+        names.as_deref(),
+    )?;
+    Ok(reader.schema())
 }
 
 /// In the file of a redrive records stand one below another: each must begin as one does, else it would become a part of
 /// the one before.
-fn check_lines(places: &[Place], shape: &Shape) -> Result<(), TaskError> {
+fn check_lines(places: &[&Place], shape: &Shape) -> Result<(), TaskError> {
     let is_whole = |place: &Place| {
         let first = place.raw.lines().next().unwrap_or_default().as_bytes();
         !shape.is_passed_over(first) && (!shape.layout().multiline || shape.begins_record(first))
@@ -188,202 +483,90 @@ fn check_lines(places: &[Place], shape: &Shape) -> Result<(), TaskError> {
     match places.iter().find(|place| !is_whole(place)) {
         None => Ok(()),
         Some(place) => Err(config(format!(
-            "{}, line {}: what stands there does not begin with the first line of a record, so it cannot be redriven by \
-             itself; give the whole record with --from, or mend the source and run the job again",
-            place.file,
-            place.line.unwrap_or_default()
+            "{place}: what stands there does not begin with the first line of a record, so it cannot be redriven by \
+             itself; give the whole record with --from, or mend the source and run the job again"
         ))),
     }
 }
 
-/// Puts corrected texts in place of those of the quarantine. `objects`: whether the source itself is of JSON.
-fn correct(places: &mut [Place], from: &Path, objects: bool) -> Result<(), TaskError> {
-    if !from.is_dir() {
-        let extension = from.extension().and_then(|extension| extension.to_str());
-        // What is named so and is no copy of the source is told what it lacks.
-        let named = !objects && matches!(extension, Some("ndjson" | "jsonl" | "json"));
-        if named || is_told(places, from)? {
-            return correct_by_records(places, from);
-        }
-    }
-    let files: BTreeSet<String> = places.iter().map(|place| place.file.clone()).collect();
-    if files.len() > 1 && !from.is_dir() {
-        return Err(config(format!(
-            "{} is one file, and the rejected records are of {}: give a folder with corrected copies of them, under \
-             the same names",
-            from.display(),
-            files.len()
-        )));
-    }
-    for file in files {
-        let corrected = match from.is_dir() {
-            true => from.join(Path::new(&file).file_name().unwrap_or_default()),
-            false => from.to_path_buf(),
-        };
-        correct_by_lines(places, &file, &corrected)?;
-    }
-    Ok(())
+/// What is written for one source.
+struct Files {
+    records: Vec<u8>,
+    places: Vec<u8>,
 }
 
-fn correct_by_lines(places: &mut [Place], file: &str, corrected: &Path) -> Result<(), TaskError> {
-    let mut wanted: BTreeMap<u64, &mut Place> = places
-        .iter_mut()
-        .filter(|place| place.file == file)
-        .filter_map(|place| Some((place.line?, place)))
-        .collect();
-    let opened = File::open(corrected).map_err(|error| io_error("open", corrected, &error))?;
-    let mut lines = BufReader::new(opened);
-    let mut line = Vec::new();
-    // The record that goes on, and how many of its lines are left.
-    let mut open: Option<(&mut Place, usize)> = None;
-    for number in 1u64.. {
-        if wanted.is_empty() && open.is_none() {
-            break;
+impl Files {
+    fn of_text(places: &[&Place]) -> Result<Files, TaskError> {
+        let mut records = String::new();
+        let (mut begins, mut at) = (Vec::with_capacity(places.len()), 1);
+        for place in places {
+            records += &place.raw;
+            records.push('\n');
+            begins.push(at);
+            at += 1 + place.raw.matches('\n').count() as u64;
         }
-        line.clear();
-        let read = std::io::Read::take(&mut lines, MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| io_error("read", corrected, &error))?;
-        if read == 0 {
-            let missing = match open {
-                Some(_) => number,
-                None => wanted.keys().next().copied().unwrap_or_default(),
+        Files::new(records.into_bytes(), places, begins)
+    }
+
+    fn of_rows(records: Vec<u8>, places: &[&Place]) -> Result<Files, TaskError> {
+        Files::new(records, places, (0..places.len() as u64).collect())
+    }
+
+    /// `begins`: where in the file each record does.
+    fn new(records: Vec<u8>, places: &[&Place], begins: Vec<u64>) -> Result<Files, TaskError> {
+        let mut index = Vec::new();
+        for (place, at) in places.iter().zip(begins) {
+            let former = FormerPlace {
+                at,
+                file: place.file.clone(),
+                line: place.line,
+                row: place.row,
+                block: place.block,
             };
-            return Err(config(format!(
-                "{} ends before line {missing}, which {file} has; a corrected copy keeps the lines where they are",
-                corrected.display()
-            )));
+            serde_json::to_writer(&mut index, &former)
+                .map_err(|error| config(format!("the place of a record has no JSON: {error}")))?;
+            index.push(b'\n');
         }
-        if let Some((place, left)) = open.take() {
-            place.raw.push('\n');
-            place.raw += &text(&line, corrected, number)?;
-            open = (left > 1).then_some((place, left - 1));
-        } else if let Some(place) = wanted.remove(&number) {
-            let further = place.raw.matches('\n').count();
-            place.raw = text(&line, corrected, number)?;
-            open = (further > 0).then_some((place, further));
-        }
+        Ok(Files { records, places: index })
     }
-    Ok(())
-}
 
-fn text(line: &[u8], path: &Path, number: u64) -> Result<String, TaskError> {
-    let text = std::str::from_utf8(line)
-        .map_err(|_| config(format!("{}, line {number}: no text in UTF-8", path.display())))?;
-    Ok(text.trim_end_matches(['\n', '\r']).to_string())
-}
-
-/// A record as `gapless rejects -o json` tells it; the other keys are not looked at.
-#[derive(Deserialize)]
-struct Corrected {
-    file: String,
-    line: u64,
-    raw: String,
-}
-
-/// Whether a file begins with what `gapless rejects -o json` tells of a record. A record of the source may have some of
-/// those keys too, but hardly all of them, or the name of its own file.
-fn is_told(places: &[Place], from: &Path) -> Result<bool, TaskError> {
-    let opened = File::open(from).map_err(|error| io_error("open", from, &error))?;
-    let mut lines = BufReader::new(opened);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = std::io::Read::take(&mut lines, MAX_LINE)
-            .read_until(b'\n', &mut line)
-            .map_err(|error| io_error("read", from, &error))?;
-        if read == 0 || !line.trim_ascii().is_empty() {
-            break;
-        }
-    }
-    let Ok(object) = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&line) else {
-        return Ok(false);
-    };
-    let has = |keys: &[&str]| keys.iter().all(|key| object.contains_key(*key));
-    let file = object.get("file").and_then(|file| file.as_str());
-    let is_known = places.iter().any(|place| Some(place.file.as_str()) == file);
-    Ok(has(&["file", "line", "raw"]) && (is_known || has(&["rule", "reason"])))
-}
-
-fn correct_by_records(places: &mut [Place], from: &Path) -> Result<(), TaskError> {
-    let opened = File::open(from).map_err(|error| io_error("open", from, &error))?;
-    let mut corrected = BTreeMap::new();
-    for (number, line) in BufReader::new(opened).lines().enumerate() {
-        let line = line.map_err(|error| io_error("read", from, &error))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let record: Corrected = serde_json::from_str(&line).map_err(|error| {
-            config(format!(
-                "{}, line {}: not a record as `gapless rejects -o json` tells it: {error}",
-                from.display(),
-                number + 1
-            ))
-        })?;
-        corrected.insert((record.file, record.line), record.raw);
-    }
-    for place in places {
-        let key = (place.file.clone(), place.line.unwrap_or_default());
-        let Some(raw) = corrected.remove(&key) else {
-            let message = format!("{} lacks the record of {}, line {}", from.display(), key.0, key.1);
-            return Err(config(message));
+    /// Whoever prepares the same records writes the same files: their names tell what is in them. `number` is that of
+    /// the input of a merge, no two of which share a file.
+    fn keep(
+        self,
+        folder: &Path,
+        ending: &str,
+        number: Option<usize>,
+        columns: Vec<(String, ColumnType)>,
+    ) -> Result<InputRecords, TaskError> {
+        let hash = xxh3_64(&[&self.records[..], &self.places].concat());
+        let name = match number {
+            Some(number) => format!("{hash:016x}-{}", number + 1),
+            None => format!("{hash:016x}"),
         };
-        place.raw = raw;
-    }
-    match corrected.keys().next() {
-        Some((file, line)) => Err(config(format!(
-            "{} has a record of {file}, line {line}, which was not rejected, or is redriven already",
-            from.display()
-        ))),
-        None => Ok(()),
+        let unique = format!("{}", std::process::id());
+        let keep = |name: String, content: &[u8]| {
+            let path = folder.join(name);
+            match create_once(&path, &unique, content)? {
+                Created::Created => Ok(path),
+                Created::Exists(found) if found == content => Ok(path),
+                Created::Exists(_) => Err(config(format!("{} holds something else; move it away", path.display()))),
+            }
+        };
+        Ok(InputRecords {
+            records: keep(format!("{name}.{ending}"), &self.records)?,
+            places: keep(format!("{name}.ndjson"), &self.places)?,
+            columns,
+        })
     }
 }
 
-/// Whoever prepares the same records writes the same files: their names tell what is in them.
-fn write(
-    certificate: &Certificate,
-    places: &[Place],
-    columns: Vec<(String, ColumnType)>,
-    ending: &str,
-) -> Result<Records, TaskError> {
-    let (mut records, mut index) = (String::new(), String::new());
-    let mut at = 1;
-    for place in places {
-        let former = FormerPlace {
-            at,
-            file: place.file.clone(),
-            line: place.line,
-        };
-        records += &place.raw;
-        records.push('\n');
-        index += &serde_json::to_string(&former)
-            .map_err(|error| config(format!("the place of a record has no JSON: {error}")))?;
-        index.push('\n');
-        at += 1 + place.raw.matches('\n').count() as u64;
-    }
-    let step = certificate.reading.job.step(&certificate.step_name);
-    let step = step.ok_or_else(|| config(format!("the certificate has no step {}", certificate.step_name)))?;
+fn redrive_folder(certificate: &Certificate, step: &Step) -> Result<PathBuf, TaskError> {
     let base_dir = Path::new(&certificate.reading.base_dir);
     let (run, number) = (certificate.run, certificate.step);
-    let folders = StepFolders::new(&step.sink, base_dir, base_dir, run, number)?;
-    let folder = folders.redrive();
+    let folder = StepFolders::new(&step.sink, base_dir, base_dir, run, number)?.redrive();
     if !is_object(&folder) {
         fs::create_dir_all(&folder).map_err(|error| io_error("create the folder", &folder, &error))?;
     }
-    let name = format!("{:016x}", xxh3_64(format!("{records}{index}").as_bytes()));
-    let unique = format!("{}", std::process::id());
-    let keep = |name: String, content: &str| {
-        let path = folder.join(name);
-        match create_once(&path, &unique, content.as_bytes())? {
-            Created::Created => Ok(path),
-            Created::Exists(found) if found == content.as_bytes() => Ok(path),
-            Created::Exists(_) => Err(config(format!("{} holds something else; move it away", path.display()))),
-        }
-    };
-    Ok(Records {
-        records: keep(format!("{name}.{ending}"), &records)?,
-        places: keep(format!("{name}.ndjson"), &index)?,
-        columns,
-        count: places.len(),
-    })
+    Ok(folder)
 }

@@ -454,6 +454,7 @@ mod tests {
                 columns: vec![],
                 read_columns: None,
                 inputs: Vec::new(),
+                output: Vec::new(),
             },
             files: vec![file("a", 60), file("b", 40)],
             lookups: vec![PinnedLookup {

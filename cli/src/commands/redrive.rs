@@ -12,7 +12,7 @@ use gapless_proto::v1::{Run, RunState, StepStatus};
 use serde_json::json;
 
 use super::{
-    rejects::{named_run, steps},
+    rejects::{LOOKED_THROUGH, NamedRun, named_run, steps},
     run::{Whole, do_here},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     failure::{Failure, Kind, talk},
     follow::{Manner, follow},
     job_file::JobFile,
-    local::{self, RedriveRecords},
+    local::{self, InputRecords, RedriveRecords},
     view,
     wording::{count, short},
 };
@@ -56,7 +56,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     debug_assert!(arguments.rejects, "clap asks for it");
     let mut client = Client::open(&arguments.target, app).await?;
     let named = named_run(&mut client, &arguments.run.run).await?;
-    let found = client.get_with_job(&named.id).await?;
+    let found = taken_up(&mut client, &named).await?;
     let step = the_step(&found, arguments.step.as_deref(), &named.others)?;
     let job = mended(&found, arguments.job.as_deref())?;
     let parameters = found.parameters.clone().into_iter().collect();
@@ -108,6 +108,26 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     talk(format_args!("run {}", short(&run)));
     follow(&mut client, &run, manner, &again, app).await?;
     client.close().await
+}
+
+/// The run whose records are done again. By a job's name that is the newest, but no redrive that has ended and added
+/// nothing: what it read is still to be redriven.
+async fn taken_up(client: &mut Client, named: &NamedRun) -> Result<Run, Failure> {
+    let newest = client.get_with_job(&named.id).await?;
+    let is_void = |run: &Run| {
+        let published = run.steps.iter().any(|step| !step.certificate.is_empty());
+        view::has_ended(run) && !published && run.job_text.lines().any(|line| line.starts_with(REDRIVE))
+    };
+    if named.others.is_empty() || !is_void(&newest) {
+        return Ok(newest);
+    }
+    for run in client.list(&newest.job, LOOKED_THROUGH).await? {
+        let run = client.get_with_job(&run.id).await?;
+        if !is_void(&run) {
+            return Ok(run);
+        }
+    }
+    Ok(newest)
 }
 
 /// The command that goes on with a redrive.
@@ -198,26 +218,41 @@ fn without_redrive(text: &str) -> String {
 
 /// JSON is YAML, so values need no thought.
 fn with_redrive(job: JobFile, step: &str, number: u32, records: &RedriveRecords) -> JobFile {
-    let columns: serde_json::Map<_, _> = records
-        .columns
-        .iter()
-        .map(|(name, ty)| (name.clone(), json!(type_name(*ty))))
-        .collect();
-    let columns: Vec<String> = records
-        .columns
-        .iter()
-        .map(|(name, _)| format!("{}: {}", json!(name), columns[name]))
-        .collect();
-    let line = format!(
-        "{REDRIVE}step: {step}, number: {number}, records: {}, places: {}, columns: {{{}}}}}",
-        json!(literal(&records.records)),
-        json!(literal(&records.places)),
-        columns.join(", ")
-    );
+    let inputs: Vec<String> = records.inputs.iter().map(input_text).collect();
+    let of = match records.of_merge {
+        false => inputs.concat(),
+        true => {
+            let inputs: Vec<String> = inputs.iter().map(|input| format!("{{{input}}}")).collect();
+            let read = records.read_columns.as_ref().map(|names| {
+                let names: Vec<String> = names.iter().map(|name| name.replace("${", "$${")).collect();
+                format!(", read_columns: {}", json!(names))
+            });
+            format!("inputs: [{}]{}", inputs.join(", "), read.unwrap_or_default())
+        }
+    };
     JobFile {
-        text: format!("{}\n{line}\n", without_redrive(&job.text)),
+        text: format!(
+            "{}\n{REDRIVE}step: {step}, number: {number}, {of}}}\n",
+            without_redrive(&job.text)
+        ),
         ..job
     }
+}
+
+fn input_text(input: &InputRecords) -> String {
+    let mut text = format!(
+        "records: {}, places: {}",
+        json!(literal(&input.records)),
+        json!(literal(&input.places))
+    );
+    if !input.columns.is_empty() {
+        let columns = input.columns.iter();
+        let columns: Vec<String> = columns
+            .map(|(name, ty)| format!("{}: {}", json!(name), json!(type_name(*ty))))
+            .collect();
+        text += &format!(", columns: {{{}}}", columns.join(", "));
+    }
+    text
 }
 
 /// A path in which nothing is a placeholder.

@@ -77,7 +77,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 }
 
 /// Runs that are looked through for the one that a skipped run stands for.
-const LOOKED_THROUGH: u32 = 100;
+pub(super) const LOOKED_THROUGH: u32 = 100;
 
 /// The run that a word of the command line names.
 pub struct NamedRun {

@@ -153,6 +153,10 @@ pub struct MergeSource {
     /// Columns in which no two records of all inputs are equal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unique: Vec<String>,
+    /// The columns that there are, where the inputs have others: in a redrive, as records of types were kept with those
+    /// that their run had read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_columns: Option<Vec<String>>,
 }
 
 /// What becomes of a column that not all inputs of a merge have.
@@ -266,6 +270,9 @@ impl Encoding {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParquetSource {
     pub paths: Vec<String>,
+    /// As that of a [`CsvSource`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -299,6 +306,17 @@ impl Source {
             Source::Avro(source) => &source.paths,
             Source::Records(source) => &source.paths,
             Source::Step(_) | Source::Sequence { .. } | Source::Merge(_) => &[],
+        }
+    }
+
+    /// In a redrive the file that tells where the records stood at first.
+    pub fn places(&self) -> Option<&str> {
+        match self {
+            Source::Csv(source) => source.places.as_deref(),
+            Source::Ndjson(source) => source.places.as_deref(),
+            Source::Parquet(source) => source.places.as_deref(),
+            Source::Records(source) => source.places.as_deref(),
+            Source::Avro(_) | Source::Step(_) | Source::Sequence { .. } | Source::Merge(_) => None,
         }
     }
 

@@ -187,6 +187,7 @@ fn merge_source(fields: &Fields, reads: &mut Vec<Text>, inputs: &mut Vec<Text>) 
         missing_columns: missing_columns?,
         by: by?,
         unique: unique?,
+        read_columns: None,
     })
 }
 
@@ -352,6 +353,7 @@ fn ndjson_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<NdjsonSource
 fn parquet_source(fields: &Fields, inputs: &mut Vec<Text>) -> Option<ParquetSource> {
     Some(ParquetSource {
         paths: paths(fields, inputs)?,
+        places: None,
     })
 }
 

@@ -495,6 +495,7 @@ fn steps() -> Vec<Step> {
     };
     let parquet = ParquetSource {
         paths: vec!["data/*.parquet".into()],
+        places: None,
     };
     let sources = [
         Source::Csv(csv.clone()),

@@ -29,6 +29,7 @@ fn step(method: Wanted, count: Count) -> Step {
         after: vec![],
         source: Source::Parquet(ParquetSource {
             paths: vec!["in/*".into()],
+            places: None,
         }),
         lookups: BTreeMap::new(),
         partition: Partitioning { method, count },

@@ -5,6 +5,7 @@
 //! after it can be repeated by whoever comes next, in any number.
 
 mod abort;
+mod added;
 mod expose;
 mod inputs;
 mod merge;

@@ -15,7 +15,9 @@ use rustix::fs::{Access, access};
 use uuid::Uuid;
 
 use super::{
-    Preparation, exists_mode, is_own,
+    Preparation,
+    added::check_added,
+    exists_mode, is_own,
     verdict::{generations, verdicts_from},
 };
 use crate::{
@@ -53,6 +55,7 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     if let (Some(file), Some(frame)) = (context.step().sink.file(), &context.frame) {
         check_columns(file, &context.step().sink, &frame.facts.output)?;
     }
+    check_added(context, &folders)?;
     if !is_object(folders.output()) {
         make_all(parent_of(folders.output()))?;
     }

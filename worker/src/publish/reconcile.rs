@@ -578,6 +578,7 @@ fn certificate(
             columns: frame.facts.columns.clone(),
             read_columns: frame.facts.read_columns.clone(),
             inputs: frame.facts.inputs.clone(),
+            output: frame.facts.output.clone(),
         },
         files: frame.facts.files.clone(),
         lookups: frame.facts.lookups.clone(),

@@ -23,7 +23,7 @@ use gapless_common::{
 use super::{
     InputBatch, Intake, Nowhere, Origin, Place, SourceReader,
     keys::Prints,
-    open::{Stored, open_files, stored_of},
+    open::{Stored, in_former_places, open_files, stored_of},
     pins::{config, data},
     shown::key_as_json,
     types::{key_type, schema_of},
@@ -48,6 +48,13 @@ pub fn columns_of_inputs(merge: &MergeSource, inputs: &[SchemaRef]) -> Result<Sc
     let mut columns: Vec<(Field, usize)> = Vec::new();
     for (number, schema) in inputs.iter().enumerate() {
         for field in schema.fields() {
+            if merge
+                .read_columns
+                .as_ref()
+                .is_some_and(|names| !names.contains(field.name()))
+            {
+                continue;
+            }
             let Some((known, first)) = columns.iter_mut().find(|(known, _)| known.name() == field.name()) else {
                 columns.push((field.as_ref().clone(), number));
                 continue;
@@ -200,6 +207,19 @@ pub(super) fn open_merge(
     units: UnitRange,
     projection: Option<&[String]>,
 ) -> Result<Box<dyn SourceReader>, TaskError> {
+    let reader = merge_reader(job, step, merge, base_dir, facts, units, projection)?;
+    Ok(Box::new(reader))
+}
+
+fn merge_reader(
+    job: &Job,
+    step: &Step,
+    merge: &MergeSource,
+    base_dir: &Path,
+    facts: &Facts,
+    units: UnitRange,
+    projection: Option<&[String]>,
+) -> Result<MergeReader, TaskError> {
     if facts.inputs.len() != merge.inputs.len() {
         return Err(config(format!(
             "the plan of step {} tells of {} inputs, the job of {}",
@@ -254,9 +274,10 @@ pub(super) fn open_merge(
             own,
             names.as_deref(),
         )?;
+        let reader = in_former_places(reader, source, base_dir)?;
         parts.push(Part { number, base, reader });
     }
-    Ok(Box::new(MergeReader {
+    Ok(MergeReader {
         parts: parts.into_iter(),
         current: None,
         watch: Watch::new(merge, &schema)?,
@@ -264,7 +285,7 @@ pub(super) fn open_merge(
         position: units.low,
         high: units.high,
         intake: Intake::default(),
-    }))
+    })
 }
 
 /// The part of an input that lies in the range.
@@ -299,14 +320,9 @@ impl MergeReader {
         intake.rejects.extend(taken.rejects);
         intake.totals.extend(taken.totals);
     }
-}
 
-impl SourceReader for MergeReader {
-    fn schema(&self) -> SchemaRef {
-        self.schema.clone()
-    }
-
-    fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
+    /// As `next_batch`, with the number of the input that the records are of.
+    fn next_of_input(&mut self) -> Result<Option<(usize, InputBatch)>, TaskError> {
         loop {
             let Some(part) = &mut self.current else {
                 self.current = self.parts.next();
@@ -318,14 +334,15 @@ impl SourceReader for MergeReader {
                     }
                 }
             };
+            let number = part.number;
             let read = part.reader.next_batch()?;
             if let Some(input) = read {
                 let fitted = InputBatch {
                     batch: fitted(&input.batch, &self.schema)?,
                     origin: input.origin,
                 };
-                self.watch.look(part.number, &fitted, &mut self.intake)?;
-                return Ok(Some(fitted));
+                self.watch.look(number, &fitted, &mut self.intake)?;
+                return Ok(Some((number, fitted)));
             }
             self.position = part.base + part.reader.position();
             self.take_from_current();
@@ -333,12 +350,23 @@ impl SourceReader for MergeReader {
             self.current = None;
             // A chunk may end between two inputs.
             if self.parts.len() > 0 {
-                return Ok(Some(InputBatch {
+                let nothing = InputBatch {
                     batch: RecordBatch::new_empty(self.schema.clone()),
                     origin: Arc::new(Nowhere),
-                }));
+                };
+                return Ok(Some((number, nothing)));
             }
         }
+    }
+}
+
+impl SourceReader for MergeReader {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn next_batch(&mut self) -> Result<Option<InputBatch>, TaskError> {
+        Ok(self.next_of_input()?.map(|(_, batch)| batch))
     }
 
     fn position(&self) -> u64 {
@@ -489,7 +517,7 @@ pub(crate) fn look_again(
         .cloned()
         .collect();
     let step = context.step();
-    let mut reader = open_merge(
+    let mut reader = merge_reader(
         &context.job,
         step,
         merge,
@@ -498,18 +526,9 @@ pub(crate) fn look_again(
         units,
         Some(&columns),
     )?;
-    let input_of = |path: &str| {
-        let mut inputs = stretches(&facts.inputs, &facts.files);
-        inputs.position(|(_, _, files)| files.iter().any(|file| file.path == path))
-    };
-    while let Some(read) = reader.next_batch()? {
+    while let Some((input, read)) = reader.next_of_input()? {
         drop(reader.take_intake());
-        if read.batch.num_rows() == 0 {
-            continue;
-        }
-        // A batch is of one file.
-        let input = input_of(&read.origin.locate(0).file).unwrap_or_default();
-        if !visit(input, &read)? {
+        if read.batch.num_rows() > 0 && !visit(input, &read)? {
             return Ok(());
         }
     }

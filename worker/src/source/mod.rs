@@ -63,6 +63,12 @@ pub struct Place {
 impl Place {
     /// A quarantined record is kept to be looked at, not to be archived.
     pub const MAX_RAW: usize = 64 * 1024;
+
+    /// Whether the record may be longer than what is kept of it: what is cut ends with a whole character, of up to four
+    /// bytes.
+    pub fn may_be_cut(&self) -> bool {
+        self.raw.len() + 4 > Self::MAX_RAW
+    }
 }
 
 /// Where to look: `in/a.csv, line 7`.
@@ -89,6 +95,11 @@ pub struct Reject {
     pub rule: String,
     /// What is wrong, in words: column, value, expectation.
     pub reason: String,
+}
+
+impl Reject {
+    /// The rule of records that cannot be parsed.
+    pub const PARSE: &str = "parse";
 }
 
 /// What a reader took from the source since it was last asked.

@@ -137,13 +137,16 @@ pub fn open(
         units,
         projection,
     )?;
-    let places = match &step.source {
-        Source::Csv(csv) => csv.places.as_ref(),
-        Source::Ndjson(ndjson) => ndjson.places.as_ref(),
-        Source::Records(records) => records.places.as_ref(),
-        _ => None,
-    };
-    match places {
+    in_former_places(reader, &step.source, base_dir)
+}
+
+/// The reader of a source, which in a redrive tells of its records where they stood at first.
+pub(super) fn in_former_places(
+    reader: Box<dyn SourceReader>,
+    source: &Source,
+    base_dir: &Path,
+) -> Result<Box<dyn SourceReader>, TaskError> {
+    match source.places() {
         Some(places) => Ok(Box::new(Redriven::open(reader, &resolve(base_dir, places))?)),
         None => Ok(reader),
     }

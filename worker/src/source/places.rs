@@ -17,10 +17,31 @@ use crate::storage::{StoredFile, io_error};
 /// Where a record of a redrive stands, and where it stood at first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerPlace {
-    /// The line of the redrive's file at which it begins, from 1.
+    /// The line of the redrive's file at which it begins, from 1; of a Parquet file the row, from 0.
     pub at: u64,
     pub file: String,
     pub line: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<u64>,
+}
+
+impl FormerPlace {
+    /// Reads a file of places.
+    ///
+    /// Errors: those of reading; `Data` for a line that is none.
+    pub fn read(path: &Path) -> Result<Vec<FormerPlace>, TaskError> {
+        let file = StoredFile::open(path).map_err(|error| io_error("open", path, &error))?;
+        let lines = BufReader::new(file.into_reader()).lines();
+        lines
+            .map(|line| {
+                let line = line.map_err(|error| io_error("read", path, &error))?;
+                serde_json::from_str(&line)
+                    .map_err(|error| data(format!("{}: not the place of a record: {error}", path.display())))
+            })
+            .collect()
+    }
 }
 
 /// In the order of `at`.
@@ -40,31 +61,26 @@ struct FormerOrigin {
 impl Redriven {
     /// Errors: those of reading the file with the places.
     pub fn open(inner: Box<dyn SourceReader>, path: &Path) -> Result<Redriven, TaskError> {
-        let file = StoredFile::open(path).map_err(|error| io_error("open", path, &error))?;
-        let places: Result<Vec<FormerPlace>, TaskError> = BufReader::new(file.into_reader())
-            .lines()
-            .map(|line| {
-                let line = line.map_err(|error| io_error("read", path, &error))?;
-                serde_json::from_str(&line)
-                    .map_err(|error| data(format!("{}: not the place of a record: {error}", path.display())))
-            })
-            .collect();
         Ok(Redriven {
             inner,
-            places: Arc::new(places?),
+            places: Arc::new(FormerPlace::read(path)?),
         })
     }
 }
 
 /// The place with what it was at first; itself where that is not known.
 fn former(places: &[FormerPlace], place: Place) -> Place {
-    let Some(line) = place.line else { return place };
-    let after = places.partition_point(|known| known.at <= line);
+    let Some(at) = place.line.or(place.row) else {
+        return place;
+    };
+    let after = places.partition_point(|known| known.at <= at);
     match after.checked_sub(1).and_then(|index| places.get(index)) {
         Some(known) => Place {
             file: known.file.clone(),
             line: known.line,
-            ..place
+            row: known.row,
+            block: known.block,
+            raw: place.raw,
         },
         None => place,
     }

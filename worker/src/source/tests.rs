@@ -157,6 +157,7 @@ fn parquet_is_read_by_row_groups_and_resumes_at_them() {
     write_parquet(&dir.path().join("b.parquet"), 25_000, 26_000, 400);
     let job = one(Source::Parquet(ParquetSource {
         paths: vec!["*.parquet".into()],
+        places: None,
     }));
     let found = survey(&job, dir.path()).unwrap();
     assert_eq!(
@@ -222,6 +223,7 @@ fn parquet_files_must_have_the_same_columns_and_be_whole() {
     let job = |paths: &[&str]| {
         one(Source::Parquet(ParquetSource {
             paths: paths.iter().map(ToString::to_string).collect(),
+            places: None,
         }))
     };
     let error = survey(&job(&["*.parquet"]), dir.path()).unwrap_err();
@@ -308,6 +310,7 @@ fn samples_are_whole_for_small_sources_and_even_for_large_ones() {
     write_parquet(&dir.path().join("p.parquet"), 0, 100_000, 1000);
     let job = one(Source::Parquet(ParquetSource {
         paths: vec!["p.parquet".into()],
+        places: None,
     }));
     check_even(&sample(&job, "k").0.unwrap(), 0, 100_000);
     super::avro::tests::write(&dir.path().join("p.avro"), 0, 1_000_000, 1000);
@@ -449,6 +452,7 @@ fn lookup_tables_are_read_whole_or_refused() {
     write_parquet(&dir.path().join("t.parquet"), 0, 10, 5);
     let parquet = Lookup::Parquet(ParquetSource {
         paths: vec!["t.parquet".into()],
+        places: None,
     });
     assert_eq!(
         read_table("t", &parquet, dir.path())

@@ -206,14 +206,16 @@ impl StepFolders {
 
     /// The certificate, relative to the output.
     pub fn certificate_name(&self) -> String {
-        format!(
-            "{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{}-{}.json",
-            self.step, self.run
-        )
+        certificate_name(self.run, self.step)
     }
 
     pub fn certificate(&self) -> PathBuf {
-        self.output.join(self.certificate_name())
+        self.certificate_of(self.run, self.step)
+    }
+
+    /// That of a run which has published to the same output.
+    pub fn certificate_of(&self, run: RunId, step: StepNo) -> PathBuf {
+        self.output.join(certificate_name(run, step))
     }
 
     /// Where what is staged goes in one rename before it is removed, and where remains of a sweep
@@ -221,6 +223,10 @@ impl StepFolders {
     pub fn swept_prefix(&self) -> String {
         format!(".swept-{}-{}-", self.run, self.step)
     }
+}
+
+fn certificate_name(run: RunId, step: StepNo) -> String {
+    format!("{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{step}-{run}.json")
 }
 
 /// Errors: `Config` for an address that names a whole bucket or nothing.

@@ -49,40 +49,55 @@ pub static JOB: Section = section(
     ],
 );
 
-pub static REDRIVE: Section = section(
-    "redrive",
-    "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+pub static REDRIVE: Section = Section {
+    choice: Choice::ExactlyOne(&["records", "inputs"]),
+    ..section(
+        "redrive",
+        "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+        &[
+            required("step", Kind::Name, "The step; the job has no other then.", r#""load""#),
+            required(
+                "number",
+                Kind::Integer {
+                    min: 1,
+                    max: MAX_REDRIVES,
+                },
+                "Which redrive it is; a part of the run's identity, so that each is done once.",
+                "1",
+            ),
+            key("records", Kind::Text, REDRIVE_RECORDS, r#""/x/records.csv""#),
+            key("places", Kind::Text, REDRIVE_PLACES, r#""/x/places.ndjson""#),
+            key("columns", Kind::Columns, REDRIVE_COLUMNS, r#"{"a": "int64"}"#),
+            key(
+                "inputs",
+                Kind::List(&REDRIVE_INPUT),
+                "Of a merge: the same of each of its inputs, in their order; one that had none rejected has a file without records.",
+                r#"[{"records": "/x/records-1.csv", "places": "/x/places-1.ndjson", "columns": {"a": "int64"}}]"#,
+            ),
+            key(
+                "read_columns",
+                Kind::Texts,
+                "Of a merge: the columns that its records have, where it has others (default all).",
+                r#"["a"]"#,
+            ),
+        ],
+    )
+};
+
+pub static REDRIVE_INPUT: Section = section(
+    "redriven input",
+    "The rejected records of one input of a merge.",
     &[
-        required("step", Kind::Name, "The step; the job has no other then.", r#""load""#),
-        required(
-            "number",
-            Kind::Integer {
-                min: 1,
-                max: MAX_REDRIVES,
-            },
-            "Which redrive it is; a part of the run's identity, so that each is done once.",
-            "1",
-        ),
-        required(
-            "records",
-            Kind::Text,
-            "The file with the records, in the form of the step's source, without a header.",
-            r#""/x/records.csv""#,
-        ),
-        required(
-            "places",
-            Kind::Text,
-            "The file that tells where each of them stood at first.",
-            r#""/x/places.ndjson""#,
-        ),
-        required(
-            "columns",
-            Kind::Columns,
-            "The columns of the source.",
-            r#"{"a": "int64"}"#,
-        ),
+        required("records", Kind::Text, REDRIVE_RECORDS, r#""/x/records-1.csv""#),
+        required("places", Kind::Text, REDRIVE_PLACES, r#""/x/places-1.ndjson""#),
+        key("columns", Kind::Columns, REDRIVE_COLUMNS, r#"{"a": "int64"}"#),
     ],
 );
+
+const REDRIVE_RECORDS: &str =
+    "The file with the records, in the form of the source where that is text, without a header; else Parquet.";
+const REDRIVE_PLACES: &str = "The file that tells where each of them stood at first.";
+const REDRIVE_COLUMNS: &str = "The columns of csv and ndjson; other records tell theirs (default none).";
 
 pub static PARAMETER: Section = section(
     "parameter",

@@ -505,19 +505,62 @@ fn redrives() {
         &["job.yaml:6:17: `redrive` names the step `b`, which the job does not have; did you mean `a`? allowed: a"],
     );
     check_step(
-        &redrive("a"),
+        "redrive: {step: a, number: 0}\n",
         &[
-            "job.yaml:6:10: `redrive` of step `a`, whose source is none of csv, ndjson, records; allowed: a step that reads text; mend other sources and run the job again",
+            "job.yaml:6:10: redrive says nothing; allowed: one of records, inputs",
+            "job.yaml:6:28: `number` in redrive is `0`; allowed: a whole number from 1 to 10000",
         ],
     );
     check_step(
-        "redrive: {step: a, number: 0}\n",
+        "redrive: {step: a, number: 1, records: /r, columns: {a: int64}}\n",
+        &["job.yaml:6:10: missing key `places` in redrive; allowed: text"],
+    );
+    check_step(
+        "redrive: {step: a, number: 1, records: /r, inputs: [{records: /r, places: /p}]}\n",
         &[
-            "job.yaml:6:10: missing key `records` in redrive; allowed: text",
-            "job.yaml:6:10: missing key `places` in redrive; allowed: text",
-            "job.yaml:6:10: missing key `columns` in redrive; allowed: a mapping from column names to types",
-            "job.yaml:6:28: `number` in redrive is `0`; allowed: a whole number from 1 to 10000",
+            "job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
+            "job.yaml:6:44: `inputs` beside `records` in redrive; allowed: one of records, inputs",
         ],
+    );
+    check_step(
+        "redrive: {step: a, number: 1, inputs: [{records: /r, places: /p}, {records: /r}]}\n",
+        &["job.yaml:6:67: missing key `places` in redriven input; allowed: text"],
+    );
+    check_step(
+        "redrive: {step: a, number: 1, places: /p, inputs: [{records: /r, places: /p}]}\n",
+        &[
+            "job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
+            "job.yaml:6:31: `places` beside `inputs` in redrive; allowed: it in each of `inputs`",
+        ],
+    );
+    check_step(
+        "redrive: {step: a, number: 1, inputs: [{records: /r, places: /p}]}\n",
+        &["job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns"],
+    );
+    let job = |source: &str, redrive: &str| {
+        format!(
+            "job: j\nsteps:\n  - {{name: a, source: {{{source}}}, sink: discard}}\nredrive: {{step: a, number: 1, {redrive}}}\n"
+        )
+    };
+    for source in ["csv: {path: x}", "ndjson: {path: x}"] {
+        check(
+            &job(source, "records: /r, places: /p"),
+            &["job.yaml:4:10: missing key `columns` in redrive; allowed: a mapping from column names to types"],
+        );
+    }
+    check(
+        &job(
+            "merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}",
+            "inputs: [{records: /r, places: /p, columns: {a: int64}}]",
+        ),
+        &["job.yaml:4:10: `redrive` of step `a`, which merges 2; allowed: `inputs`, one for each that the step merges"],
+    );
+    check(
+        &job(
+            "merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}",
+            "records: /r, places: /p",
+        ),
+        &["job.yaml:4:10: `redrive` of step `a`, which merges 2; allowed: `inputs`, one for each that the step merges"],
     );
 }
 

@@ -166,6 +166,10 @@ steps:
 pub const REDRIVEN: &str =
     "redrive: {step: b, number: 2, records: /r.csv, places: /p.ndjson, columns: {a: int64, \"b c\": string}}\n";
 
+/// The same of a step that merges.
+pub const REDRIVEN_MERGE: &str = "redrive: {step: m, number: 1, inputs: [{records: /r-1.csv, places: /p-1.ndjson, columns: {a: int64}}, {records: \
+                                  /r-2.parquet, places: /p-2.ndjson}], read_columns: [a]}\n";
+
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
     let given: BTreeMap<_, _> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
     let bound = parse(text, "job.yaml").and_then(|parsed| parsed.bind(&given));
@@ -404,7 +408,7 @@ fn every_key_reaches_the_model() {
 #[test]
 fn schema_and_parser_know_the_same_keys() {
     let schema = json_schema();
-    let text = format!("{EVERY_KEY}{REDRIVEN}");
+    let text = format!("{EVERY_KEY}{REDRIVEN}{REDRIVEN_MERGE}");
     let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     for section in SECTIONS {
         let properties = &schema["definitions"][section.name.replace(' ', "_")]["properties"];
@@ -516,6 +520,60 @@ fn a_redrive_is_one_step_over_its_records_and_another_run() {
     }
     // Other records for the same redrive are another version of the same run.
     assert_eq!(identity(&redriven), identity(&redriven.replace("/r.csv", "/s.csv")));
+}
+
+/// Records of typed sources are rows of Parquet; those of a step are in the form that its sink gave them.
+#[test]
+fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
+    let source = |source: &str, more: &str, redrive: &str| {
+        let job = format!(
+            "job: j\nsteps:\n  - {{name: e, source: {{sequence: {{from: 0, to: 9}}}}, sink: {more}}}\n  - {{name: b, source: {{{source}}}, sink: \
+             discard}}\nredrive: {{step: b, number: 1, records: /r, places: /p{redrive}}}\n"
+        );
+        let made = bound(&job, &[]);
+        assert_eq!(made.steps.len(), 1);
+        assert!(made.steps[0].after.is_empty());
+        serde_json::to_value(&made.steps[0].source).expect("JSON")
+    };
+    let parquet = json!({"parquet": {"paths": ["/r"], "places": "/p"}});
+    for typed in ["parquet: {path: x}", "avro: {path: x}", "sequence: {from: 0, to: 9}"] {
+        assert_eq!(source(typed, "discard", ""), parquet, "{typed}");
+    }
+    for sink in ["{parquet: {path: e}}", "{avro: {path: e}}"] {
+        assert_eq!(source("step: e", sink, ""), parquet, "{sink}");
+    }
+    assert_eq!(
+        source(
+            "step: e",
+            "{csv: {path: e, delimiter: \";\", null: none}}",
+            ", columns: {n: int64}"
+        ),
+        json!({"csv": {
+            "paths": ["/r"], "columns": [["n", "int64"]], "header": false, "delimiter": b';', "quote": b'"', "nulls": ["none"],
+            "compression": "none", "places": "/p",
+        }})
+    );
+    assert_eq!(
+        source("step: e", "{ndjson: {path: e}}", ", columns: {n: int64}"),
+        json!({"ndjson": {"paths": ["/r"], "columns": [["n", "int64"]], "required": [], "compression": "none", "places": "/p"}})
+    );
+    let records = source("step: e", "{records: {path: e, fields: [{name: n, width: 3}]}}", "");
+    assert_eq!(
+        (&records["records"]["paths"], &records["records"]["places"]),
+        (&json!(["/r"]), &json!("/p"))
+    );
+
+    let merge = "job: j\nsteps:\n  - {name: m, partition: {bytes: {}}, source: {merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}}, sink: discard}\n";
+    let made = bound(&format!("{merge}{REDRIVEN_MERGE}"), &[]);
+    let step = &made.steps[0];
+    assert_eq!(step.partition.method, Partition::Auto);
+    let Source::Merge(merge) = &step.source else {
+        panic!("{step:?}")
+    };
+    assert_eq!(merge.read_columns, Some(vec!["a".to_string()]));
+    let places: Vec<_> = merge.inputs.iter().map(Source::places).collect();
+    assert_eq!(places, [Some("/p-1.ndjson"), Some("/p-2.ndjson")]);
+    assert!(matches!(merge.inputs[1], Source::Parquet(_)));
 }
 
 #[test]

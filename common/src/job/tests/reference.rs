@@ -112,6 +112,10 @@ fn jobs(section: &Section, value: Value) -> Vec<Value> {
                 _ => continue,
             };
             let mut around = mapping(parent, &[key]);
+            if inner["inputs"].is_array() && section.name == "redrive" {
+                let source = json!({"merge": {"inputs": [{"csv": {"path": "x"}}]}});
+                around["steps"] = json!([{"name": "load", "source": source, "sink": {"csv": {"path": "y"}}}]);
+            }
             around[key.name] = inner;
             if parent.name != "step" {
                 found.extend(jobs(parent, around));

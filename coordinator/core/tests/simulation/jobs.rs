@@ -159,6 +159,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
 fn parquet() -> Source {
     Source::Parquet(ParquetSource {
         paths: vec!["in/*.parquet".into()],
+        places: None,
     })
 }
 

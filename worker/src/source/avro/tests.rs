@@ -368,8 +368,8 @@ fn a_column_is_read_without_the_one_that_defines_its_type() {
         file_with(&before_first, 2, &[0, 2, 4, 2, 6, 2, 8]),
         file_with(&after_first, 2, &[2, 4, 0, 2, 8, 2, 6]),
     ];
-    let after = [r#"{"after":"{v: 2}"}"#, r#"{"after":"{v: 4}"}"#];
-    let before = [r#"{"before":null}"#, r#"{"before":"{v: 3}"}"#];
+    let after = [r#"{"after":{"v":2}}"#, r#"{"after":{"v":4}}"#];
+    let before = [r#"{"before":null}"#, r#"{"before":{"v":3}}"#];
     for files in [&files[..1], &files[1..], &files[..]] {
         let found = found_in(files);
         for (column, expected) in [("after", &after), ("before", &before)] {
@@ -443,7 +443,7 @@ fn files_whose_nested_types_differ_in_notes_alone_are_one_source() {
         )
     };
     let found = found_in(&[noted(""), noted(r#","doc":"a number","connect.version":1"#), noted("")]);
-    let row = r#"{"a":"{v: 1}","b":"[{v: 2}]","c":"{k: {v: 3}}"}"#;
+    let row = r#"{"a":{"v":1},"b":[{"v":2}],"c":{"k":{"v":3}}}"#;
     assert_eq!(shown(&found, None), [row; 3]);
 }
 
@@ -509,8 +509,8 @@ fn nested_columns_fixed_ones_and_nanoseconds_are_read() {
     );
     assert!(matches!(ty("m"), DataType::Map(_, _)) && matches!(ty("s"), DataType::Struct(_)));
     let expected = [
-        r#"{"d":"[1970-01-01T00:00:03.004Z]","e":"[q, p]","f":"007fff","l":"[a, , ä]","m":"{k: -5}","s":"{x: 2.5, y: y}","t":"1970-01-01T00:00:01.000000001Z","u":"1970-01-01T00:00:02.000000002"}"#,
-        r#"{"d":"[]","e":"[]","f":"616263","l":"[]","m":"{}","s":null,"t":"1969-12-31T23:59:59.999999999Z","u":"1970-01-01T00:00:00"}"#,
+        r#"{"d":["1970-01-01T00:00:03.004Z"],"e":["q","p"],"f":"007fff","l":["a",null,"ä"],"m":{"k":-5},"s":{"x":2.5,"y":"y"},"t":"1970-01-01T00:00:01.000000001Z","u":"1970-01-01T00:00:02.000000002"}"#,
+        r#"{"d":[],"e":[],"f":"616263","l":[],"m":{},"s":null,"t":"1969-12-31T23:59:59.999999999Z","u":"1970-01-01T00:00:00"}"#,
     ];
     assert_eq!(shown(&found, None), expected);
     let mut reader = found.open(0, found.facts.domain.high, Some(&["l".to_string()]));

@@ -37,9 +37,6 @@ use crate::{
     storage::resolve,
 };
 
-/// The rule under which a record that cannot be parsed is rejected.
-const PARSE: &str = "parse";
-
 /// A field that is shown in a reason is cut after this many characters.
 const SHOWN: usize = 80;
 
@@ -249,7 +246,7 @@ impl CsvReader {
             self.intake.rejects.push(Reject {
                 place: origin.place(start as usize),
                 key: None,
-                rule: PARSE.to_string(),
+                rule: Reject::PARSE.to_string(),
                 reason,
             });
         }

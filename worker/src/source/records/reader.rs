@@ -38,9 +38,6 @@ use crate::source::{
     pins::{data, file_of, open_pinned, pin},
 };
 
-/// The rule under which a record that cannot be parsed is rejected.
-const PARSE: &str = "parse";
-
 /// Text of a packed file that is gone through at once to find its end: a matter of milliseconds. As much may stand
 /// behind a batch of no records.
 pub(crate) const PASS: u64 = 8 << 20;
@@ -258,7 +255,7 @@ impl RecordsReader {
             self.intake.rejects.push(Reject {
                 place: origin.place(stretch(block.lines_of(record as usize))),
                 key: None,
-                rule: PARSE.to_string(),
+                rule: Reject::PARSE.to_string(),
                 reason,
             });
         }

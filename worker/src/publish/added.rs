@@ -1,0 +1,94 @@
+//! What a redrive adds to an output is of the columns, the types and the form of what is published there.
+
+use arrow::datatypes::DataType;
+use gapless_common::{
+    certificate::Certificate,
+    error::{ErrorClass, TaskError},
+    job::{Compression, Exists, Sink},
+    manifest::VerdictKind,
+    plan::Column,
+};
+
+use super::verdict::verdicts_from;
+use crate::{
+    attempt::StepContext,
+    storage::{StepFolders, read_if_present},
+};
+
+/// Errors: `Config` naming the column or the key that differs; `Data` for a certificate that is none.
+pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Result<(), TaskError> {
+    let Some(frame) = context.frame.as_ref().filter(|_| context.job.redrive.is_some()) else {
+        return Ok(());
+    };
+    let mut verdicts = verdicts_from(folders, 0)?;
+    verdicts.retain(|verdict| verdict.verdict == VerdictKind::Committed);
+    let Some(last) = verdicts.into_iter().max_by_key(|verdict| verdict.generation) else {
+        return Ok(());
+    };
+    let path = folders.certificate_of(last.run, last.step);
+    let Some(text) = read_if_present(&path)? else {
+        return Ok(());
+    };
+    let published: Certificate = serde_json::from_slice(&text).map_err(|error| {
+        let message = format!("{} is no certificate: {error}; was it changed by hand?", path.display());
+        TaskError::new(ErrorClass::Data, message)
+    })?;
+    let output = folders.output().display();
+    let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
+    let sink = published.reading.job.step(&published.step_name).map(|step| &step.sink);
+    if sink.is_some_and(|sink| form(sink) != form(&context.step().sink)) {
+        return config(format!(
+            "a redrive adds to {output}, which was written by another sink than that of the mended job; leave its sink as it \
+             was: only path, exists, files and compression may change"
+        ));
+    }
+    // A release that did not tell them.
+    if published.reading.output.is_empty() {
+        return Ok(());
+    }
+    match difference(&published.reading.output, &frame.facts.output) {
+        None => Ok(()),
+        Some(what) => config(format!(
+            "a redrive adds to {output}: {what}; let the mended job give the columns and types of what is published, or \
+             run it again as a whole"
+        )),
+    }
+}
+
+/// A sink without what says nothing of its rows.
+fn form(sink: &Sink) -> Sink {
+    let mut sink = sink.clone();
+    if let Some(file) = sink.file_mut() {
+        file.path.clear();
+        file.exists = Exists::Fail;
+        file.files = None;
+        file.compression = Compression::Auto;
+    }
+    sink
+}
+
+fn difference(published: &[Column], added: &[Column]) -> Option<String> {
+    let names = |columns: &[Column]| {
+        let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        names.join(", ")
+    };
+    let (has, gives) = (names(published), names(added));
+    if has != gives {
+        return Some(format!("it has the columns {has}, and the job gives {gives}"));
+    }
+    let mut pairs = published.iter().zip(added);
+    let (has, gives) = pairs.find(|(has, gives)| written(&has.ty) != written(&gives.ty))?;
+    Some(format!(
+        "its column {} is {}, and the job gives {}",
+        has.name, has.ty, gives.ty
+    ))
+}
+
+/// Text is text, and bytes are bytes, however the engine holds them.
+fn written(ty: &str) -> Result<DataType, &str> {
+    Ok(match ty.parse::<DataType>().map_err(|_| ty)? {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        DataType::Binary | DataType::LargeBinary => DataType::BinaryView,
+        other => other,
+    })
+}
