@@ -10,7 +10,7 @@ use arrow::{
 };
 use datafusion::{
     common::{DFSchema, DataFusionError, tree_node::TreeNode},
-    logical_expr::{Expr, simplify::SimplifyContext},
+    logical_expr::{Expr, expr_rewriter::FunctionRewrite, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, utils::collect_columns},
 };
@@ -21,6 +21,7 @@ use gapless_common::{
 
 use super::{
     errors::{self, Cause, PlanFault},
+    overflow::CheckArithmetic,
     session,
 };
 
@@ -121,6 +122,8 @@ impl Checks {
                         .with_query_execution_start_time(state.execution_props().query_execution_start_time)
                         .build(),
                 );
+                let checked = |expr| CheckArithmetic.rewrite(expr, &schema, state.config_options());
+                let expr = expr.transform_up(checked).map_err(planning)?.data;
                 let expr = simplifier.coerce(expr, &schema).map_err(planning)?;
                 let expr = simplifier.simplify(expr).map_err(planning)?;
                 let that = state.create_physical_expr(expr, &schema).map_err(planning)?;

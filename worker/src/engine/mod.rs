@@ -13,8 +13,10 @@ mod checks;
 mod classify;
 mod errors;
 mod input;
+mod overflow;
 mod program;
 mod session;
+mod sum;
 
 #[cfg(test)]
 mod measure;

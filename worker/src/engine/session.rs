@@ -15,12 +15,12 @@ use datafusion::{
         memory_pool::FairSpillPool,
         runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
     },
-    logical_expr::execution_props::ExecutionProps,
+    logical_expr::{AggregateUDF, execution_props::ExecutionProps, registry::FunctionRegistry},
     prelude::SessionConfig,
 };
 use gapless_common::error::{ErrorClass, TaskError};
 
-use super::{INPUT, errors};
+use super::{INPUT, errors, overflow::CheckArithmetic, sum::CheckedSum};
 
 /// Rows of a batch inside the engine. Grouping measures alike with 4, 8 and 16 Ki.
 pub const BATCH_ROWS: usize = 8192;
@@ -118,10 +118,17 @@ impl Slot {
 /// Functions, rules and settings, built once for the process: registering them takes longer than
 /// planning does.
 static BASE: LazyLock<SessionState> = LazyLock::new(|| {
-    SessionStateBuilder::new()
+    let mut state = SessionStateBuilder::new()
         .with_config(config())
         .with_default_features()
-        .build()
+        .build();
+    let sum = Arc::new(AggregateUDF::from(CheckedSum::default()));
+    // Neither fails; were they to, nothing could be planned.
+    state.register_udaf(sum).expect("a function of the engine is replaced");
+    state
+        .register_function_rewrite(Arc::new(CheckArithmetic))
+        .expect("a rewrite is added");
+    state
 });
 
 fn config() -> SessionConfig {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{ArrayRef, Date32Array, Decimal128Array, Int64Array, RecordBatch, StringArray},
+    array::{ArrayRef, Date32Array, Decimal128Array, Int32Array, Int64Array, RecordBatch, StringArray},
     datatypes::{DataType, Field, Schema, SchemaRef},
     util::display::array_value_to_string,
 };
@@ -486,6 +486,168 @@ fn sql_that_fails_on_a_value_is_a_data_error_and_the_program_goes_on() {
         let (shown, _) = run(&mut program, &mut slot, vec![rows(1, 4)]).expect("runs");
         assert_eq!(shown.len(), 3);
     }
+}
+
+/// Rows with numbers at the ends of their types.
+fn extremes(wide: &[i64]) -> RecordBatch {
+    let widest = |n: &i64| i128::from(*n) * 5_000_000_000_000_000_000;
+    let decimals = Decimal128Array::from_iter_values(wide.iter().map(widest))
+        .with_precision_and_scale(38, 0)
+        .expect("fits");
+    let columns: Vec<(&str, ArrayRef, bool)> = vec![
+        ("n", Arc::new(Int64Array::from(wide.to_vec())), true),
+        (
+            "small",
+            Arc::new(Int32Array::from_iter_values(wide.iter().map(|n| *n as i32))),
+            true,
+        ),
+        ("d", Arc::new(decimals), true),
+        ("one", Arc::new(Int64Array::from(vec![1; wide.len()])), true),
+    ];
+    RecordBatch::try_from_iter_with_nullable(columns).expect("columns of one length")
+}
+
+#[test]
+fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
+    let (_folder, mut slot) = slot();
+    let schema = extremes(&[]).schema();
+    let mut ask = |sql: &str, numbers: &[i64]| {
+        let mut program = Program::compile(&mut slot, Some(sql), schema.clone(), vec![], NOW)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(
+            program.output().field(0).data_type(),
+            &analysed(sql, schema.clone()),
+            "{sql}"
+        );
+        run(&mut program, &mut slot, vec![extremes(numbers)]).map(|(shown, _)| shown.concat().join(" "))
+    };
+    let (max, min) = (i64::MAX, i64::MIN);
+    // What is asked, of which numbers, and the answer; without one it does not fit.
+    let cases: &[(&str, &[i64], Option<&str>)] = &[
+        ("SELECT n + one AS r FROM input", &[max], None),
+        ("SELECT n + 1 AS r FROM input", &[max - 1], Some("9223372036854775807")),
+        ("SELECT n - one AS r FROM input", &[min], None),
+        ("SELECT n * 2 AS r FROM input", &[max / 2 + 1], None),
+        ("SELECT -n AS r FROM input", &[min], None),
+        ("SELECT -n AS r FROM input", &[max], Some("-9223372036854775807")),
+        ("SELECT small * small AS r FROM input", &[46_341], None),
+        ("SELECT small * n AS r FROM input", &[46_341], Some("2147488281")),
+        ("SELECT n FROM input WHERE n * 3 > 0", &[max], None),
+        ("SELECT count(*) AS r FROM input GROUP BY n * 3", &[max], None),
+        ("SELECT 9223372036854775807 + one AS r FROM input", &[1], None),
+        (
+            "SELECT CASE WHEN n < 5 THEN n * 9223372036854775807 ELSE n END AS r FROM input",
+            &[1, 7],
+            Some("9223372036854775807 7"),
+        ),
+        // 39 digits, which 128 bits hold.
+        (
+            "SELECT d + d AS r FROM input",
+            &[max],
+            Some("92233720368547758070000000000000000000"),
+        ),
+        ("SELECT d + d + d AS r FROM input", &[max], None),
+        ("SELECT d - (0 - d) - (0 - d) AS r FROM input", &[max], None),
+        ("SELECT sum(n) AS r FROM input", &[max, 1], None),
+        (
+            "SELECT sum(n) AS r FROM input",
+            &[max, 1, -1],
+            Some("9223372036854775807"),
+        ),
+        ("SELECT sum(n) AS r FROM input GROUP BY one", &[min, -1], None),
+        (
+            "SELECT sum(n) AS r FROM input GROUP BY one",
+            &[min, -1, 5],
+            Some("-9223372036854775804"),
+        ),
+        ("SELECT sum(n) AS r FROM input WHERE n < 0", &[1], Some("")),
+        (
+            "SELECT sum(n) FILTER (WHERE n > 1) AS r FROM input GROUP BY one",
+            &[max, 1],
+            Some("9223372036854775807"),
+        ),
+        (
+            "SELECT sum(DISTINCT n) AS r, count(DISTINCT small) AS s FROM input",
+            &[max, max],
+            Some("9223372036854775807 1"),
+        ),
+        (
+            "SELECT sum(DISTINCT n) AS r, count(DISTINCT small) AS s FROM input",
+            &[max, 1],
+            None,
+        ),
+        (
+            "SELECT sum(small) AS r FROM input",
+            &[2_147_483_647, 1],
+            Some("2147483648"),
+        ),
+        (
+            "SELECT sum(d) AS r FROM input GROUP BY one",
+            &[max, max],
+            Some("92233720368547758070000000000000000000"),
+        ),
+        ("SELECT sum(d) AS r FROM input GROUP BY one", &[max, max, max], None),
+        ("SELECT sum(d) AS r FROM input", &[max, max, max, max], None),
+        (
+            "SELECT sum(CAST(n AS BIGINT UNSIGNED)) AS r FROM input",
+            &[max, max, 1],
+            Some("18446744073709551615"),
+        ),
+        (
+            "SELECT sum(CAST(n AS BIGINT UNSIGNED)) AS r FROM input",
+            &[max, max, 2],
+            None,
+        ),
+        (
+            "SELECT sum(n) OVER (ORDER BY n ROWS 1 PRECEDING) AS r FROM input",
+            &[1, 2, max - 2],
+            Some("1 3 9223372036854775807"),
+        ),
+        (
+            "SELECT sum(n) OVER (ORDER BY n ROWS 1 PRECEDING) AS r FROM input",
+            &[1, 3, max - 2],
+            None,
+        ),
+        ("SELECT sum(CAST(n AS DOUBLE)) AS r FROM input", &[1, 2], Some("3.0")),
+    ];
+    for (sql, numbers, expected) in cases {
+        match (ask(sql, numbers), expected) {
+            (Ok(found), Some(expected)) => assert_eq!(found, *expected, "{sql} of {numbers:?}"),
+            (Err(error), None) => {
+                assert_eq!(error.class, ErrorClass::Data, "{sql} of {numbers:?}: {error}");
+                assert!(
+                    error.message.contains(" does not fit "),
+                    "{sql} of {numbers:?}: {error}"
+                );
+            }
+            (found, _) => panic!("{sql} of {numbers:?}: {found:?}"),
+        }
+    }
+}
+
+/// The type that a job is told the first column has.
+fn analysed(sql: &str, schema: SchemaRef) -> DataType {
+    let analysis = analyse(Some(sql), schema, &[], &[], NOW).expect(sql);
+    analysis.output.field(0).data_type().clone()
+}
+
+#[test]
+fn a_rule_that_overflows_rejects_the_record_and_no_other() {
+    let rule = Check {
+        name: "even".to_string(),
+        that: "n * 2 > 0".to_string(),
+    };
+    let checks = Checks::compile(&[rule], &extremes(&[]).schema(), NOW).expect("compiles");
+    let Verdict::Broken { broken, .. } = checks.judge(&extremes(&[1, i64::MAX, 3])).expect("judged") else {
+        panic!("one record is broken");
+    };
+    assert_eq!(broken.len(), 1);
+    assert_eq!(broken[0].row, 1);
+    assert_eq!(
+        broken[0].reason,
+        "«n * 2 > 0» cannot be evaluated: the result of 9223372036854775807 * 2 does not fit int64; cast to a wider type \
+         first"
+    );
 }
 
 #[test]
