@@ -1,7 +1,7 @@
 //! Preparing a redrive: the records that a published step had rejected, as files that the step can read again.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fs,
     path::{Path, PathBuf},
 };
@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, SchemaRef};
 use gapless_common::{
     certificate::Certificate,
     error::{ErrorClass, TaskError},
-    job::{ColumnType, Job, RecordLayout, Sink, Source, Step},
+    job::{ColumnType, Job, Lookup, RecordLayout, Sink, Source, Step},
     plan::{Column, PinnedFile, Unit},
     range::UnitRange,
 };
@@ -46,6 +46,8 @@ pub struct Records {
     pub of_merge: bool,
     /// Of a merge: the columns that its records have, where it has others.
     pub read_columns: Option<Vec<String>>,
+    /// The files of look-ups that read an earlier step: the redrive has none.
+    pub lookups: BTreeMap<String, Vec<String>>,
     pub count: usize,
 }
 
@@ -192,8 +194,24 @@ pub fn prepare(
             Some(read) if of_merge && typed => Some(read.to_vec()),
             _ => former,
         },
+        lookups: lookups(certificate, step),
         count: kept.len(),
     })
+}
+
+fn lookups(certificate: &Certificate, step: &Step) -> BTreeMap<String, Vec<String>> {
+    // What is redriven again says so in the job's text alone.
+    let is_redriven = certificate.reading.job.redrive.is_some();
+    let of_step = |name: &str| is_redriven || matches!(step.lookups.get(name), Some(Lookup::Step(_)));
+    let pinned = certificate.lookups.iter().filter(|pinned| of_step(&pinned.name));
+    pinned
+        .map(|pinned| {
+            (
+                pinned.name.clone(),
+                pinned.files.iter().map(|file| file.path.clone()).collect(),
+            )
+        })
+        .collect()
 }
 
 /// What the step read, each input by itself.

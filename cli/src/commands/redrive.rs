@@ -12,7 +12,7 @@ use gapless_proto::v1::{Run, RunState, StepStatus};
 use serde_json::json;
 
 use super::{
-    rejects::{LOOKED_THROUGH, NamedRun, named_run, steps},
+    rejects::{named_run, steps},
     run::{Whole, do_here},
 };
 use crate::{
@@ -56,7 +56,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     debug_assert!(arguments.rejects, "clap asks for it");
     let mut client = Client::open(&arguments.target, app).await?;
     let named = named_run(&mut client, &arguments.run.run).await?;
-    let found = taken_up(&mut client, &named).await?;
+    let found = client.get_with_job(&named.id).await?;
     let step = the_step(&found, arguments.step.as_deref(), &named.others)?;
     let job = mended(&found, arguments.job.as_deref())?;
     let parameters = found.parameters.clone().into_iter().collect();
@@ -110,24 +110,10 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     client.close().await
 }
 
-/// The run whose records are done again. By a job's name that is the newest, but no redrive that has ended and added
-/// nothing: what it read is still to be redriven.
-async fn taken_up(client: &mut Client, named: &NamedRun) -> Result<Run, Failure> {
-    let newest = client.get_with_job(&named.id).await?;
-    let is_void = |run: &Run| {
-        let published = run.steps.iter().any(|step| !step.certificate.is_empty());
-        view::has_ended(run) && !published && run.job_text.lines().any(|line| line.starts_with(REDRIVE))
-    };
-    if named.others.is_empty() || !is_void(&newest) {
-        return Ok(newest);
-    }
-    for run in client.list(&newest.job, LOOKED_THROUGH).await? {
-        let run = client.get_with_job(&run.id).await?;
-        if !is_void(&run) {
-            return Ok(run);
-        }
-    }
-    Ok(newest)
+/// Whether a run is a redrive that has ended and added nothing: what it read is still to be redriven.
+pub(super) fn is_void(run: &Run) -> bool {
+    let published = run.steps.iter().any(|step| !step.certificate.is_empty());
+    view::has_ended(run) && !published && run.job_text.lines().any(|line| line.starts_with(REDRIVE))
 }
 
 /// The command that goes on with a redrive.
@@ -230,9 +216,18 @@ fn with_redrive(job: JobFile, step: &str, number: u32, records: &RedriveRecords)
             format!("inputs: [{}]{}", inputs.join(", "), read.unwrap_or_default())
         }
     };
+    let lookups = records.lookups.iter().map(|(name, paths)| {
+        let paths: Vec<String> = paths.iter().map(|path| literal(Path::new(path))).collect();
+        format!("{}: {{path: {}}}", json!(name), json!(paths))
+    });
+    let lookups: Vec<String> = lookups.collect();
+    let lookups = match lookups.is_empty() {
+        true => String::new(),
+        false => format!(", lookups: {{{}}}", lookups.join(", ")),
+    };
     JobFile {
         text: format!(
-            "{}\n{REDRIVE}step: {step}, number: {number}, {of}}}\n",
+            "{}\n{REDRIVE}step: {step}, number: {number}, {of}{lookups}}}\n",
             without_redrive(&job.text)
         ),
         ..job

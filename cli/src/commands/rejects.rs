@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use gapless_proto::v1::{Run, StepStatus};
 
+use super::redrive::is_void;
 use crate::{
     app::App,
     arguments::{RunArgument, TargetArguments},
@@ -77,7 +78,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 }
 
 /// Runs that are looked through for the one that a skipped run stands for.
-pub(super) const LOOKED_THROUGH: u32 = 100;
+const LOOKED_THROUGH: u32 = 100;
 
 /// The run that a word of the command line names.
 pub struct NamedRun {
@@ -87,7 +88,7 @@ pub struct NamedRun {
 }
 
 /// A job's name is the newest run of it that did something: one whose steps were all skipped, as nothing had changed, is
-/// the run whose output it left standing.
+/// the run whose output it left standing, and a redrive that failed has left its records to the run before it.
 pub async fn named_run(client: &mut Client, word: &str) -> Result<NamedRun, Failure> {
     let newest = client.get(word).await?;
     if newest.id.starts_with(word) || newest.job != word {
@@ -97,6 +98,15 @@ pub async fn named_run(client: &mut Client, word: &str) -> Result<NamedRun, Fail
         });
     }
     let runs = client.list(word, LOOKED_THROUGH).await?;
+    let id = newest.id;
+    let mut newest = client.get_with_job(&id).await?;
+    // Newest first.
+    let mut earlier = runs.iter().skip_while(|run| run.id != id).skip(1);
+    while is_void(&newest)
+        && let Some(run) = earlier.next()
+    {
+        newest = client.get_with_job(&run.id).await?;
+    }
     let run = runs.iter().rev().find(|run| has_certificates(run, &newest));
     Ok(NamedRun {
         id: run.unwrap_or(&newest).id.clone(),

@@ -4,9 +4,11 @@
 //! Records of text stay in the form of their source. Those of a source with types of its own, of which the quarantine
 //! keeps the values, are Parquet.
 
+use std::collections::BTreeMap;
+
 use super::{
-    ColumnType, Compression, CsvSource, Dialect, Exists, Job, NdjsonSource, Packing, ParquetSource, Partition,
-    RecordsSource, Redrive, Sink, Source, Step,
+    AvroSource, ColumnType, Compression, CsvSource, Dialect, Exists, Job, Lookup, NdjsonSource, Packing, ParquetSource,
+    Partition, RecordsSource, Redrive, Sink, Source, Step,
     column::columns,
     error::Position,
     read::{Fields, Text},
@@ -17,6 +19,8 @@ pub(super) struct Written {
     step: Text,
     number: u32,
     of: Of,
+    /// The files of look-ups that read a step.
+    lookups: BTreeMap<String, Vec<String>>,
     at: Position,
 }
 
@@ -70,10 +74,18 @@ pub(super) fn read(fields: &Fields) -> Option<Written> {
         }
         None => Of::One(input(&fields)?),
     };
+    let mut lookups = BTreeMap::new();
+    if fields.has("lookups") {
+        for (entry, lookup) in fields.map("lookups") {
+            let paths = lookup.texts("path")?;
+            lookups.insert(entry.key.clone(), paths.into_iter().map(|path| path.value).collect());
+        }
+    }
     Some(Written {
         step: step?,
         number: number?,
         of,
+        lookups,
         at: fields.node.at,
     })
 }
@@ -126,6 +138,16 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
             return None;
         }
         (source, Of::One(records)) => *source = over(source, records, &steps, fields)?,
+    }
+    for (name, lookup) in &mut step.lookups {
+        if let (Lookup::Step(earlier), Some(paths)) = (&*lookup, written.lookups.get(name)) {
+            let earlier = steps.iter().find(|step| step.name == *earlier);
+            let paths = paths.clone();
+            *lookup = match earlier.map(|step| &step.sink) {
+                Some(Sink::Avro(_)) => Lookup::Avro(AvroSource { paths }),
+                _ => Lookup::Parquet(ParquetSource { paths, places: None }),
+            };
+        }
     }
     // Row groups are no bytes.
     let is_parquet = |source: &Source| matches!(source, Source::Parquet(_));

@@ -80,6 +80,12 @@ pub static REDRIVE: Section = Section {
                 "Of a merge: the columns that its records have, where it has others (default all).",
                 r#"["a"]"#,
             ),
+            key(
+                "lookups",
+                Kind::Map(&REDRIVE_LOOKUP),
+                "Look-ups that read a step, by their names: the files that the run read (default none).",
+                r#"{"region": {"path": ["out/regions/part-00000-1-2-0.parquet"]}}"#,
+            ),
         ],
     )
 };
@@ -92,6 +98,17 @@ pub static REDRIVE_INPUT: Section = section(
         required("places", Kind::Text, REDRIVE_PLACES, r#""/x/places-1.ndjson""#),
         key("columns", Kind::Columns, REDRIVE_COLUMNS, r#"{"a": "int64"}"#),
     ],
+);
+
+pub static REDRIVE_LOOKUP: Section = section(
+    "redriven look-up",
+    "A look-up that reads an earlier step, as its run had read it.",
+    &[required(
+        "path",
+        Kind::Paths,
+        "The files.",
+        r#"["out/regions/part-00000-1-2-0.parquet"]"#,
+    )],
 );
 
 const REDRIVE_RECORDS: &str =

@@ -168,7 +168,7 @@ pub const REDRIVEN: &str =
 
 /// The same of a step that merges.
 pub const REDRIVEN_MERGE: &str = "redrive: {step: m, number: 1, inputs: [{records: /r-1.csv, places: /p-1.ndjson, columns: {a: int64}}, {records: \
-                                  /r-2.parquet, places: /p-2.ndjson}], read_columns: [a]}\n";
+                                  /r-2.parquet, places: /p-2.ndjson}], read_columns: [a], lookups: {l: {path: [/l-1, /l-2]}}}\n";
 
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
     let given: BTreeMap<_, _> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -563,7 +563,7 @@ fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
         (&json!(["/r"]), &json!("/p"))
     );
 
-    let merge = "job: j\nsteps:\n  - {name: m, partition: {bytes: {}}, source: {merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}}, sink: discard}\n";
+    let merge = "job: j\nsteps:\n  - {name: e, source: {csv: {path: x}}, sink: {avro: {path: e}}}\n  - {name: m, lookups: {l: {step: e}, o: {csv: {path: o}}}, partition: {bytes: {}}, source: {merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}}, sink: discard}\n";
     let made = bound(&format!("{merge}{REDRIVEN_MERGE}"), &[]);
     let step = &made.steps[0];
     assert_eq!(step.partition.method, Partition::Auto);
@@ -574,6 +574,11 @@ fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
     let places: Vec<_> = merge.inputs.iter().map(Source::places).collect();
     assert_eq!(places, [Some("/p-1.ndjson"), Some("/p-2.ndjson")]);
     assert!(matches!(merge.inputs[1], Source::Parquet(_)));
+    assert_eq!(
+        serde_json::to_value(&step.lookups["l"]).expect("JSON"),
+        json!({"avro": {"paths": ["/l-1", "/l-2"]}})
+    );
+    assert_eq!(step.lookups["o"].paths(), ["o"]);
 }
 
 #[test]

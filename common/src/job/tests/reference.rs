@@ -116,6 +116,11 @@ fn jobs(section: &Section, value: Value) -> Vec<Value> {
                 let source = json!({"merge": {"inputs": [{"csv": {"path": "x"}}]}});
                 around["steps"] = json!([{"name": "load", "source": source, "sink": {"csv": {"path": "y"}}}]);
             }
+            // What stands beside the records of one source.
+            if parent.name == "redrive" && around["records"].is_string() {
+                around["places"] = json!("/p");
+                around["columns"] = json!({"a": "int64"});
+            }
             around[key.name] = inner;
             if parent.name != "step" {
                 found.extend(jobs(parent, around));
