@@ -542,12 +542,13 @@ fn sorted(more: &str) -> (World, String) {
          input\"}, sink: {parquet: {path: in}}}\n",
     );
     done(&world, &["run", "job.yaml"]);
-    for (name, from) in [("b.csv", 1), ("a.csv", 2)] {
-        let rows = (0..10).map(|n| format!("{},{}\n", n * 3 + from, if from == 2 { "a" } else { "b" }));
+    // One input of two files, which do not follow one another by name.
+    for (name, from, rows) in [("z.csv", 1, 0..5), ("b.csv", 1, 5..10), ("a.csv", 2, 0..10)] {
+        let rows = rows.map(|n| format!("{},{}\n", n * 3 + from, if from == 2 { "a" } else { "b" }));
         fs::write(world.path(name), "k,v\n".to_string() + &rows.collect::<String>()).expect("written");
     }
     let job = format!(
-        "job: load\nsteps:\n  - name: load\n    source:\n      merge:\n        inputs:\n          - csv: {{path: b.csv, columns: {{k: \
+        "job: load\nsteps:\n  - name: load\n    source:\n      merge:\n        inputs:\n          - csv: {{path: [z.csv, b.csv], columns: {{k: \
          int64}}}}\n          - parquet: {{path: \"in/*.parquet\"}}\n          - csv: {{path: a.csv, columns: {{k: int64}}}}\n        by: \
          [k]\n{more}    check: [{{name: few, that: \"k % 2 = 0 OR v = 'a'\"}}]\n    sink: {{csv: {{path: out/load}}}}\n    on_error: \
          {{reject: {{limit: 20}}}}\n"
@@ -567,7 +568,11 @@ fn a_sorted_merge_is_redriven_in_its_order() {
     done(&world, &["redrive", "load", "--rejects", "--job", "mended.yaml"]);
     let left = told(&world, "load");
     assert_eq!(left.len(), 5, "{left:?}");
-    assert!(left.iter().all(|reject| reject["file"] == "b.csv"), "{left:?}");
+    assert!(
+        left.iter()
+            .all(|reject| reject["file"] == "b.csv" || reject["file"] == "z.csv"),
+        "{left:?}"
+    );
     fs::write(world.path("mended.yaml"), job.replace("v = 'a'", "true")).expect("written");
     done(&world, &["redrive", "load", "--rejects", "--job", "mended.yaml"]);
     for file in world.files("out/load") {
@@ -611,9 +616,9 @@ fn what_may_bring_a_key_that_nobody_compared_is_refused_in_words() {
     for (was, is, says) in [
         ("unique: [k]", "unique: [v]", "the run was not asked for these columns"),
         (
-            "path: b.csv, columns: {k: int64}",
-            "path: b.csv",
-            "column k of csv b.csv has another type now",
+            "path: [z.csv, b.csv], columns: {k: int64}",
+            "path: [z.csv, b.csv]",
+            "column k of csv z.csv, b.csv has another type now",
         ),
     ] {
         assert!(job.contains(was));
@@ -629,7 +634,7 @@ fn what_may_bring_a_key_that_nobody_compared_is_refused_in_words() {
     let (world, job) = sorted("");
     fs::write(world.path("bad.csv"), "k,v\nx,b\n32,a\n").expect("written");
     let job = job
-        .replace("path: b.csv", "path: bad.csv")
+        .replace("path: [z.csv, b.csv]", "path: bad.csv")
         .replace("        by: [k]\n", "        unique: [k]\n")
         .replace("out/load", "out/bad");
     world.job(&job.replace("job: load", "job: bad"));
@@ -736,5 +741,48 @@ fn look_ups_in_earlier_steps_are_those_of_the_run() {
         rows.sort();
         assert_eq!(rows, (0..9).map(|n| format!("{n},name-{n}")).collect::<Vec<_>>());
         verify_all(&world, "load");
+    }
+}
+
+/// Columns that the run did not read are not known of rows, so that no input has them: neither a fault nor NULL.
+#[test]
+fn a_mended_job_asks_a_merge_for_no_column_that_its_rows_lack() {
+    let world = World::with("in.csv", "k,v,more\n10,x,1\n11,11,2\n", "");
+    world.job(
+        "job: before\nsteps:\n  - {name: a, source: {sequence: {from: 0, to: 3}}, transform: {sql: \"SELECT n AS k, CASE WHEN n = 1 THEN 'y' ELSE \
+         '0' END AS v, 'z' AS more FROM input\"}, sink: {avro: {path: in}}}\n",
+    );
+    done(&world, &["run", "job.yaml"]);
+    for mode in ["refuse", "fill"] {
+        let job = format!(
+            "job: load-{mode}\nsteps:\n  - {{name: load, source: {{merge: {{inputs: [{{csv: {{path: in.csv, columns: {{k: int64}}}}}}, {{avro: {{path: \
+             \"in/*.avro\"}}}}], missing_columns: {mode}}}}}, transform: {{sql: \"SELECT k, CAST(v AS BIGINT) AS n FROM input\"}}, sink: {{csv: \
+             {{path: out/{mode}}}}}, on_error: {{reject: {{limit: 9}}}}}}\n"
+        );
+        world.job(&job);
+        done(&world, &["run", "job.yaml"]);
+        let (name, output) = (format!("load-{mode}"), format!("out/{mode}"));
+        assert_eq!(world.rows(&output).len(), 3);
+        let asks = job.replace("CAST(v AS BIGINT)", "CAST(COALESCE(more, '5') AS BIGINT)");
+        fs::write(world.path("mended.yaml"), asks).expect("written");
+        let asked = gapless(&world, &["redrive", &name, "--rejects", "--job", "mended.yaml"]);
+        let said = text(&asked.stderr);
+        assert_eq!(asked.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("there is no column «more»; the columns are k, v"),
+            "{said}"
+        );
+        // Twice: what is redriven again has no more columns.
+        for value in [
+            "COALESCE(TRY_CAST(v AS BIGINT), 5 / CAST(k > 9 AS BIGINT))",
+            "COALESCE(TRY_CAST(v AS BIGINT), 5)",
+        ] {
+            fs::write(world.path("mended.yaml"), job.replace("CAST(v AS BIGINT)", value)).expect("written");
+            done(&world, &["redrive", &name, "--rejects", "--job", "mended.yaml"]);
+        }
+        let mut rows = world.rows(&output);
+        rows.sort();
+        assert_eq!(rows, ["0,0", "1,5", "10,5", "11,11", "2,0"]);
+        verify_all(&world, &name);
     }
 }
