@@ -22,7 +22,7 @@ use gapless_coordinator::{
 use gapless_platform::clock::Clock;
 use gapless_worker::{
     examine::{Remark, examine_job},
-    publish::{Foreseen, foresee},
+    publish::{Foreseen, foresee, look_at_output},
     redrive,
     rejects::{ParquetRejects, Quarantine},
     reread, storage, verify,
@@ -189,6 +189,8 @@ pub struct Verification {
     pub differences: Vec<Difference>,
     /// What the job's paths match by now that the run did not read.
     pub unread: Vec<Unread>,
+    /// Whether no record of the publication is at hand, so that the files of the output were not looked at.
+    pub output_unknown: bool,
 }
 
 /// Whether a path is an address in an object store.
@@ -220,8 +222,17 @@ pub fn verify(certificate: &Certificate) -> Result<Verification, Failure> {
     })?;
     let mut differences = verify::verify(certificate, &mut source);
     differences.retain(Difference::breaks);
+    let output = look_at_output(certificate).map_err(|error| Failure::failed(error.message))?;
+    let damaged = output.iter().flatten().map(|damage| Difference::Output {
+        path: damage.path.clone(),
+        what: damage.what.clone(),
+    });
+    differences.extend(damaged);
+    let has_output = certificate.reading.job.step(&certificate.step_name);
+    let has_output = has_output.is_some_and(|step| step.sink.file().is_some());
     Ok(Verification {
         differences,
+        output_unknown: has_output && output.is_none(),
         unread: source.unread(),
         records: source.records,
     })

@@ -518,6 +518,7 @@ mod tests {
             }),
             warnings: vec!["1 file is empty".into()],
             lookups: vec![],
+            standing: None,
         }
     }
 

@@ -135,7 +135,7 @@ pub fn next(run: &Run, target: &str) -> Vec<String> {
     if run.state() == RunState::Completed {
         add(
             format!("gapless verify {id}{target}"),
-            "reads the source again: does the certificate still hold?",
+            "reads source and output again: does the certificate still hold?",
         );
     }
     add(format!("gapless list {}{target}", run.job), "the runs of this job");

@@ -141,6 +141,9 @@ pub struct Facts {
     /// Of a merge: its inputs. Their files stand in `files` one behind the other.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputFacts>,
+    /// The certificate of the output that is there already and whole, where the step may be skipped for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<String>,
 }
 
 /// What a survey found of one input of a merge.

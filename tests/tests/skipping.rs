@@ -110,6 +110,65 @@ fn an_output_that_another_took_the_place_of_does_not_stand() {
 }
 
 #[test]
+fn an_output_that_is_not_there_any_more_does_not_stand() {
+    let world = world(SQL);
+    night(&world, 1);
+    assert!(night(&world, 2).1.is_some());
+    fs::remove_dir_all(world.path("out/load")).expect("removed");
+    assert_eq!(night(&world, 3).1, None, "the folder is gone");
+    assert_eq!(world.rows("out/load"), ["1,Oslo", "2,Lima"]);
+    assert!(night(&world, 4).1.is_some());
+    fs::remove_file(&world.files("out/load")[0]).expect("removed");
+    assert_eq!(night(&world, 5).1, None, "a file is gone");
+    assert_eq!(world.rows("out/load"), ["1,Oslo", "2,Lima"]);
+    fs::write(&world.files("out/load")[0], "id,city\n").expect("written");
+    assert_eq!(night(&world, 6).1, None, "a file is cut");
+    assert_eq!(world.rows("out/load"), ["1,Oslo", "2,Lima"]);
+}
+
+#[test]
+fn verify_looks_at_the_output_too() {
+    let world = world(SQL);
+    night(&world, 1);
+    let file = world.files("out/load")[0].clone();
+    let content = fs::read(&file).expect("there");
+    let verify = || {
+        let output = world.gapless(&["verify", "--certificate", "out/load"]);
+        (output.status.code(), text(&output.stderr))
+    };
+    assert_eq!(verify(), (Some(0), String::new()));
+    let mut other = content.clone();
+    *other.last_mut().expect("bytes") = b'!';
+    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+    for (now, says) in [
+        (
+            Some(other),
+            format!("{name} is not what was published: its checksum is "),
+        ),
+        (
+            Some(content[1..].to_vec()),
+            format!("{name} has {} bytes, and {} were", content.len() - 1, content.len()),
+        ),
+        (None, format!("{name} is missing")),
+    ] {
+        match now {
+            Some(now) => fs::write(&file, now).expect("written"),
+            None => fs::remove_file(&file).expect("removed"),
+        }
+        let (code, told) = verify();
+        assert_eq!(code, Some(1), "{told}");
+        assert!(told.contains(&says), "«{says}» is not in: {told}");
+    }
+    fs::write(&file, content).expect("put back");
+    assert_eq!(verify(), (Some(0), String::new()));
+    // An output that was copied has no record of its publication with it.
+    fs::remove_dir_all(world.path("out/.load.gapless")).expect("removed");
+    let (code, told) = verify();
+    assert_eq!(code, Some(0));
+    assert!(told.contains("its files were not compared"), "{told}");
+}
+
+#[test]
 fn a_run_that_did_not_complete_is_none_to_refer_to() {
     let world = world(SQL);
     let job = fs::read_to_string(world.path("job.yaml")).expect("the job");

@@ -127,6 +127,7 @@ fn main() {
         sample: None,
         warnings: vec![],
         lookups: Vec::new(),
+        standing: None,
     };
     let (threads, size) = (number("DECODE_THREADS", 1), number("DECODE_RANGE_MIB", 48) << 20);
     for _ in 0..number("DECODE_REPEAT", 5) {

@@ -51,6 +51,7 @@ impl<'a> Source<'a> {
             sample: None,
             warnings: Vec::new(),
             lookups: certificate.lookups.clone(),
+            standing: None,
         };
         Some(Source {
             certificate,

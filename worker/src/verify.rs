@@ -99,6 +99,11 @@ pub enum Difference {
         files: Vec<String>,
         reason: String,
     },
+    /// A file of the output is not what was published.
+    Output {
+        path: String,
+        what: String,
+    },
     /// A look-up is not what the records were joined with.
     Lookup {
         lookup: String,
@@ -154,6 +159,7 @@ impl fmt::Display for Difference {
             Difference::Unreadable { reader, files, reason } => {
                 write!(f, "{}{reader} cannot be read: {reason}", listed(files))
             }
+            Difference::Output { path, what } => write!(f, "the output {path} {what}"),
             Difference::Lookup { lookup, what, .. } => write!(f, "look-up {lookup}: {what}"),
         }
     }

@@ -31,7 +31,7 @@ use crate::{
     command,
     engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
-    publish::{adopt_published, run_abort, run_merge, run_prepare, run_publish, sweep_late},
+    publish::{adopt_published, run_abort, run_merge, run_prepare, run_publish, standing_certificate, sweep_late},
     runner::{SlotState, Work},
     sink::{ChunkSink, ChunkTarget, check_sink, open_chunk, written_schema},
     sort::check_step_order,
@@ -187,6 +187,7 @@ pub fn survey_step(
     let mut facts = facts(source, &analysis);
     facts.read_columns = (names.len() < schema.fields().len()).then_some(names);
     facts.lookups = pins;
+    facts.standing = standing_certificate(step, base_dir)?;
     check_sink(&step.sink, &analysis.output)?;
     Ok(facts)
 }

@@ -1,4 +1,4 @@
-//! `gapless verify`: reads the source again and says whether the certificates still hold.
+//! `gapless verify`: reads the source and the output again and says whether the certificates still hold.
 
 use std::{
     fs, io,
@@ -37,6 +37,8 @@ pub struct Arguments {
     output: Format,
 }
 
+const NO_RECORD: &str = "no record of the publication lies beside the output, so its files were not compared";
+
 /// What was found about one certificate.
 #[derive(Serialize)]
 struct Finding {
@@ -67,6 +69,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     for path in &certificates {
         let certificate = local::certificate_at(path)?;
         let found = local::verify(&certificate)?;
+        let unknown = found.output_unknown.then(|| NO_RECORD.to_string());
         findings.push(Finding {
             step: certificate.step_name,
             certificate: path.display().to_string(),
@@ -74,7 +77,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
             records: found.records,
             differences: found.differences.iter().map(ToString::to_string).collect(),
             details: found.differences,
-            notices: found.unread.iter().map(ToString::to_string).collect(),
+            notices: found.unread.iter().map(ToString::to_string).chain(unknown).collect(),
             unread: found.unread,
         });
     }
@@ -180,7 +183,7 @@ fn verdict(findings: &[Finding]) -> Result<(), Failure> {
     match broken.len() {
         0 => Ok(()),
         some => Err(Failure::failed(format!(
-            "{some} of {} certificates do not hold: source or look-ups are not what was read",
+            "{some} of {} certificates do not hold: source, look-ups or output are not what they were",
             findings.len()
         ))),
     }

@@ -94,10 +94,13 @@ fn unchanged(state: &State, run: &Run, key: TaskKey, facts: &Facts) -> Option<(R
             && known.domain == facts.domain;
         same.then(|| step.row.publication.clone()).flatten()
     };
+    // Of one that others add to nothing is looked at: what was taken away from it is not missing.
+    let is_alone = definition.sink.file().is_some_and(|file| file.exists != Exists::Append);
+    let stands = |it: &Publication| !is_alone || facts.standing.as_ref() == Some(&it.certificate);
     // Ids rise with time.
     let mut runs = state.runs.iter().rev();
     let found = runs.find_map(|(id, earlier)| Some((*id, same(earlier)?)));
-    found.filter(|(id, publication)| !is_replaced(state, *id, publication))
+    found.filter(|(id, publication)| stands(publication) && !is_replaced(state, *id, publication))
 }
 
 /// Whether another output may have come into the place of this one since `run` has ended: then it does not stand

@@ -225,6 +225,7 @@ fn facts(units: u64) -> Facts {
         sample: None,
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     }
 }
 

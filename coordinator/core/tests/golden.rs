@@ -416,6 +416,7 @@ fn facts() -> Facts {
                 digest: "0123456789abcdef0123456789abcdef".into(),
             }],
         }],
+        standing: None,
     }
 }
 

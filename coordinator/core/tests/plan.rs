@@ -90,6 +90,7 @@ fn facts(unit: Unit, sizes: &[u64]) -> Facts {
         sample: None,
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     }
 }
 

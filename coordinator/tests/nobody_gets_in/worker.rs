@@ -131,6 +131,7 @@ pub fn facts(to: u64) -> Vec<u8> {
         sample: None,
         warnings: Vec::new(),
         lookups: Vec::new(),
+        standing: None,
     };
     serde_json::to_vec(&facts).expect("JSON")
 }

@@ -29,6 +29,7 @@ pub fn facts(source: SourceFacts, analysis: &Analysis) -> Facts {
         warnings: source.warnings,
         lookups: Vec::new(),
         inputs: source.inputs.into_iter().map(input).collect(),
+        standing: None,
     }
 }
 

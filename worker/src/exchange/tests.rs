@@ -157,6 +157,7 @@ impl Stage1 {
             sample: None,
             warnings: vec![],
             lookups: Vec::new(),
+            standing: None,
         };
         let frame = StepFrame {
             facts,

@@ -13,6 +13,7 @@ mod objects;
 mod prepare;
 mod reconcile;
 mod settle;
+mod standing;
 mod task;
 mod verdict;
 
@@ -31,6 +32,7 @@ pub use abort::{abort, abort_unprepared};
 pub use merge::merge;
 pub use prepare::{Foreseen, foresee, prepare};
 pub use settle::{publish, sweep_late};
+pub use standing::{Damage, look_at_output, standing_certificate};
 pub use task::{ScatteredOf, adopt_published, run_abort, run_merge, run_prepare, run_publish};
 
 /// What prepare reports, and publish and abort are given.

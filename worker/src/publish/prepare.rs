@@ -166,6 +166,7 @@ fn standing(
     let reading = &certificate.reading;
     let unchanged = |facts: &Facts| {
         step.if_unchanged == IfUnchanged::Skip
+            && facts.standing == Some(own.certificate().display().to_string())
             && reading.job.step(&step.name) == Some(step)
             && (&certificate.files, &certificate.lookups) == (&facts.files, &facts.lookups)
     };

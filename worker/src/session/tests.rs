@@ -122,6 +122,7 @@ fn step(with_frame: bool) -> v1::GetStepResponse {
             sample: None,
             warnings: Vec::new(),
             lookups: Vec::new(),
+            standing: None,
         },
         method: Method::Sequence,
         exchange: None,

@@ -99,6 +99,7 @@ fn plan(found: &SourceFacts) -> Facts {
         sample: None,
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     }
 }
 

@@ -224,5 +224,6 @@ fn facts(rng: &mut Rng, units: u64, group: u64) -> Facts {
         }),
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     }
 }

@@ -741,6 +741,7 @@ fn facts(units: u64) -> Arc<Facts> {
         sample: None,
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     })
 }
 

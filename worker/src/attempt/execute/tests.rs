@@ -373,6 +373,7 @@ fn frame(column: &str) -> StepFrame {
             sample: None,
             warnings: Vec::new(),
             lookups: Vec::new(),
+            standing: None,
         },
         method: Method::Hash,
         exchange: Some(ExchangePlan {

@@ -100,6 +100,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         sample: None,
         warnings: vec![],
         lookups: vec![],
+        standing: None,
     };
     let merge = sink.file().and_then(|file| file.files);
     StepContext {
