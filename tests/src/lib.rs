@@ -6,9 +6,9 @@ pub mod coordinators;
 pub mod etcd;
 pub mod etcd_admin;
 pub mod network;
-#[cfg(feature = "s3")]
-pub mod s3;
 pub mod sales;
+#[cfg(any(feature = "s3", feature = "gcs", feature = "azure"))]
+pub mod stores;
 pub mod strace;
 
 use std::{
