@@ -22,6 +22,7 @@ on_each_store!(
     parquet_avro_and_gzip_are_read_as_they_were_written,
     what_lies_there_already_is_kept_replaced_or_added_to,
     a_publisher_that_is_killed_is_followed_by_another_which_publishes_once,
+    an_object_that_another_has_swept_does_not_end_the_sweep,
     the_parts_of_an_upload_whose_worker_was_killed_are_discarded,
     a_store_that_ignores_put_if_absent_is_refused,
     an_object_that_changes_after_planning_is_told_and_not_mixed,
@@ -276,6 +277,32 @@ fn a_publisher_that_is_killed_is_followed_by_another_which_publishes_once(kind: 
     for (moment, matches, at_death) in moments {
         a_worker_dies(kind, ROWS, LOAD, moment, matches, at_death);
     }
+}
+
+/// Google and Azure tell of an object that it was not there to be deleted.
+fn an_object_that_another_has_swept_does_not_end_the_sweep(kind: Kind) {
+    let (mut world, sales, store) = lake(kind, ROWS);
+    job(&world, &store, LOAD, "");
+    let (door, swept) = (Door::clone(&store), Arc::new(AtomicUsize::new(0)));
+    let count = swept.clone();
+    let hook: Hook = Arc::new(move |it, when| {
+        if it.deletes() && when == When::Before {
+            // The first of those that are to go, and others of the step stay for now.
+            let staged = door.keys("out/.load.gapless/run/");
+            if door.keys("out/load/_gapless/certificate-").len() == 1
+                && staged.len() > 1
+                && count.fetch_add(1, Ordering::Relaxed) == 0
+            {
+                door.delete(&staged[0]);
+            }
+        }
+        Fate::GoesOn
+    });
+    store.hook(&mut world, hook);
+    let (code, told) = run(&world, ".gapless");
+    assert_eq!(code, 0, "{told}");
+    assert!(swept.load(Ordering::Relaxed) > 0, "an object was gone");
+    check(&world, &store, &sales);
 }
 
 fn the_parts_of_an_upload_whose_worker_was_killed_are_discarded(kind: Kind) {

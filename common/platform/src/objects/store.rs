@@ -542,3 +542,15 @@ fn permit(bucket: &Bucket, key: &str) -> Result<OwnedSemaphorePermit, ObjectErro
     let closed = ObjectError::new(Trouble::Passing, &url, "uploads have ended");
     Pending::begin(url, async move { parts.acquire_owned().await.map_err(|_| closed) }).wait()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_etag_is_the_same_with_its_quotes_and_without() {
+        assert_eq!(quoted("0x1".into()), "\"0x1\"");
+        assert_eq!(quoted("\"0x1\"".into()), "\"0x1\"");
+        assert_eq!(quoted("W/\"0x1\"".into()), "W/\"0x1\"");
+    }
+}
