@@ -278,6 +278,18 @@ pub fn prepare_redrive(
     redrive::prepare(&certificate, Path::new(folder), from, mended).map_err(|error| Failure::failed(error.message))
 }
 
+/// The run whose certificate lies where one is missing.
+fn replaced_by(path: &Path) -> Option<String> {
+    let step = path.file_name()?.to_str()?.strip_prefix(storage::CERTIFICATE_PREFIX)?;
+    let (step, _) = step.split_once('-')?;
+    let names = storage::list_folder(path.parent()?).ok()?;
+    let beginning = format!("{}{step}-", storage::CERTIFICATE_PREFIX);
+    let mut others = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(&beginning)?.strip_suffix(".json"));
+    others.next_back().map(str::to_string)
+}
+
 /// Reads a certificate.
 pub fn certificate_at(path: &Path) -> Result<Certificate, Failure> {
     let name = path.display();
@@ -286,7 +298,13 @@ pub fn certificate_at(path: &Path) -> Result<Certificate, Failure> {
         false => fs::read_to_string(path),
     };
     let text = text.map_err(|error| {
-        let message = format!("cannot read the certificate {name}: {error}; do this where the output is at hand");
+        let message = match replaced_by(path) {
+            Some(other) => format!(
+                "{name} is not there any more: run {other} has put its output in the place of this one, whose certificate and \
+                 rejected records went with it"
+            ),
+            None => format!("cannot read the certificate {name}: {error}; do this where the output is at hand"),
+        };
         let kind = match error.kind() {
             io::ErrorKind::NotFound => Kind::NotFound,
             io::ErrorKind::PermissionDenied => Kind::Denied,

@@ -1,7 +1,7 @@
 //! What a step rejected is done again, whatever it read: rows keep their types, places and order, and what a run with
 //! its redrives publishes is what one run over mended data does.
 
-use std::{fs, process::Output};
+use std::{fs, path::PathBuf, process::Output};
 
 use gapless_tests::World;
 use serde_json::Value;
@@ -253,6 +253,92 @@ fn refused(world: &World, more: &[&str], says: &str) {
     assert_eq!(output.status.code(), Some(1), "{says}: {said}");
     assert!(said.contains(says), "«{says}» is not in: {said}");
     assert_eq!(world.rows("out/load").len(), 7, "{says}");
+}
+
+/// The answer over some records is no part of the answer over all.
+#[test]
+fn what_is_made_of_several_records_is_not_redriven() {
+    let report = "report: {path: out/load, row: \"{{ v }}\"}";
+    for (sql, sink, says) in [
+        (
+            "SELECT id % 2 AS k, count(*) AS n FROM input GROUP BY 1",
+            "csv: {path: out/load}",
+            "what it makes of a record depends on others: ",
+        ),
+        (
+            "SELECT sum(id) AS n FROM input",
+            "csv: {path: out/load}",
+            "an aggregate without GROUP BY over the whole input",
+        ),
+        (
+            "SELECT id, v FROM input",
+            report,
+            "its sink is a report, one text over all records",
+        ),
+    ] {
+        let world = World::with("in.csv", &lines(false), "");
+        world.job(&format!("job: load\nsteps:\n{}", load(RAW, sql, sink)));
+        done(&world, &["run", "job.yaml"]);
+        let published = |world: &World| -> Vec<(PathBuf, Vec<u8>)> {
+            let mut files = world.files("out/load");
+            files.sort();
+            let content = |file: PathBuf| (file.clone(), fs::read(&file).expect("read"));
+            files.into_iter().map(content).collect()
+        };
+        let before = published(&world);
+        let first = told(&world, "load");
+        assert_eq!(first.len(), 1, "{sql}");
+        corrected(&world, &first, |raw| raw.replace('Q', "3"));
+        let from = ["redrive", "load", "--rejects", "--from", "corrected.ndjson"];
+        let output = gapless(&world, &from);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{sql}: {said}");
+        for says in ["step load cannot be redriven: ", says, "run the job again"] {
+            assert!(said.contains(says), "{sql}: «{says}» is not in: {said}");
+        }
+        assert!(published(&world) == before, "{sql}: nothing is added");
+        verify_all(&world, "load");
+    }
+}
+
+#[test]
+fn a_mended_job_adds_to_the_output_that_there_is() {
+    let world = rejected();
+    let job = loaded("SELECT id, CAST(v AS BIGINT) AS n, d FROM input").replace("out/load", "out/other");
+    fs::write(world.path("mended.yaml"), job).expect("written");
+    refused(
+        &world,
+        &["--job", "mended.yaml"],
+        "writes to out/other, and a redrive adds to what is published at out/load",
+    );
+    assert!(!world.path("out/other").exists());
+}
+
+#[test]
+fn rejects_that_went_with_a_replaced_output_are_told_so() {
+    let world = World::with("in.csv", &lines(false), "");
+    let job = load(
+        RAW,
+        "SELECT id, CAST(v AS BIGINT) AS n, d FROM input",
+        "csv: {path: out/load, exists: replace}",
+    );
+    world.job(&format!(
+        "job: load\nparameters: {{day: {{type: int64}}}}\nsteps:\n{job}"
+    ));
+    let run = |day: &str| {
+        let output = done(&world, &["run", "job.yaml", "-p", day, "-o", "json"]);
+        let run: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        run["run"].as_str().expect("an id").to_string()
+    };
+    let (first, second) = (run("day=1"), run("day=2"));
+    for arguments in [["rejects", &first].as_slice(), &["redrive", &first, "--rejects"]] {
+        let output = gapless(&world, arguments);
+        let said = text(&output.stderr);
+        assert!(!output.status.success(), "{said}");
+        let says = format!("run {second} has put its output in the place of this one");
+        assert!(said.contains(&says), "«{says}» is not in: {said}");
+    }
+    assert_eq!(told(&world, &second).len(), 3);
 }
 
 #[test]

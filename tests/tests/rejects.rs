@@ -399,13 +399,24 @@ fn corrected_records_that_are_not_those_rejected_are_told_and_nothing_is_redrive
         .next()
         .expect("a record")
         .replace("\"line\":7", "\"line\":8");
+    let empty = told.lines().next().expect("a record");
+    let (before, raw) = empty.split_once("\"raw\":\"").expect("the text of a record");
+    let (_, after) = raw.split_once('"').expect("its end");
+    let empty = told.replacen(empty, &format!("{before}\"raw\":\" \"{after}"), 1);
     let one_less: String = told.lines().skip(1).map(|line| format!("{line}\n")).collect();
     for (content, says) in [
         (
             format!("{told}{other}\n"),
             "has a record of players.csv, line 8, which was not rejected",
         ),
-        (one_less, "lacks the record of players.csv, line 7"),
+        (
+            one_less,
+            "lacks the record of players.csv, line 7; leave a record that cannot be mended as it is",
+        ),
+        (
+            empty,
+            "has no text for the record of players.csv, line 7; leave a record",
+        ),
         (
             format!("{told}no record\n"),
             "corrected.ndjson, line 6: not a record as `gapless rejects -o json` tells it",

@@ -260,7 +260,15 @@ fn check_mended(step: &Step, mended: &Step) -> Result<(), TaskError> {
     if merges(step) != merges(mended) {
         return Err(other_kind(&step.name, &step.source, &mended.source));
     }
-    Ok(())
+    let path = |step: &Step| step.sink.file().map(|file| file.path.clone());
+    match (path(step), path(mended)) {
+        (Some(published), Some(other)) if published != other => Err(config(format!(
+            "the mended job's step {} writes to {other}, and a redrive adds to what is published at {published}; leave the \
+             path of its sink as it was",
+            step.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn other_kind(step: &str, source: &Source, mended: &Source) -> TaskError {

@@ -1,4 +1,5 @@
-//! What a redrive adds to an output is of the columns, the types and the form of what is published there.
+//! What a redrive adds to an output is of the columns, the types and the form of what is published there, and made of each
+//! record by itself.
 
 use arrow::datatypes::DataType;
 use gapless_common::{
@@ -6,7 +7,7 @@ use gapless_common::{
     error::{ErrorClass, TaskError},
     job::{Compression, Exists, Sink},
     manifest::VerdictKind,
-    plan::Column,
+    plan::{Column, StepFrame, TransformMode},
 };
 
 use super::verdict::verdicts_from;
@@ -20,6 +21,7 @@ pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Resul
     let Some(frame) = context.frame.as_ref().filter(|_| context.job.redrive.is_some()) else {
         return Ok(());
     };
+    check_by_rows(context, frame, folders)?;
     let mut verdicts = verdicts_from(folders, 0)?;
     verdicts.retain(|verdict| verdict.verdict == VerdictKind::Committed);
     let Some(last) = verdicts.into_iter().max_by_key(|verdict| verdict.generation) else {
@@ -53,6 +55,28 @@ pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Resul
              run it again as a whole"
         )),
     }
+}
+
+/// What records give by themselves is a part of what all of them give only where each is worked on by itself.
+fn check_by_rows(context: &StepContext, frame: &StepFrame, folders: &StepFolders) -> Result<(), TaskError> {
+    let step = context.step();
+    let why = match (&frame.facts.transform.mode, &step.sink) {
+        (TransformMode::Whole { .. }, _) => format!(
+            "what it makes of a record depends on others: {}",
+            frame.facts.transform.reason
+        ),
+        (_, Sink::Report(_)) => "its sink is a report, one text over all records".to_string(),
+        _ => return Ok(()),
+    };
+    Err(TaskError::new(
+        ErrorClass::Config,
+        format!(
+            "step {} cannot be redriven: {why}. What the rejected records give by themselves does not belong beside what is \
+             in {}; mend the source and run the job again, with another value for an identifying parameter",
+            step.name,
+            folders.output().display()
+        ),
+    ))
 }
 
 /// A sink without what says nothing of its rows.

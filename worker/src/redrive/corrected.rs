@@ -151,6 +151,9 @@ fn is_told(kept: &[Kept], from: &Path) -> Result<bool, TaskError> {
     Ok(has(&["file", "line", "raw"]) && (is_known || has(&["rule", "reason"])))
 }
 
+/// What to do with a record that nobody can mend.
+const AS_IT_IS: &str = "leave a record that cannot be mended as it is: it is rejected and counted again";
+
 fn correct_by_records(kept: &mut [Kept], from: &Path) -> Result<(), TaskError> {
     let opened = File::open(from).map_err(|error| io_error("open", from, &error))?;
     let mut corrected: BTreeMap<Key, String> = BTreeMap::new();
@@ -171,9 +174,17 @@ fn correct_by_records(kept: &mut [Kept], from: &Path) -> Result<(), TaskError> {
     for Kept { place, .. } in kept {
         let key = (place.file.clone(), place.line, place.block, place.row);
         let Some(raw) = corrected.remove(&key) else {
-            let message = format!("{} lacks the record of {}", from.display(), shown(key));
+            let message = format!("{} lacks the record of {}; {AS_IT_IS}", from.display(), shown(key));
             return Err(config(message));
         };
+        if raw.trim().is_empty() {
+            let message = format!(
+                "{} has no text for the record of {}; {AS_IT_IS}",
+                from.display(),
+                shown(key)
+            );
+            return Err(config(message));
+        }
         place.raw = raw;
     }
     match corrected.into_keys().next() {
