@@ -17,7 +17,7 @@ use gapless_proto::{
     access::{Access, may_send_on},
     v1::{
         AcceptRestoreRequest, CancelRunRequest, ClusterInfo, GetClusterRequest, GetRunRequest, ListEventsRequest,
-        ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent, StopRunRequest,
+        ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent, RunState, StopRunRequest,
         SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
     },
 };
@@ -196,12 +196,12 @@ impl Client {
         }
     }
 
-    /// What a message adds to a command so that it reaches the same store; empty for the settings.
     /// Whether this process has opened the store itself, since nobody else had.
     pub fn owns_store(&self) -> bool {
         self.own.is_some()
     }
 
+    /// What a message adds to a command so that it reaches the same store; empty for the settings.
     pub fn target(&self) -> &str {
         &self.target
     }
@@ -253,7 +253,8 @@ impl Client {
             });
             async move { line.jobs.get_run(request).await }
         });
-        called.await.map_err(|status| self.failure(&status))
+        let run = called.await.map_err(|status| self.failure(&status))?;
+        Ok(self.as_it_stands(run))
     }
 
     /// As [`Client::get`], with the job file.
@@ -265,7 +266,8 @@ impl Client {
             });
             async move { line.jobs.get_run(request).await }
         });
-        called.await.map_err(|status| self.failure(&status))
+        let run = called.await.map_err(|status| self.failure(&status))?;
+        Ok(self.as_it_stands(run))
     }
 
     /// Runs, newest first; of one job where `job` is not empty.
@@ -277,8 +279,22 @@ impl Client {
             });
             async move { line.jobs.list_runs(request).await }
         });
-        let listed = called.await;
-        listed.map(|listed| listed.runs).map_err(|status| self.failure(&status))
+        let listed = called.await.map_err(|status| self.failure(&status))?;
+        Ok(listed.runs.into_iter().map(|run| self.as_it_stands(run)).collect())
+    }
+
+    /// A run in a store that only this process has open, to look at it, is run by nobody: whoever did was killed.
+    fn as_it_stands(&self, mut run: Run) -> Run {
+        if self.owns_store() && matches!(run.state(), RunState::Running | RunState::Stopping) {
+            run.state = RunState::Interrupted.into();
+            let goes_on = "nobody runs it: the process that did is gone; `gapless run` of the same job goes on where it was, or \
+                           the coordinator of a cluster, started again on this folder";
+            run.error = match run.error.is_empty() {
+                true => goes_on.to_string(),
+                false => format!("{}\n{goes_on}", run.error),
+            };
+        }
+        run
     }
 
     /// The run now and at every change until it has ended. The stream itself has no deadline.

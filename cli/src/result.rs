@@ -178,7 +178,7 @@ pub fn outcome(run: &Run, again: &str) -> Result<(), Failure> {
             };
             format!("run {id} of {} was cancelled{because}; {kept}", run.job)
         }
-        _ => format!("run {id} of {} is {}", run.job, view::state_name(run)),
+        _ => format!("run {id} of {} is {}{because}", run.job, view::state_name(run)),
     };
     Err(Failure::new(Kind::Failed, message))
 }

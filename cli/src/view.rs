@@ -173,6 +173,7 @@ pub fn state_name(run: &Run) -> &'static str {
         RunState::Cancelled => "cancelled",
         RunState::Completed => "completed",
         RunState::Failed => "failed",
+        RunState::Interrupted => "interrupted",
     }
 }
 

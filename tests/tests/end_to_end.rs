@@ -84,6 +84,44 @@ fn a_run_that_is_killed_goes_on_where_it_was() {
     }
 }
 
+/// The store remembers a run as running; whoever looks at it says that nobody runs it.
+#[test]
+fn a_run_that_was_killed_is_told_as_interrupted_until_it_goes_on() {
+    let (world, _) = World::with_sales(ROWS);
+    world.sales_job(MANY, "{hash: {columns: [shop]}, count: 8}");
+    let states = || -> Vec<String> {
+        let listed = world.gapless(&["list", "--state", ".gapless", "-o", "json"]);
+        let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
+        let runs = listed.as_array().expect("a list").iter();
+        runs.map(|run| run["state"].as_str().expect("a word").to_string()).collect()
+    };
+    let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
+    gapless_tests::wait_for("a chunk to kill at", || {
+        (world.manifests("load") >= 1 || !first.is_running()).then_some(())
+    });
+    assert_eq!(states(), ["running"], "while it runs");
+    assert!(first.kill(), "the kill came before the end");
+    assert_eq!(states(), ["interrupted"]);
+    let goes_on = "nobody runs it: the process that did is gone; `gapless run` of the same job goes on where it was";
+    for (verb, code) in [
+        (&["get", "-o", "json"] as &[&str], 0),
+        (&["describe"], 0),
+        // What waits for a change would wait for good.
+        (&["watch", "--timeout", "60s"], 1),
+        (&["watch", "--timeout", "60s", "-o", "json"], 1),
+    ] {
+        let looked = world.gapless(&[verb, &["sales", "--state", ".gapless"]].concat());
+        let said = text(&looked.stdout) + &text(&looked.stderr);
+        assert_eq!(looked.status.code(), Some(code), "{verb:?}: {said}");
+        assert!(said.contains("interrupted") && said.contains(goes_on), "{verb:?}: {said}");
+    }
+    let mut followed = world.start(&["logs", "sales", "--follow", "--state", ".gapless"]);
+    assert_eq!(followed.code(), 0, "{}", followed.log());
+    let output = world.gapless(&["run", "job.yaml"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(states(), ["completed"]);
+}
+
 #[test]
 fn a_worker_that_is_killed_costs_its_open_chunk_alone() {
     let (world, sales) = World::with_sales(ROWS);

@@ -45,7 +45,8 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let run = client.get(&arguments.run.run).await?.id;
     let mut reader = Reader {
         run,
-        follow: arguments.follow,
+        // In a store that nobody else has open nothing more happens.
+        follow: arguments.follow && !client.owns_store(),
         form: arguments.output,
         after_micros: 0,
     };

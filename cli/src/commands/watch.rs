@@ -8,7 +8,9 @@ use crate::{
     client::Client,
     failure::Failure,
     follow::{Manner, follow},
-    output::Format,
+    output::{self, Format},
+    result::outcome,
+    view::{RunView, has_ended},
 };
 
 #[derive(Debug, Args)]
@@ -34,6 +36,14 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         stream: arguments.output.output == Format::Json,
         embedded: false,
     };
+    if client.owns_store() && !has_ended(&run) {
+        // Nothing would ever happen.
+        if manner.stream {
+            output::print(&output::json_line(&RunView::from(&run))?)?;
+        }
+        client.close().await?;
+        return outcome(&run, "gapless run");
+    }
     follow(&mut client, &run.id, manner, "gapless submit", app).await?;
     client.close().await
 }
