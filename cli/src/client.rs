@@ -17,8 +17,8 @@ use gapless_proto::{
     access::{Access, may_send_on},
     v1::{
         AcceptRestoreRequest, CancelRunRequest, ClusterInfo, GetClusterRequest, GetRunRequest, ListEventsRequest,
-        ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent, RunState, StopRunRequest,
-        SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
+        ListPartitionsRequest, ListRunsRequest, ListWorkersRequest, PartitionStatus, Run, RunEvent, RunState,
+        StopRunRequest, SubmitRequest, WorkerInfo, cluster_client::ClusterClient, jobs_client::JobsClient,
     },
 };
 use tonic::{Code, Request, Response, Status, Streaming, service::interceptor::InterceptedService, transport::Channel};
@@ -566,7 +566,67 @@ fn failure_of(status: &Status, endpoint: &str) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::SocketAddr,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::net::{TcpListener, TcpStream};
+
     use super::*;
+
+    /// What a call is told whose connection is gone before it left this side: an error of hyper's own, over loopback.
+    async fn closed_before_it_was_sent(address: SocketAddr) -> Status {
+        use tonic::{body::Body, codegen::http};
+
+        let stream = TcpStream::connect(address).await.expect("connected");
+        let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = handshake.await.expect("begun");
+        drop(connection);
+        let sent = sender.send_request(http::Request::new(Body::empty())).await;
+        Status::from_error(Box::new(sent.expect_err("nobody is there")))
+    }
+
+    #[tokio::test]
+    async fn a_call_that_was_never_sent_is_made_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        // Takes connections, and keeps them.
+        let server = tokio::spawn(async move {
+            let mut taken = Vec::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                taken.push(stream);
+            }
+        });
+        let endpoints = vec![format!("http://{address}")];
+        let mut client = Client::connect(endpoints, Access::default()).await.expect("connected");
+        assert!(never_sent(&closed_before_it_was_sent(address).await));
+        // One of which nobody knows whether it was done is not.
+        assert!(!never_sent(&Status::unavailable("gone")));
+        for (again, first, expected) in [
+            (
+                Again::IfRefused,
+                Some(closed_before_it_was_sent(address).await),
+                (true, 2),
+            ),
+            (Again::IfRefused, Some(Status::unavailable("gone")), (false, 1)),
+            (Again::Always, Some(Status::unavailable("gone")), (true, 2)),
+            (Again::IfRefused, None, (true, 1)),
+        ] {
+            let calls = AtomicU32::new(0);
+            let answer = client.call(again, |_| {
+                let failed = match calls.fetch_add(1, Ordering::Relaxed) {
+                    0 => first.clone(),
+                    _ => None,
+                };
+                async move { failed.map_or(Ok(Response::new(())), Err) }
+            });
+            let answer = answer.await;
+            assert_eq!((answer.is_ok(), calls.into_inner()), expected, "{first:?}");
+        }
+        server.abort();
+    }
 
     #[test]
     fn each_status_has_its_exit_code() {

@@ -144,6 +144,14 @@ impl Coordinator {
         format!("{}://{address}", self.scheme)
     }
 
+    /// Where workers and clients reach it: as it is advertised, `HOST:PORT`, else from this machine.
+    pub fn reached_at(&self, advertised: Option<&str>) -> String {
+        match advertised {
+            Some(host) => format!("{}://{host}", self.scheme),
+            None => self.endpoint(),
+        }
+    }
+
     /// Waits until the coordinator has ended, by itself or because it was told to.
     pub async fn ended(&mut self) -> Result<(), Failure> {
         match (&mut self.serving).await {

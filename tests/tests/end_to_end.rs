@@ -93,7 +93,8 @@ fn a_run_that_was_killed_is_told_as_interrupted_until_it_goes_on() {
         let listed = world.gapless(&["list", "--state", ".gapless", "-o", "json"]);
         let listed: serde_json::Value = serde_json::from_slice(&listed.stdout).expect("JSON");
         let runs = listed.as_array().expect("a list").iter();
-        runs.map(|run| run["state"].as_str().expect("a word").to_string()).collect()
+        runs.map(|run| run["state"].as_str().expect("a word").to_string())
+            .collect()
     };
     let mut first = world.start(&["run", "job.yaml", "--slots", "1"]);
     gapless_tests::wait_for("a chunk to kill at", || {
@@ -113,7 +114,10 @@ fn a_run_that_was_killed_is_told_as_interrupted_until_it_goes_on() {
         let looked = world.gapless(&[verb, &["sales", "--state", ".gapless"]].concat());
         let said = text(&looked.stdout) + &text(&looked.stderr);
         assert_eq!(looked.status.code(), Some(code), "{verb:?}: {said}");
-        assert!(said.contains("interrupted") && said.contains(goes_on), "{verb:?}: {said}");
+        assert!(
+            said.contains("interrupted") && said.contains(goes_on),
+            "{verb:?}: {said}"
+        );
     }
     let mut followed = world.start(&["logs", "sales", "--follow", "--state", ".gapless"]);
     assert_eq!(followed.code(), 0, "{}", followed.log());

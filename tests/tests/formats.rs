@@ -45,6 +45,50 @@ fn fails(job: &str, files: &[(&str, &[u8])], code: i32, says: &[&str]) {
     assert!(!world.path("out/a").exists(), "nothing is published");
 }
 
+/// What has parts is JSON in NDJSON, exact, and goes on to a step that reads it as text.
+#[test]
+fn lists_and_structs_are_written_as_json() {
+    let world = World::with("in.csv", "id,amount\n1,2.50\n2,\n3,0.10\n", "");
+    let sql = "SELECT id, make_array(amount, NULL) AS amounts, named_struct('id', id, 'tags', make_array('a \"b\"')) AS s, \
+               map(['k'], [amount]) AS m FROM input";
+    let sql = serde_json::to_string(sql).expect("quoted");
+    world.job(&format!(
+        r#"job: nested
+steps:
+  - name: a
+    source: {{csv: {{path: in.csv, columns: {{id: int64, amount: "decimal(12,2)"}}}}}}
+    transform: {{sql: {sql}}}
+    sink: {{ndjson: {{path: out/a, files: 1}}}}
+  - name: b
+    source: {{step: a}}
+    transform: {{sql: "SELECT id, s FROM input WHERE id = 2"}}
+    sink: {{csv: {{path: out/b, files: 1}}}}
+"#
+    ));
+    let ended = run(&world);
+    assert!(ended.status.success(), "{}", text(&ended.stderr));
+    assert_eq!(
+        lines(&world, "out/a"),
+        [
+            r#"{"id":1,"amounts":[2.50,null],"s":{"id":1,"tags":["a \"b\""]},"m":{"k":2.50}}"#,
+            r#"{"id":2,"amounts":[null,null],"s":{"id":2,"tags":["a \"b\""]},"m":{"k":null}}"#,
+            r#"{"id":3,"amounts":[0.10,null],"s":{"id":3,"tags":["a \"b\""]},"m":{"k":0.10}}"#,
+        ]
+    );
+    let read = r#"2,"{""id"":2,""tags"":[""a \""b\""""]}""#;
+    assert_eq!(lines(&world, "out/b"), ["id,s", read]);
+    // Where text is all that there is, they have no place.
+    let csv = fs::read_to_string(world.path("job.yaml")).expect("the job");
+    let csv = csv
+        .replace("ndjson: {path: out/a", "csv: {path: out/c")
+        .replace("job: nested", "job: flat");
+    world.job(&csv);
+    let ended = run(&world);
+    assert_eq!(ended.status.code(), Some(3));
+    let says = "column amounts is list of decimal(12,2), which has no place in a text; use a parquet or ndjson sink, or select its parts";
+    assert!(text(&ended.stderr).contains(says), "{}", text(&ended.stderr));
+}
+
 /// Every record, whatever it is written as: the same table as UTF-16 over several lines, with escapes, and as NDJSON,
 /// through steps that hand it on, joined with a look-up.
 #[test]

@@ -30,6 +30,7 @@ on_each_store!(
     what_the_store_refuses_is_told_in_words,
     who_is_not_known_to_the_store_is_told_so_without_the_credentials,
     a_worker_reads_and_writes_allowed_addresses_only,
+    keys_of_a_merge_are_unique_or_the_first_that_is_not_is_told,
     what_a_step_rejected_in_a_store_is_redriven_there,
 );
 
@@ -528,6 +529,57 @@ fn a_worker_reads_and_writes_allowed_addresses_only(kind: Kind) {
         "{code} {told}"
     );
     assert_eq!(store.keys("out/"), Vec::<String>::new());
+}
+
+/// The fingerprints of keys lie in the store too: those of a merge are compared there, and swept.
+fn keys_of_a_merge_are_unique_or_the_first_that_is_not_is_told(kind: Kind) {
+    let (world, _, store) = lake(kind, ROWS);
+    let at = store.url("");
+    let fields = "columns: {id: int64, shop: string, cents: int64, note: string}";
+    let files = store.keys("in/");
+    let one = &files[0];
+    let job = |inputs: &[String], output: &str| {
+        let inputs: String = inputs
+            .iter()
+            .map(|key| format!("          - csv: {{path: \"{at}/{key}\", {fields}}}\n"))
+            .collect();
+        world.job(&format!(
+            "job: merge\nsteps:\n  - name: all\n    source:\n      merge:\n        unique: [id]\n        inputs:\n{inputs}    \
+             partition: {{count: 5}}\n    sink: {{csv: {{path: \"{at}/out/{output}\"}}}}\n"
+        ));
+    };
+    // A record of the first file once more, as the last input.
+    let first = fs::read_to_string(world.path("data").join(one.rsplit('/').next().expect("a name"))).expect("readable");
+    let lines: Vec<&str> = first.lines().collect();
+    fs::create_dir(world.path("again")).expect("made");
+    fs::write(world.path("again/twice.csv"), format!("{}\n{}\n", lines[0], lines[7])).expect("written");
+    store.upload(&world.path("again"), "again");
+    let mut inputs = files.clone();
+    inputs.push("again/twice.csv".to_string());
+    job(&inputs, "twice");
+    let (code, told) = run(&world, ".twice");
+    let key = lines[7].split(',').next().expect("an id");
+    assert_eq!(code, 1, "{told}");
+    for says in [
+        format!(
+            "merge: the key (id) = ({key}) stands twice: in input 1 (csv {at}/{one}), {at}/{one}, line 8, and in"
+        ),
+        format!("{at}/again/twice.csv, line 2; nothing is published"),
+    ] {
+        assert!(told.contains(&says), "{told}\nand not\n{says}");
+    }
+    assert_eq!(store.keys("out/twice/"), Vec::<String>::new(), "nothing is published");
+    // Without it all is well.
+    inputs.pop();
+    job(&inputs, "all");
+    let (code, told) = run(&world, ".gapless");
+    assert_eq!(code, 0, "{told}");
+    assert_eq!(store.rows("out/all").len() as u64, ROWS);
+    assert_eq!(
+        store.keys("out/.all.gapless/"),
+        ["out/.all.gapless/published/000001.json"],
+        "swept"
+    );
 }
 
 /// What was rejected, the file with its places and the rows that a redrive adds lie in the store.

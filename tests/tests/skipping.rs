@@ -73,6 +73,45 @@ fn the_same_input_is_read_once() {
     assert_eq!(output.status.code(), Some(7));
 }
 
+/// A run whose step was skipped has the rows of the output that it left standing, and a job's name is the run that did
+/// the work: its rejects are shown.
+#[test]
+fn a_skipped_run_is_told_by_what_it_left_standing() {
+    let world = world(SQL);
+    let text_of = fs::read_to_string(world.path("job.yaml")).expect("the job");
+    let bad = text_of
+        .replace("csv: {path: in.csv}", "csv: {path: in.csv, columns: {id: int64}}")
+        .replace(
+            "    if_unchanged",
+            "    on_error: {reject: {limit: 1}}\n    if_unchanged",
+        );
+    world.job(&bad);
+    fs::write(world.path("in.csv"), "id,shop\n1,a\n2,b\nx,a\n").expect("written");
+    let (first, _) = night(&world, 1);
+    let (second, since) = night(&world, 2);
+    assert_eq!(since.as_ref(), Some(&first));
+    let listed = world.gapless(&["list", "--state", ".gapless"]);
+    let listed = text(&listed.stdout);
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split_whitespace().collect()).collect();
+    let at = rows[0].iter().position(|name| *name == "ROWS").expect("a column");
+    assert_eq!(rows.len(), 3, "{listed}");
+    for (row, run) in rows[1..].iter().zip([&second, &first]) {
+        assert_eq!(
+            (row[0], row[2], row[3], row[at]),
+            (run.as_str(), "completed", "1/1", "2"),
+            "{listed}"
+        );
+    }
+    let rejects = |run: &str| {
+        let shown = world.gapless(&["rejects", run, "--state", ".gapless", "-o", "json"]);
+        assert!(shown.status.success(), "{}", text(&shown.stderr));
+        text(&shown.stdout)
+    };
+    let told = rejects("nightly");
+    assert!(told.contains("«x» is not a whole number"), "{told}");
+    assert_eq!(told, rejects(&first));
+}
+
 #[test]
 fn anything_that_differs_is_done_again() {
     let world = world(SQL);

@@ -27,6 +27,7 @@ use crate::{
         sequence,
         types::key_type,
     },
+    type_names::type_name,
 };
 
 /// A column that no file has: where it comes out of a query, so would columns that are not declared.
@@ -328,7 +329,7 @@ impl<'a> Examiner<'a> {
                 Ok(field) => {
                     let message = format!(
                         "partition: column {name} is {}, whose values have no key order; partition by another column",
-                        field.data_type()
+                        type_name(field.data_type())
                     );
                     self.fault(step, place, Some(name), message);
                 }
@@ -669,7 +670,7 @@ mod tests {
             ),
             (
                 "    check: [{name: one, that: \"id + 1\"}]\n",
-                Some("check.0.that||step a: check «one»: «id + 1» is Int64"),
+                Some("check.0.that||step a: check «one»: «id + 1» is int64"),
             ),
             (
                 "    lookups: {l: {csv: {path: l.csv, header: false, columns: {id: int64, name: string}}}}\n    transform: {sql: \"SELECT l.nam FROM input JOIN l ON l.id = input.id\"}\n",
@@ -763,7 +764,7 @@ mod tests {
         );
         check(
             &open("    check: [{name: one, that: \"id\"}]\n"),
-            &["«id» is Int64"],
+            &["«id» is int64"],
             &[],
         );
         // How many columns `*` stands for is not known.

@@ -20,5 +20,6 @@ pub mod sort;
 pub mod source;
 pub mod storage;
 pub mod survey;
+mod type_names;
 pub mod verify;
 pub mod work;

@@ -18,7 +18,10 @@ use gapless_common::{
     range::UnitRange,
 };
 
-use crate::storage::{list_folder, read_if_present, resolve};
+use crate::{
+    storage::{list_folder, read_if_present, resolve},
+    type_names::type_name,
+};
 
 use crate::source::{
     SourceReader, avro,
@@ -210,7 +213,7 @@ fn survey_input(
                             facts.warnings.push(format!(
                                 "column {} of step {name} is {}, which {} cannot carry: it is read as text",
                                 field.name(),
-                                field.data_type(),
+                                type_name(field.data_type()),
                                 format.name()
                             ));
                         }
@@ -698,7 +701,7 @@ pub fn sample_keys(
         config(format!(
             "step {}: column {column} is {}, whose values have no key order; partition by another column",
             step.name,
-            field.data_type()
+            type_name(field.data_type())
         ))
     })?;
     let mut draws = Vec::new();

@@ -158,10 +158,17 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         State::Folder(folder) => Some(Announced::write(folder, &endpoint)?),
         State::Etcd(_) => None,
     };
+    let reached = coordinator.reached_at(config.advertise.as_deref());
     // Whoever started this with port 0 reads the address here.
-    output::print(&format!("{endpoint}\n"))?;
+    output::print(&format!("{reached}\n"))?;
+    let elsewhere = match coordinator.address.ip().is_unspecified() && config.advertise.is_none() {
+        true => {
+            "; it listens on all addresses: from other machines write this one's name, as --advertise would tell it"
+        }
+        false => "",
+    };
     talk(format_args!(
-        "coordinator at {endpoint}; `gapless worker --endpoint {endpoint}` joins it"
+        "coordinator at {reached}; `gapless worker --endpoint {reached}` joins it{elsewhere}"
     ));
     let ended = tokio::select! {
         ended = coordinator.ended() => ended,

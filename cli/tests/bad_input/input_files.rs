@@ -555,7 +555,7 @@ fn avro_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
         (
             "another type",
             "SELECT CAST(n AS VARCHAR) AS id, n * 3 AS v FROM input",
-            "in-2.avro: its columns differ from those of the first file: column id is string instead of Int64; all files of a source have the same columns",
+            "in-2.avro: its columns differ from those of the first file: column id is string instead of int64; all files of a source have the same columns",
         ),
         (
             "a column less",
@@ -662,7 +662,7 @@ fn parquet_that_is_cut_off_damaged_or_of_two_kinds_is_told() {
         (
             "another type",
             "SELECT CAST(n AS VARCHAR) AS id, n * 3 AS v FROM input",
-            "in-2.parquet: its columns differ from those of the first file: column id is string instead of Int64; all files of a source have the same columns",
+            "in-2.parquet: its columns differ from those of the first file: column id is string instead of int64; all files of a source have the same columns",
         ),
         (
             "a column less",

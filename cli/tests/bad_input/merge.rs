@@ -24,7 +24,7 @@ fn inputs_that_do_not_go_together_are_told_before_any_record_is_read() {
         (
             "types",
             csv("b.csv", "date"),
-            "step a: merge: column «id» is Int64 in input 1 (csv a.csv) and Date32 in input 2 (csv b.csv): no type holds both",
+            "step a: merge: column «id» is int64 in input 1 (csv a.csv) and date in input 2 (csv b.csv): no type holds both",
         ),
         (
             "a column less",

@@ -153,6 +153,16 @@ fn names_in_sql_that_nothing_has_are_told_with_their_place() {
             "SELECT id FROM inptu",
             "step a: the SQL: there is no table «inptu»",
         ),
+        (
+            "a call of another type",
+            "SELECT round(CAST('2026-11-20' AS DATE)) AS x FROM input",
+            "step a: the SQL: the function «round» does not take (date); it is called as round(decimal, int32), ",
+        ),
+        (
+            "types that do not go together",
+            "SELECT id + (amount > 1) AS x FROM input",
+            "step a: the SQL: Cannot coerce arithmetic expression int64 + bool to valid types",
+        ),
         ("no SQL", "SELEKT id", "step a: the SQL"),
         ("two statements", "SELECT 1; SELECT 2", "step a: the SQL"),
         ("a statement that changes", "DROP TABLE input", "step a: the SQL"),

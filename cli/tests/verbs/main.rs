@@ -255,6 +255,31 @@ fn a_coordinator_on_etcd_must_be_told_where_scratch_is() {
 }
 
 #[test]
+fn a_coordinator_prints_where_it_is_reached() {
+    let start = |advertise: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let state = folder.path().join("state").display().to_string();
+        let fixed = ["coordinator", "--listen", "0.0.0.0:0", "--insecure", "--state", &state];
+        let mut child = Program::new(&[&fixed, advertise].concat()).start();
+        let said = read_until(child.stderr.as_mut().expect("piped"), "joins it");
+        program::interrupt(&child);
+        let ended = program::end(child);
+        assert_eq!(ended.code, 0, "{said}{}", ended.stderr);
+        (ended.stdout, said + &ended.stderr)
+    };
+    let (printed, said) = start(&["--advertise", "coordinator.example:7070"]);
+    assert_eq!(printed, "http://coordinator.example:7070\n", "{said}");
+    let joins = "`gapless worker --endpoint http://coordinator.example:7070` joins it";
+    assert!(said.contains(joins) && !said.contains("all addresses"), "{said}");
+    let (printed, said) = start(&[]);
+    assert!(printed.starts_with("http://127.0.0.1:"), "{printed}");
+    assert!(
+        said.contains("it listens on all addresses: from other machines write this one's name"),
+        "{said}"
+    );
+}
+
+#[test]
 fn the_same_run_twice_is_a_conflict_that_names_the_first() {
     let (_folder, job) = job();
     for (state, words) in [

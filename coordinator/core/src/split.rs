@@ -372,7 +372,6 @@ impl<'a> Planner<'a> {
         };
         column.key_type.ok_or_else(|| PlanError::NotAKey {
             column: name.to_string(),
-            ty: column.ty.clone(),
         })
     }
 

@@ -388,7 +388,7 @@ fn what_cannot_be_planned_is_refused_in_words() {
             hash_of(&["tags"]),
             auto,
             &rows,
-            "'tags' is of type T, which has no key order",
+            "'tags' is of a type that has no key order",
         ),
         (hash_of(&[]), auto, &rows, "names no column"),
         (quantiles("id"), auto, &rows, "no keys of column 'id' were sampled"),

@@ -30,10 +30,10 @@ use arrow::{
 use gapless_common::{
     error::{ErrorClass, TaskError},
     job::{Command, CommandMode, Partition},
-    plan::{Column, TransformFacts, TransformMode},
+    plan::{TransformFacts, TransformMode},
 };
 
-use crate::source::{csv::arrow_type, types::columns_of};
+use crate::{source::csv::arrow_type, type_names::type_name};
 use output::{OutputError, Reshape};
 use process::Process;
 
@@ -361,9 +361,9 @@ impl Running {
     }
 }
 
-/// The columns of a schema in the words of a plan, to be compared.
+/// The columns of a schema in words, to be compared.
 fn shown(schema: &Schema) -> String {
-    let columns = columns_of(schema);
-    let column = |column: &Column| format!("{} {}", column.name, column.ty);
-    columns.iter().map(column).collect::<Vec<_>>().join(", ")
+    let columns = schema.fields().iter();
+    let columns = columns.map(|column| format!("{} {}", column.name(), type_name(column.data_type())));
+    columns.collect::<Vec<_>>().join(", ")
 }

@@ -24,6 +24,7 @@ use super::{
     overflow::CheckArithmetic,
     session,
 };
+use crate::type_names::{type_name, with_type_names};
 
 /// The rules of a step, compiled over the columns of its input.
 pub struct Checks {
@@ -130,7 +131,7 @@ impl Checks {
                 let ty = that.data_type(input).map_err(planning)?;
                 if ty != DataType::Boolean {
                     return Err(PlanFault {
-                        message: format!("{place}: «{}» is {ty}, not true or false", check.that),
+                        message: format!("{place}: «{}» is {}, not true or false", check.that, type_name(&ty)),
                         cause: Cause::Other,
                     });
                 }
@@ -205,7 +206,11 @@ impl Rule {
                 broken.push(Broken {
                     row: first,
                     rule: self.name.clone(),
-                    reason: format!("«{}» cannot be evaluated: {}", self.text, error.find_root().message()),
+                    reason: format!(
+                        "«{}» cannot be evaluated: {}",
+                        self.text,
+                        with_type_names(&error.find_root().message())
+                    ),
                 });
                 return Ok(());
             }

@@ -4,6 +4,8 @@ use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, SchemaError, utils::datafusion_strsim::normalized_levenshtein};
 use gapless_common::error::{ErrorClass, TaskError};
 
+use crate::type_names::with_type_names;
+
 /// Names this alike (1 is the same) are offered as what was meant.
 const NEAR: f64 = 0.5;
 /// So many names of columns stand in a message; the rest is a count.
@@ -74,7 +76,7 @@ pub fn fault(place: &str, error: &DataFusionError) -> PlanFault {
             "a step's SQL is one query, and here are several statements".to_string(),
             Cause::Syntax,
         ),
-        root => (root.message().to_string(), Cause::Other),
+        root => (in_words(&root.message()), Cause::Other),
     };
     PlanFault {
         message: format!("{place}: {message}"),
@@ -100,7 +102,7 @@ pub fn running(error: &DataFusionError) -> TaskError {
         }
         _ => ErrorClass::Data,
     };
-    TaskError::new(class, format!("the SQL failed: {}", root.message()))
+    TaskError::new(class, format!("the SQL failed: {}", with_type_names(&root.message())))
 }
 
 fn schema_message(error: &SchemaError) -> String {
@@ -190,7 +192,41 @@ fn plan_message(message: &str) -> (String, Cause) {
         let name = name.rsplit('.').next().filter(|_| is_column).unwrap_or(name);
         return (duplicate(name), Cause::Other);
     }
-    (message.to_string(), Cause::Other)
+    (in_words(message), Cause::Other)
+}
+
+/// What the engine says of types that do not go together, in our words, or its own with our names of types.
+fn in_words(message: &str) -> String {
+    // A call: "…No function matches the given name and argument types 'sum(Utf8)'. You might need to add explicit type
+    // casts.\n\tCandidate functions:\n\tsum(Decimal)\n\tsum(Int64)".
+    if let Some((_, rest)) = message.split_once("No function matches the given name and argument types '")
+        && let Some((call, rest)) = rest.split_once("'. ")
+        && let Some((name, arguments)) = call.split_once('(')
+    {
+        let candidates = rest.split_once("Candidate functions:").map_or("", |(_, lines)| lines);
+        let mut takes: Vec<String> = Vec::new();
+        for line in candidates.lines().map(str::trim) {
+            let line = with_type_names(line).to_lowercase().replace("numeric(1)", "number");
+            // Some functions judge by themselves, and do not tell.
+            if line.contains('(') && !line.contains("userdefined") && !takes.contains(&line) && takes.len() < LISTED {
+                takes.push(line);
+            }
+        }
+        let takes = match takes.is_empty() {
+            true => String::new(),
+            false => format!("; it is called as {}", takes.join(", ")),
+        };
+        return format!(
+            "the function «{name}» does not take ({}{takes}: cast what it is given",
+            with_type_names(arguments)
+        );
+    }
+    // What is no fault of the engine's is not to be reported to its makers.
+    let message = message
+        .split("\nThis issue was likely caused by a bug in")
+        .next()
+        .unwrap_or(message);
+    with_type_names(message.trim_start_matches("Internal error: "))
 }
 
 /// The near names to one that does not exist, else all of them.

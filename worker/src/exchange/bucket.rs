@@ -18,6 +18,7 @@ use super::{
     key_ranges::KeyRanges,
     narrow::{Loop, vectorised},
 };
+use crate::type_names::type_name;
 
 /// Bucket numbers are kept in 16 bits.
 pub const MAX_BUCKETS: u32 = 1 << 16;
@@ -61,7 +62,7 @@ impl Bucketing {
                         match Carrier::of(travelling_type(field.data_type())) {
                             Carrier::Other => Err(config(format!(
                                 "column {name} of type {} cannot be hashed: partition by another column",
-                                field.data_type()
+                                type_name(field.data_type())
                             ))),
                             _ => Ok(index),
                         }

@@ -20,6 +20,7 @@ use crate::{
     avro::{Codec, Header, MARKER, marker_of, write_block},
     source::avro::read_back,
     storage::{DurableFile, io_error},
+    type_names::type_name,
 };
 
 /// Bytes of rows in a block: where a reader of the file resumes, and what is compressed as one.
@@ -194,8 +195,8 @@ fn encoder(schema: &Schema) -> Result<(SchemaRef, Encoder), TaskError> {
             }
             let Some(read) = read_back(ty) else {
                 return Err(config(format!(
-                    "column {name} has type {ty}, which is not written to Avro; cast it, select its parts, or use a parquet \
-                     sink"
+                    "column {name} is {}, which is not written to Avro; cast it, select its parts, or use a parquet sink",
+                    type_name(ty)
                 )));
             };
             let ty = match (ty, read) {

@@ -20,7 +20,11 @@ use super::{
     encoder::TextEncoder,
     text::{TextColumn, check_type, textual},
 };
-use crate::{source::csv::arrow_type, storage::DurableFile};
+use crate::{
+    source::csv::arrow_type,
+    storage::DurableFile,
+    type_names::{type_name, type_names},
+};
 
 /// Text is handed on in pieces of this size: a system call and a hash update for each.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -193,8 +197,9 @@ fn expect_text(field: &Field) -> Result<(), TaskError> {
     match field.data_type() {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(()),
         other => Err(config(format!(
-            "column {} names the type of a line: it must be text, not {other}",
-            field.name()
+            "column {} names the type of a line: it must be text, not {}",
+            field.name(),
+            type_name(other)
         ))),
     }
 }
@@ -204,14 +209,16 @@ fn list_items(field: &Field) -> Result<&arrow::datatypes::Fields, TaskError> {
         DataType::List(item) | DataType::LargeList(item) | DataType::ListView(item) => match item.data_type() {
             DataType::Struct(fields) => Ok(fields),
             other => Err(config(format!(
-                "column {} must be a list of structs, not of {other}",
-                field.name()
+                "column {} must be a list of structs, not of {}",
+                field.name(),
+                type_name(other)
             ))),
         },
         other => Err(config(format!(
             "column {} holds the lines of a type that repeats: it must be a list of structs, such as \
-             array_agg(named_struct('x', x)) makes, not {other}",
-            field.name()
+             array_agg(named_struct('x', x)) makes, not {}",
+            field.name(),
+            type_name(other)
         ))),
     }
 }
@@ -394,10 +401,10 @@ impl Values {
 /// The column as another type, where nothing is lost.
 fn exactly(name: &str, column: &ArrayRef, wanted: &DataType) -> Result<ArrayRef, TaskError> {
     let lossy = || {
+        let (is, wanted) = type_names(column.data_type(), wanted);
         data(format!(
-            "column {name} holds values of type {} that {wanted}, the type of its field, does not hold exactly; round or \
-             cast them in the SQL",
-            column.data_type()
+            "column {name} holds values of type {is} that {wanted}, the type of its field, does not hold exactly; round or \
+             cast them in the SQL"
         ))
     };
     let made = cast(column, wanted).map_err(|_| lossy())?;

@@ -8,6 +8,7 @@ mod csv;
 mod encoder;
 mod format;
 mod hive;
+mod json;
 mod layout;
 mod ndjson;
 mod open;

@@ -3,18 +3,15 @@
 //! Numbers are written exactly; what JSON has no number for (`NaN`, `inf`) is written as text, which reads
 //! back as the same value. Dates, timestamps and bytes are text too.
 
-use arrow::{
-    array::RecordBatch,
-    datatypes::{DataType, SchemaRef},
-};
+use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use gapless_common::{
-    error::{ErrorClass, TaskError},
+    error::TaskError,
     job::{Compression, Encoding},
 };
 
 use super::{
     encoder::{BUFFER_BYTES, TextEncoder},
-    text::{TextColumn, textual},
+    json::{Cells, Parts, append_text},
 };
 use crate::storage::DurableFile;
 
@@ -44,32 +41,15 @@ impl NdjsonFile {
     }
 
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
-        let columns = self
-            .schema
-            .fields()
-            .iter()
-            .zip(batch.columns())
-            .map(|(field, column)| textual(field.name(), column))
-            .collect::<Result<Vec<_>, _>>()?;
-        let columns = columns
-            .iter()
-            .map(|column| Ok((TextColumn::new(column)?, column.data_type())))
-            .collect::<Result<Vec<_>, TaskError>>()?;
+        let columns = self.schema.fields().iter().zip(batch.columns());
+        let parts: Result<Vec<Parts>, TaskError> =
+            columns.map(|(field, column)| Parts::of(field.name(), column)).collect();
+        let parts = parts?;
+        let cells = parts.iter().map(Cells::of).collect::<Result<Vec<_>, _>>()?;
         for row in 0..batch.num_rows() {
-            for (name, (column, ty)) in self.names.iter().zip(&columns) {
+            for (name, cells) in self.names.iter().zip(&cells) {
                 self.buffer.extend_from_slice(name);
-                if column.is_null(row) {
-                    self.buffer.extend_from_slice(b"null");
-                } else if let Some(text) = column.text(row) {
-                    append_text(text, &mut self.buffer)?;
-                } else {
-                    let start = self.buffer.len();
-                    column.append(row, &mut self.buffer)?;
-                    if !is_bare(ty, &self.buffer[start..]) {
-                        let value = self.buffer.split_off(start);
-                        append_text(&String::from_utf8_lossy(&value), &mut self.buffer)?;
-                    }
-                }
+                cells.append(row, &mut self.buffer)?;
             }
             self.buffer
                 .extend_from_slice(if self.names.is_empty() { b"{}\n" } else { b"}\n" });
@@ -94,20 +74,4 @@ impl NdjsonFile {
         self.write_out()?;
         self.encoder.close()
     }
-}
-
-/// Whether a value stands in JSON without quotes.
-fn is_bare(ty: &DataType, value: &[u8]) -> bool {
-    match ty {
-        DataType::Boolean => true,
-        _ if ty.is_integer() || ty.is_decimal() => true,
-        // `NaN`, `inf`, `-inf` end in a letter, numbers in a digit.
-        _ if ty.is_floating() => value.last().is_some_and(u8::is_ascii_digit),
-        _ => false,
-    }
-}
-
-fn append_text(text: &str, out: &mut Vec<u8>) -> Result<(), TaskError> {
-    serde_json::to_writer(out, text)
-        .map_err(|error| TaskError::new(ErrorClass::Data, format!("a text has no JSON: {error}")))
 }

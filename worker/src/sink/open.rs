@@ -17,6 +17,7 @@ use super::{
     ChunkSink, SealedChunk,
     format::{Format, wrong_batch},
     hive::HiveSink,
+    json,
     plain::{DiscardSink, PlainSink, Staging},
     split::{SplitSink, check_split},
     text::check_type,
@@ -189,9 +190,11 @@ pub fn check_sink(sink: &Sink, output: &SchemaRef) -> Result<(), TaskError> {
         return config("partition_by: every column would become a folder; at least one must be left".into());
     }
     format.check(&numbered)?;
-    if format.is_text() {
-        for field in numbered.fields() {
-            check_type(field.name(), field.data_type())?;
+    for field in numbered.fields() {
+        match format {
+            Format::Ndjson(_) => json::check_type(field.name(), field.data_type())?,
+            _ if format.is_text() => check_type(field.name(), field.data_type())?,
+            _ => {}
         }
     }
     Ok(())

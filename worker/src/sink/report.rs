@@ -15,7 +15,10 @@ use gapless_common::{
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::text::{TextColumn, check_type, textual};
-use crate::storage::{DurableFile, io_error};
+use crate::{
+    storage::{DurableFile, io_error},
+    type_names::type_name,
+};
 
 /// Steps that a template may take: a row of hundreds of columns takes some thousands.
 const FUEL: u64 = 1_000_000;
@@ -220,7 +223,7 @@ impl ReportStyle {
             if exact_scale(field.data_type()).is_none() {
                 return Err(config(format!(
                     "totals: column {total} is {}; sums are of whole numbers and decimals",
-                    field.data_type()
+                    type_name(field.data_type())
                 )));
             }
         }

@@ -13,6 +13,8 @@ use arrow::{
 };
 use gapless_common::error::{ErrorClass, TaskError};
 
+use crate::type_names::type_name;
+
 /// Prepares a column for [`TextColumn`]: takes dictionaries apart.
 ///
 /// Errors: `Config` for types that have no text (lists, structs, maps).
@@ -36,7 +38,8 @@ pub(super) fn check_type(name: &str, ty: &DataType) -> Result<(), TaskError> {
         return Err(TaskError::new(
             ErrorClass::Config,
             format!(
-                "column {name} has type {ty}, which has no place in a text; use a parquet sink, or select its parts"
+                "column {name} is {}, which has no place in a text; use a parquet or ndjson sink, or select its parts",
+                type_name(ty)
             ),
         ));
     }

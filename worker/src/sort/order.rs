@@ -18,6 +18,7 @@ use super::wrong_rows;
 use crate::{
     engine::offer,
     source::types::{key_at, key_type},
+    type_names::type_name,
 };
 
 /// An order bound to the columns of a schema.
@@ -72,7 +73,7 @@ fn field_of<'a>(by: &SortColumn, schema: &'a Schema) -> Result<(usize, &'a Field
         Some(_) => Ok((index, field)),
         None => Err(config(format!(
             "sort: column {name} is {}, whose values have no order; sort by a number, text, date, timestamp or bool",
-            field.data_type()
+            type_name(field.data_type())
         ))),
     }
 }

@@ -20,11 +20,14 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
-    csv::projected,
+    csv::projected_schema,
     pins::{changed, config, file_of, open_pinned, pin},
     shown::row_as_text,
 };
-use crate::avro::{Block, Blocks, KEPT_ROOM, Shape};
+use crate::{
+    avro::{Block, Blocks, KEPT_ROOM, Shape},
+    type_names::type_name,
+};
 
 /// Rows of a batch: enough to spread the cost of a batch, few enough to stay in the cache.
 const BATCH: usize = 8192;
@@ -218,15 +221,12 @@ impl AvroReader {
         projection: Option<&[String]>,
         range: UnitRange,
     ) -> Result<AvroReader, TaskError> {
-        let wanted = projected(schema.fields().iter().map(|field| field.name().as_str()), projection)?;
-        let schema = schema
-            .project(&wanted)
-            .map_err(|error| config(format!("the columns asked for are not those of the source: {error}")))?;
+        let schema = projected_schema(schema, projection)?;
         Ok(AvroReader {
             base_dir,
             files,
             first_unit,
-            schema: Arc::new(schema),
+            schema,
             range,
             position: range.low,
             open: None,
@@ -250,7 +250,7 @@ impl AvroReader {
                 .map_err(|_| changed(&pinned.path, &format!("no column {}", field.name())))?;
             let is = stored.field(number);
             if is.data_type() != field.data_type() || (is.is_nullable() && !field.is_nullable()) {
-                let told = format!("column {} is {}", field.name(), is.data_type());
+                let told = format!("column {} is {}", field.name(), type_name(is.data_type()));
                 return Err(changed(&pinned.path, &told));
             }
             wanted.push(number);

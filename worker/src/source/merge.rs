@@ -28,7 +28,12 @@ use super::{
     shown::key_as_json,
     types::{key_type, schema_of},
 };
-use crate::{attempt::StepContext, engine::offer, sort::Order};
+use crate::{
+    attempt::StepContext,
+    engine::offer,
+    sort::Order,
+    type_names::{type_name, type_names},
+};
 
 /// Most digits of a decimal.
 const DIGITS: u8 = 38;
@@ -60,13 +65,12 @@ pub fn columns_of_inputs(merge: &MergeSource, inputs: &[SchemaRef]) -> Result<Sc
                 continue;
             };
             let Some(ty) = common_type(known.data_type(), field.data_type()) else {
+                let (one, other) = type_names(known.data_type(), field.data_type());
                 return Err(config(format!(
-                    "merge: column «{}» is {} in {} and {} in {}: no type holds both as they are; declare one type, or \
-                     let a step before this one cast it",
+                    "merge: column «{}» is {one} in {} and {other} in {}: no type holds both as they are; declare one \
+                     type, or let a step before this one cast it",
                     field.name(),
-                    known.data_type(),
                     name(*first),
-                    field.data_type(),
                     name(number)
                 )));
             };
@@ -172,7 +176,7 @@ pub fn check_keys(merge: &MergeSource, columns: &Schema) -> Result<(), TaskError
             return Err(config(format!(
                 "merge: {key}: column {name} is {}, whose values cannot be compared; name a number, text, date, timestamp \
                  or bool",
-                field.data_type()
+                type_name(field.data_type())
             )));
         }
     }

@@ -29,11 +29,14 @@ use parquet::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::storage::{StoredFile, object_error_in};
+use crate::{
+    storage::{StoredFile, object_error_in},
+    type_names::type_names,
+};
 
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
-    csv::projected,
+    csv::{projected, projected_schema},
     pins::{changed, config, data, file_of, io_error, open_pinned, pin},
     shown::row_as_text,
 };
@@ -110,12 +113,8 @@ pub fn unite(first: &Schema, path: &str, other: &Schema) -> Result<Schema, TaskE
             .field_with_name(field.name())
             .map_err(|_| differs(format!("column {} is missing", field.name())))?;
         if same.data_type() != field.data_type() {
-            return Err(differs(format!(
-                "column {} is {} instead of {}",
-                field.name(),
-                type_name(same.data_type()),
-                type_name(field.data_type())
-            )));
+            let (is, first) = type_names(same.data_type(), field.data_type());
+            return Err(differs(format!("column {} is {is} instead of {first}", field.name())));
         }
         let nullable = field.is_nullable() || same.is_nullable();
         fields.push(Field::new(field.name(), field.data_type().clone(), nullable));
@@ -128,14 +127,6 @@ pub fn unite(first: &Schema, path: &str, other: &Schema) -> Result<Schema, TaskE
         return Err(differs(format!("column {} is extra", extra.name())));
     }
     Ok(Schema::new(fields))
-}
-
-/// A type in words: text is read as views, which is nobody's concern.
-fn type_name(ty: &DataType) -> String {
-    match ty {
-        DataType::Utf8View => "string".to_string(),
-        other => other.to_string(),
-    }
 }
 
 /// Reads the row groups of one unit range.
@@ -182,15 +173,12 @@ impl ParquetReader {
         projection: Option<&[String]>,
         range: UnitRange,
     ) -> Result<ParquetReader, TaskError> {
-        let wanted = projected(schema.fields().iter().map(|field| field.name().as_str()), projection)?;
-        let schema = schema
-            .project(&wanted)
-            .map_err(|error| config(format!("the columns asked for are not those of the source: {error}")))?;
+        let schema = projected_schema(schema, projection)?;
         Ok(ParquetReader {
             base_dir,
             files,
             first_unit,
-            schema: Arc::new(schema),
+            schema,
             range,
             position: range.low,
             open: None,

@@ -229,7 +229,7 @@ fn parquet_files_must_have_the_same_columns_and_be_whole() {
     };
     let error = survey(&job(&["*.parquet"]), dir.path()).unwrap_err();
     assert!(error.message.starts_with("2.parquet: its columns differ"), "{error}");
-    assert!(error.message.contains("column k is string instead of Int64"), "{error}");
+    assert!(error.message.contains("column k is string instead of int64"), "{error}");
     let whole = fs::read(dir.path().join("1.parquet")).unwrap();
     fs::write(dir.path().join("cut.parquet"), &whole[..whole.len() / 2]).unwrap();
     assert_eq!(

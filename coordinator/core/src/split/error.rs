@@ -24,10 +24,10 @@ pub enum PlanError {
     #[error("partition: {}", no_such_column(.column, .known))]
     NoSuchColumn { column: String, known: Vec<String> },
     #[error(
-        "partition: column '{column}' is of type {ty}, which has no key order; take a number, text, date, \
+        "partition: column '{column}' is of a type that has no key order; take a number, text, date, \
              timestamp or bool column"
     )]
-    NotAKey { column: String, ty: String },
+    NotAKey { column: String },
     #[error("partition: `hash` names no column; name at least one")]
     NoColumns,
     #[error(

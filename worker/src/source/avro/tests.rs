@@ -271,7 +271,7 @@ fn files_of_one_source_have_the_same_columns() {
     let error = survey_avro(folder.path(), &["1.avro".into(), "2.avro".into(), "3.avro".into()]).unwrap_err();
     assert_eq!(
         error.message,
-        "3.avro: its columns differ from those of the first file: column a is string instead of Int32; all files of a \
+        "3.avro: its columns differ from those of the first file: column a is string instead of int32; all files of a \
          source have the same columns"
     );
     let found = survey(folder, &["1.avro", "2.avro"]).unwrap();
@@ -288,7 +288,7 @@ fn files_of_one_source_have_the_same_columns() {
     let other = Found { facts, ..found };
     let error = other.open(0, 1, None).next_batch().map(|_| ()).unwrap_err();
     assert!(
-        error.message.contains("changed after planning (column a is Int32)"),
+        error.message.contains("changed after planning (column a is int32)"),
         "{error}"
     );
 }

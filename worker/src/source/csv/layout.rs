@@ -308,6 +308,17 @@ pub(crate) fn projected<'a>(
     Ok(positions)
 }
 
+/// The columns of a schema that are read.
+///
+/// Errors: as of [`projected`].
+pub(crate) fn projected_schema(schema: &SchemaRef, projection: Option<&[String]>) -> Result<SchemaRef, TaskError> {
+    let wanted = projected(schema.fields().iter().map(|field| field.name().as_str()), projection)?;
+    let schema = schema.project(&wanted);
+    let schema =
+        schema.map_err(|error| config(format!("the columns asked for are not those of the source: {error}")))?;
+    Ok(Arc::new(schema))
+}
+
 /// The columns of a file from its header and the declared types: what is not declared is text.
 ///
 /// Errors: `Config` naming a declared column that the header lacks, or a name that stands twice.

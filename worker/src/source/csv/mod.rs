@@ -27,5 +27,5 @@ pub use columns::{arrow_type, column_type};
 pub(crate) use encoding::utf8;
 pub use input::MAX_RECORD;
 pub use layout::{Codec, Format, Layout, Records, columns_of_header};
-pub(crate) use layout::{codec_of, projected};
+pub(crate) use layout::{codec_of, projected, projected_schema};
 pub use reader::{CsvReader, header_of, names_of};

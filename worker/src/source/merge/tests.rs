@@ -229,7 +229,7 @@ fn types_that_no_value_is_lost_in_go_together_and_others_are_told() {
     };
     assert_eq!(
         refused("{id: date}", "missing_columns: fill"),
-        "merge: column «id» is Int64 in input 1 (csv a.csv) and Date32 in input 2 (csv b.csv): no type holds both as they are; \
+        "merge: column «id» is int64 in input 1 (csv a.csv) and date in input 2 (csv b.csv): no type holds both as they are; \
          declare one type, or let a step before this one cast it"
     );
     assert_eq!(
