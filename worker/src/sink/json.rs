@@ -280,10 +280,10 @@ mod tests {
 
         let names = MapFieldNames::default();
         let mut maps = MapBuilder::new(Some(names), StringBuilder::new(), Int64Builder::new());
-        for entries in [&[("a", Some(1)), ("b\"", None)] as &[(&str, Option<i64>)], &[]] {
+        for entries in [vec![("a", Some(1)), ("b\"", None)], Vec::new()] {
             for (key, value) in entries {
                 maps.keys().append_value(key);
-                maps.values().append_option(*value);
+                maps.values().append_option(value);
             }
             maps.append(true).expect("a map");
         }
