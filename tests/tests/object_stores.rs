@@ -561,9 +561,7 @@ fn keys_of_a_merge_are_unique_or_the_first_that_is_not_is_told(kind: Kind) {
     let key = lines[7].split(',').next().expect("an id");
     assert_eq!(code, 1, "{told}");
     for says in [
-        format!(
-            "merge: the key (id) = ({key}) stands twice: in input 1 (csv {at}/{one}), {at}/{one}, line 8, and in"
-        ),
+        format!("merge: the key (id) = ({key}) stands twice: in input 1 (csv {at}/{one}), {at}/{one}, line 8, and in"),
         format!("{at}/again/twice.csv, line 2; nothing is published"),
     ] {
         assert!(told.contains(&says), "{told}\nand not\n{says}");
