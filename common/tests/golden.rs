@@ -146,7 +146,12 @@ fn certificates_have_the_form_of_their_version() {
             }],
             read_columns: Some(vec!["id".into()]),
             inputs: Vec::new(),
-            output: Vec::new(),
+            output: vec![Column {
+                name: "id".into(),
+                ty: "Int64".into(),
+                nullable: true,
+                key_type: None,
+            }],
         },
         files: vec![PinnedFile {
             path: "/data/sales.csv".into(),
