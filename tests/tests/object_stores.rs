@@ -608,28 +608,28 @@ fn what_a_step_rejected_in_a_store_is_redriven_there(kind: Kind) {
 }
 
 /// Rows are kept in the store as Parquet, each input of a merge by itself.
-#[test]
-fn rows_that_a_merge_rejected_in_a_store_are_redriven_there() {
-    let (world, _, s3) = lake(10);
+fn rows_that_a_merge_rejected_in_a_store_are_redriven_there(kind: Kind) {
+    let (world, _, store) = lake(kind, 10);
+    let at = store.url("");
     let job = |name: &str, step: &str| world.job(&format!("job: {name}\nsteps:\n  - name: a\n    {step}\n"));
     let numbers = "source: {sequence: {from: 0, to: 4}}";
     job(
         "made",
-        &format!("{numbers}\n    sink: {{parquet: {{path: \"s3://{BUCKET}/rows\"}}}}"),
+        &format!("{numbers}\n    sink: {{parquet: {{path: \"{at}/rows\"}}}}"),
     );
     assert_eq!(run(&world, ".gapless").0, 0);
-    s3.put("bad/one.csv", b"n\n5\nsix\n");
+    store.put("bad/one.csv", b"n\n5\nsix\n");
     job(
         "sales",
         &format!(
-            "source: {{merge: {{inputs: [{{parquet: {{path: \"s3://{BUCKET}/rows/*.parquet\"}}}}, {{csv: {{path: \"s3://{BUCKET}/bad/*.csv\", columns: \
+            "source: {{merge: {{inputs: [{{parquet: {{path: \"{at}/rows/*.parquet\"}}}}, {{csv: {{path: \"{at}/bad/*.csv\", columns: \
              {{n: int64}}}}}}]}}}}\n    check: [{{name: few, that: n > 1}}]\n    on_error: {{reject: {{limit: 5}}}}\n    sink: {{csv: {{path: \
-             \"s3://{BUCKET}/out/load\"}}}}"
+             \"{at}/out/load\"}}}}"
         ),
     );
     let (code, told) = run(&world, ".gapless");
     assert_eq!(code, 0, "{told}");
-    assert_eq!(s3.rows("out/load"), ["2", "3", "5"]);
+    assert_eq!(store.rows("out/load"), ["2", "3", "5"]);
     let output = world.gapless(&["rejects", "sales", "-o", "json", "--state", ".gapless"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(told.lines().count(), 3, "{told}");
@@ -645,7 +645,7 @@ fn rows_that_a_merge_rejected_in_a_store_are_redriven_there() {
         ".gapless",
     ];
     assert_eq!(world.start(&from).code(), 0);
-    assert_eq!(s3.rows("out/load"), ["2", "3", "5", "6", "7", "8"]);
+    assert_eq!(store.rows("out/load"), ["2", "3", "5", "6", "7", "8"]);
     let verified = world.gapless(&["verify", "sales", "--state", ".gapless"]);
     assert!(
         verified.status.success(),
