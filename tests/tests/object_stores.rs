@@ -32,6 +32,7 @@ on_each_store!(
     a_worker_reads_and_writes_allowed_addresses_only,
     keys_of_a_merge_are_unique_or_the_first_that_is_not_is_told,
     what_a_step_rejected_in_a_store_is_redriven_there,
+    rows_that_a_merge_rejected_in_a_store_are_redriven_there,
 );
 
 const ROWS: u64 = 2000;
