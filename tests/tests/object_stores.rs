@@ -109,6 +109,8 @@ fn a_job_reads_from_and_writes_to_it(kind: Kind) {
 
 fn parquet_avro_and_gzip_are_read_as_they_were_written(kind: Kind) {
     let (world, sales, store) = lake(kind, ROWS);
+    let shops: String = sales.keys().map(|shop| format!("{shop}\n")).collect();
+    store.put("ref/shops.csv", format!("name\n{shops}").as_bytes());
     let at = store.url("");
     world.job(&format!(
         r#"job: sales
@@ -127,7 +129,8 @@ steps:
     sink: {{csv: {{path: "{at}/out/zip", compression: gzip}}}}
   - name: by-shop
     source: {{step: zip}}
-    transform: {{sql: "SELECT shop, count(*) AS n, sum(cents) AS cents FROM input GROUP BY shop"}}
+    lookups: {{known: {{csv: {{path: "{at}/ref/*.csv", columns: {{name: string}}}}}}}}
+    transform: {{sql: "SELECT shop, count(*) AS n, sum(cents) AS cents FROM input JOIN known ON shop = name GROUP BY shop"}}
     sink: {{csv: {{path: "out/by-shop", files: 1}}}}
 "#
     ));
