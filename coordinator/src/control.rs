@@ -391,6 +391,8 @@ impl Waiting {
 #[cfg(test)]
 mod overlap;
 #[cfg(test)]
+mod started;
+#[cfg(test)]
 pub mod store_waits;
 
 #[cfg(test)]

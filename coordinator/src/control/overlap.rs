@@ -9,24 +9,21 @@ use std::{
 };
 
 use futures::FutureExt;
-use gapless_common::{
-    ids::{Epoch, RunId, Term},
-    labels::Labels,
-};
+use gapless_common::ids::{Epoch, RunId, Term};
 use gapless_core::Event;
 use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
 use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
 
 use super::{
-    Connected, Control, ControlConfig, End, Hello, Unanswered,
+    Connected, Control, End, Unanswered,
     batches::{Decided, Most},
+    started::{hello, started},
     writer::Writer,
 };
 use crate::{
     metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
-    takeover::taken_over,
 };
 
 /// A batch that has not come by then does not come.
@@ -151,17 +148,7 @@ impl Place {
             most,
             creates_as_a_rule: most.creates,
         }));
-        let started = tokio::task::spawn_blocking(move || {
-            let config = ControlConfig {
-                lease_ms: 3000,
-                heartbeat_ms: 100,
-                workers_died: false,
-            };
-            let clock = Clock::manual(1);
-            let metrics = Metrics::new(clock.clone());
-            Control::start(taken_over(store), clock, config, Shutdown::new(), metrics)
-        });
-        let (control, thread) = started.await.expect("no panic").expect("it leads");
+        let (control, thread) = started(store, Clock::manual(1)).await;
         let place = Place {
             control,
             begun,
@@ -190,17 +177,7 @@ impl Place {
     /// Puts a hello in the queue.
     async fn connect(&self, worker: u128) -> Answer<Connected> {
         let control = self.control.clone();
-        let hello = Hello {
-            worker: Uuid::from_u128(worker),
-            name: worker.to_string(),
-            version: String::new(),
-            slots: 1,
-            labels: Labels::default(),
-            mark: Term(0),
-            reign: None,
-            held: Vec::new(),
-        };
-        begun(async move { Ok(control.connect(hello).await?.expect("no refusal")) }.boxed())
+        begun(async move { Ok(control.connect(hello(worker)).await?.expect("no refusal")) }.boxed())
     }
 
     /// Puts a read in the queue: how many sessions there are.

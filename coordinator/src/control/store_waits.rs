@@ -5,25 +5,23 @@ use std::{
     time::Duration,
 };
 
-use gapless_common::{
-    ids::{RunId, Term},
-    labels::Labels,
-};
+use gapless_common::ids::{RunId, Term};
 use gapless_core::Event;
-use gapless_platform::{clock::Clock, retry::Policy, shutdown::Shutdown};
+use gapless_platform::{clock::Clock, retry::Policy};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 pub use super::Waiting;
-use super::{Connected, Control, ControlConfig, Hello, Unanswered};
+use super::{
+    Connected, Control, Unanswered,
+    started::{LEASE_MS, hello, started},
+};
 use crate::{
     limits::{BEHIND, HARD_OF_HEARING},
-    metrics::Metrics,
     store::{Batch, Store, StoreError, Write},
-    takeover::taken_over,
 };
 
-const LEASE: Duration = Duration::from_secs(3);
+const LEASE: Duration = Duration::from_millis(LEASE_MS as u64);
 const FULL: &str = "make room";
 
 /// Why the store takes no batch, while it does not.
@@ -111,18 +109,7 @@ fn full() -> Waiting {
 impl Place {
     pub async fn start() -> Place {
         let (gate, clock) = (Gate::default(), Clock::manual(1));
-        let (store, time) = (Box::new(Gated(gate.clone())), clock.clone());
-        let started = tokio::task::spawn_blocking(move || {
-            let config = ControlConfig {
-                lease_ms: LEASE.as_millis() as u32,
-                heartbeat_ms: 100,
-                workers_died: false,
-            };
-            let metrics = Metrics::new(time.clone());
-            Control::start(taken_over(store), time, config, Shutdown::new(), metrics)
-        });
-        // Its thread ends with the last way to it.
-        let (control, _) = started.await.expect("no panic").expect("it leads");
+        let (control, _) = started(Box::new(Gated(gate.clone())), clock.clone()).await;
         // The cluster's row is written while the gate is open.
         control.read(|_| ()).await.expect("it answers");
         Place { control, gate, clock }
@@ -132,17 +119,10 @@ impl Place {
     pub fn connect(&self, worker: u128) -> JoinHandle<Result<Connected, String>> {
         let control = self.control.clone();
         tokio::spawn(async move {
-            let hello = Hello {
-                worker: Uuid::from_u128(worker),
-                name: worker.to_string(),
-                version: String::new(),
-                slots: 1,
-                labels: Labels::default(),
-                mark: Term(0),
-                reign: None,
-                held: Vec::new(),
-            };
-            let connected = control.connect(hello).await.map_err(|error| error.to_string())?;
+            let connected = control
+                .connect(hello(worker))
+                .await
+                .map_err(|error| error.to_string())?;
             connected.map_err(|refusal| refusal.to_string())
         })
     }
