@@ -25,6 +25,9 @@ pub(super) const REQUEST: Duration = Duration::from_secs(60);
 /// longer one is told before a lease's budget of patience ends.
 const RETRIES: Duration = Duration::from_secs(60);
 
+/// The same as long as a store has not answered anything: then it is rather a wrong address than an outage.
+const FIRST_RETRIES: Duration = Duration::from_secs(10);
+
 /// What is asked of a store beyond reading and putting.
 pub(super) trait Store: ObjectStore + MultipartStore {}
 impl<S: ObjectStore + MultipartStore> Store for S {}
@@ -39,6 +42,8 @@ pub(super) type Lister = Arc<dyn Fn(String) -> BoxFuture<'static, Result<Vec<Ope
 #[derive(Clone)]
 pub(super) struct Connected {
     pub store: Arc<dyn Store>,
+    /// The same, giving up earlier.
+    pub first: Arc<dyn Store>,
     pub open_uploads: Lister,
     pub ways: Ways,
 }
@@ -78,7 +83,7 @@ fn client(endpoint: Option<&str>) -> ClientOptions {
         .with_allow_http(endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")))
 }
 
-fn retries() -> RetryConfig {
+fn retries(within: Duration) -> RetryConfig {
     RetryConfig {
         // Its delays carry jitter.
         backoff: BackoffConfig {
@@ -87,7 +92,7 @@ fn retries() -> RetryConfig {
             base: 2.0,
         },
         max_retries: usize::MAX,
-        retry_timeout: RETRIES,
+        retry_timeout: within,
     }
 }
 
@@ -142,13 +147,19 @@ fn connect_s3(url: &ObjectUrl) -> Result<Connected, ObjectError> {
     let endpoint = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint]
         .iter()
         .find_map(|key| builder.get_config_value(key));
-    let builder = builder
-        .with_client_options(client(endpoint.as_deref()))
-        .with_retry(retries());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &error))?);
+    let builder = builder.with_client_options(client(endpoint.as_deref()));
+    let within = |most| {
+        builder
+            .clone()
+            .with_retry(retries(most))
+            .build()
+            .map_err(|error| unusable(url, &error))
+    };
+    let store = Arc::new(within(RETRIES)?);
     Ok(Connected {
         open_uploads: s3_uploads(store.clone(), url),
         store,
+        first: Arc::new(within(FIRST_RETRIES)?),
         ways: Ways::default(),
     })
 }
@@ -204,12 +215,19 @@ fn connect_gcs(url: &ObjectUrl) -> Result<Connected, ObjectError> {
         .unwrap_or_else(|| GOOGLE.to_string());
     let builder = builder
         .with_base_url(&endpoint)
-        .with_client_options(client(Some(&endpoint)))
-        .with_retry(retries());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &error))?);
+        .with_client_options(client(Some(&endpoint)));
+    let within = |most| {
+        builder
+            .clone()
+            .with_retry(retries(most))
+            .build()
+            .map_err(|error| unusable(url, &error))
+    };
+    let store = Arc::new(within(RETRIES)?);
     Ok(Connected {
         open_uploads: gcs_uploads(store.clone(), url, &endpoint),
         store,
+        first: Arc::new(within(FIRST_RETRIES)?),
         ways: Ways::default(),
     })
 }
@@ -253,13 +271,19 @@ fn gcs_uploads(store: Arc<object_store::gcp::GoogleCloudStorage>, url: &ObjectUr
 fn connect_azure(url: &ObjectUrl) -> Result<Connected, ObjectError> {
     let builder = object_store::azure::MicrosoftAzureBuilder::from_env().with_container_name(&url.bucket);
     let (account, endpoint) = azure_account(&builder);
-    let builder = builder
-        .with_client_options(client(Some(&endpoint)))
-        .with_retry(retries());
-    let store = Arc::new(builder.build().map_err(|error| unusable(url, &error))?);
+    let builder = builder.with_client_options(client(Some(&endpoint)));
+    let within = |most| {
+        builder
+            .clone()
+            .with_retry(retries(most))
+            .build()
+            .map_err(|error| unusable(url, &error))
+    };
+    let store = Arc::new(within(RETRIES)?);
     Ok(Connected {
         open_uploads: azure_uploads(store.clone(), url, &account, &endpoint),
         store,
+        first: Arc::new(within(FIRST_RETRIES)?),
         ways: Ways {
             ends_uploads_by_puts: true,
             copies_later: true,

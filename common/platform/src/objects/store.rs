@@ -7,6 +7,7 @@ use std::{
     ops::Range,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, sync_channel},
     },
     time::Duration,
@@ -67,6 +68,8 @@ pub struct Bucket {
     reached: Connected,
     /// With an empty key.
     root: ObjectUrl,
+    /// Whether the store has said anything, be it that there is no such bucket.
+    answered: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Bucket {
@@ -122,6 +125,7 @@ impl Bucket {
                 key: String::new(),
                 ..url.clone()
             },
+            answered: Arc::default(),
         };
         if buckets.len() >= MAX_BUCKETS {
             buckets.clear();
@@ -147,9 +151,19 @@ impl Bucket {
         let url = self.url(key);
         match self.path(key) {
             Ok(path) => {
-                let future = future(self.reached.store.clone(), path);
+                let answered = self.answered.clone();
+                let store = match answered.load(Ordering::Relaxed) {
+                    true => &self.reached.store,
+                    false => &self.reached.first,
+                };
+                let future = future(store.clone(), path);
                 let of = url.clone();
-                Pending::begin(url, async move { future.await.map_err(|error| told(&of, &error)) })
+                Pending::begin(url, async move {
+                    let answer = future.await.map_err(|error| told(&of, &error));
+                    let silent = answer.as_ref().is_err_and(|error| error.trouble == Trouble::Passing);
+                    answered.fetch_or(!silent, Ordering::Relaxed);
+                    answer
+                })
             }
             Err(error) => Pending::begin(url, async move { Err(error) }),
         }
