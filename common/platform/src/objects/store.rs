@@ -65,7 +65,7 @@ static BUCKETS: LazyLock<Mutex<HashMap<(Scheme, String), Bucket>>> = LazyLock::n
 /// One bucket (or container) of one store.
 #[derive(Clone)]
 pub struct Bucket {
-    reached: Connected,
+    reached: Arc<Connected>,
     /// With an empty key.
     root: ObjectUrl,
     /// Whether the store has said anything, be it that there is no such bucket.
@@ -120,7 +120,7 @@ impl Bucket {
             return Ok(bucket.clone());
         }
         let bucket = Bucket {
-            reached: connect(url)?,
+            reached: Arc::new(connect(url)?),
             root: ObjectUrl {
                 key: String::new(),
                 ..url.clone()
