@@ -14,6 +14,7 @@ use super::verdict::verdicts_from;
 use crate::{
     attempt::StepContext,
     storage::{StepFolders, read_if_present},
+    type_names::type_names,
 };
 
 /// Errors: `Config` naming the column or the key that differs; `Data` for a certificate that is none.
@@ -102,10 +103,11 @@ fn difference(published: &[Column], added: &[Column]) -> Option<String> {
     }
     let mut pairs = published.iter().zip(added);
     let (has, gives) = pairs.find(|(has, gives)| written(&has.ty) != written(&gives.ty))?;
-    Some(format!(
-        "its column {} is {}, and the job gives {}",
-        has.name, has.ty, gives.ty
-    ))
+    let (was, is) = match (written(&has.ty), written(&gives.ty)) {
+        (Ok(was), Ok(is)) => type_names(&was, &is),
+        _ => (has.ty.clone(), gives.ty.clone()),
+    };
+    Some(format!("its column {} is {was}, and the job gives {is}", has.name))
 }
 
 /// Text is text, and bytes are bytes, however the engine holds them.

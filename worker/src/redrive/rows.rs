@@ -19,7 +19,10 @@ use parquet::{
 use serde_json::{Map, Value};
 
 use super::config;
-use crate::source::{Place, shown::row_as_json};
+use crate::{
+    source::{Place, shown::row_as_json},
+    type_names::{type_name, type_names},
+};
 
 /// Rows that are decoded at a time.
 const BATCH: usize = 4096;
@@ -65,7 +68,7 @@ fn columns(schema: &SchemaRef) -> Result<SchemaRef, TaskError> {
                 "column {} is {}, of which the quarantine keeps nothing that can be read again ({error}); mend the source \
                  and run the job again",
                 read.name(),
-                read.data_type()
+                type_name(read.data_type())
             )));
         }
     }
@@ -136,7 +139,7 @@ fn explained(own: &SchemaRef, places: &[&Place], error: &str) -> TaskError {
                 return config(format!(
                     "{place}: column {} is {}{}: {error}",
                     field.name(),
-                    field.data_type(),
+                    type_name(field.data_type()),
                     if field.is_nullable() { "" } else { " and never NULL" }
                 ));
             }
@@ -157,11 +160,10 @@ fn compare(schema: &SchemaRef, places: &[&Place], file: Bytes) -> Result<(), Tas
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| failed(&error))?;
     for (read, field) in reader.schema().fields().iter().zip(schema.fields()) {
         if read.data_type() != field.data_type() {
+            let (is, back) = type_names(field.data_type(), read.data_type());
             return Err(config(format!(
-                "column {} is {}, which a Parquet file gives back as {}; mend the source and run the job again",
-                field.name(),
-                field.data_type(),
-                read.data_type()
+                "column {} is {is}, which a Parquet file gives back as {back}; mend the source and run the job again",
+                field.name()
             )));
         }
     }
@@ -196,7 +198,7 @@ fn same_row(schema: &Schema, place: &Place, read: &Map<String, Value>) -> Result
             return Err(config(format!(
                 "{place}: column {name} is {}, and {given} would be read as {read}: write it so (--from), or mend the source \
                  and run the job again",
-                field.data_type()
+                type_name(field.data_type())
             )));
         }
     }

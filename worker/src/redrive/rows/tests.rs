@@ -237,11 +237,11 @@ fn types_that_no_text_tells_are_refused_in_words() {
     for (column, says) in [
         (
             Arc::new(DurationSecondArray::from(vec![1])) as ArrayRef,
-            "column c is Duration(s)",
+            "column c is duration in seconds",
         ),
         (
             Arc::new(arrow::array::IntervalYearMonthArray::from(vec![1])),
-            "column c is Interval(YearMonth)",
+            "column c is interval of months",
         ),
     ] {
         let batch = batch(vec![("c", column)]);
@@ -298,31 +298,31 @@ fn values_that_would_be_altered_are_refused_in_words() {
         (
             r#""1.50""#,
             r#""1.504""#,
-            "column d is Decimal128(10, 2), and \"1.504\" would be read as \"1.50\"",
+            "column d is decimal(10,2), and \"1.504\" would be read as \"1.50\"",
         ),
         (
             r#""1.50""#,
             "1.5",
-            "column d is Decimal128(10, 2), and 1.5 would be read as \"1.50\"",
+            "column d is decimal(10,2), and 1.5 would be read as \"1.50\"",
         ),
         (r#""1.50""#, r#""12345678901""#, "column d is "),
         (
             r#""n":1"#,
             r#""n":1.25"#,
-            "column n is Int64, and 1.25 would be read as 1",
+            "column n is int64, and 1.25 would be read as 1",
         ),
-        (r#""n":1"#, r#""n":9223372036854775808"#, "column n is Int64"),
+        (r#""n":1"#, r#""n":9223372036854775808"#, "column n is int64"),
         (
             r#""n":1"#,
             r#""n":"1""#,
-            "column n is Int64, and \"1\" would be read as 1",
+            "column n is int64, and \"1\" would be read as 1",
         ),
-        (r#""n":1"#, r#""n":true"#, "column n is Int64"),
-        ("0.5", "1e39", "column f is Float32"),
+        (r#""n":1"#, r#""n":true"#, "column n is int64"),
+        ("0.5", "1e39", "column f is float32"),
         ("00:00:00\"", "00:00:00.1234567\"", "column t is "),
         ("1970-01-01T00:00:00", "1970-02-30T00:00:00", "column t is "),
-        ("[1]", "[1.5]", "column l is List"),
-        ("[1]", "1", "column l is List"),
+        ("[1]", "[1.5]", "column l is list of int32"),
+        ("[1]", "1", "column l is list of int32"),
         (r#""l":[1],"#, "", "`raw` lacks column l; write null"),
         (r#""l":[1]"#, r#""l":[1],"m":0"#, "m"),
     ] {
@@ -344,7 +344,7 @@ fn null_in_a_column_that_has_none_is_told() {
     )
     .expect_err("a null");
     assert!(
-        error.contains("in.parquet, row 1: column n is Int64 and never NULL"),
+        error.contains("in.parquet, row 1: column n is int64 and never NULL"),
         "{error}"
     );
 }
