@@ -160,6 +160,9 @@ pub struct Verdict {
     pub verdict: VerdictKind,
     pub run: RunId,
     pub step: StepNo,
+    /// How often the step had been planned anew within its run because its input had changed.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub edition: u32,
     pub step_name: String,
     pub generation: u64,
     /// The digest under which the leader sealed the step; 0 for an abort.
@@ -170,4 +173,8 @@ pub struct Verdict {
     pub rows: u64,
     pub bytes: u64,
     pub files: Vec<DataFile>,
+}
+
+fn is_first(edition: &u32) -> bool {
+    *edition == 0
 }

@@ -62,6 +62,7 @@ fn verdict() -> Verdict {
         verdict: VerdictKind::Committed,
         run: RUN,
         step: 1,
+        edition: 0,
         step_name: "load".into(),
         generation: 3,
         seal: u64::MAX,

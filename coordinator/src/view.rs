@@ -280,6 +280,7 @@ pub fn step_for_workers(
         frame: frame.into(),
         preparation: step.row.preparation.clone().unwrap_or_default().into_bytes().into(),
         seal: step.row.seal.unwrap_or_default(),
+        edition: step.row.edition,
     })
 }
 

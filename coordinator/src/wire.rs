@@ -240,5 +240,6 @@ pub fn grant_out(grant: Grant) -> v1::leader_command::Command {
         high: grant.units.high,
         position: grant.position,
         seq: grant.seq,
+        edition: grant.edition,
     })
 }

@@ -296,6 +296,7 @@ mod tests {
                     job: Arc::new(job),
                     step_no: 0,
                     run,
+                    edition: 0,
                     base_dir: self.path("in"),
                     started_micros: 0,
                     scratch: self.path("in/scratch"),

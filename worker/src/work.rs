@@ -48,6 +48,7 @@ const KEPT_STEPS: usize = 4;
 struct Shared {
     run: RunId,
     step: StepNo,
+    edition: u32,
     lookups: Option<Arc<Vec<LookupTable>>>,
     scattered: Option<Arc<Vec<CommittedPartition>>>,
 }
@@ -479,7 +480,7 @@ impl Stages {
 fn entry<'a>(shared: &'a mut VecDeque<Shared>, context: &StepContext) -> &'a mut Shared {
     let known = shared
         .iter()
-        .position(|step| step.run == context.run && step.step == context.step_no);
+        .position(|it| (it.run, it.step, it.edition) == (context.run, context.step_no, context.edition));
     let at = match known {
         Some(at) => at,
         None => {
@@ -489,6 +490,7 @@ fn entry<'a>(shared: &'a mut VecDeque<Shared>, context: &StepContext) -> &'a mut
             shared.push_back(Shared {
                 run: context.run,
                 step: context.step_no,
+                edition: context.edition,
                 lookups: None,
                 scattered: None,
             });

@@ -72,7 +72,7 @@ pub(crate) fn commit(
         draft.release(key, fence, progress.clone());
         consolidate::task_done(draft, key, &holding, &progress);
     } else {
-        draft.put(crate::row::Row::Progress(key, progress));
+        draft.put_progress(key, progress);
     }
     fail::check_reject_limit(draft, key, &holding, &commit);
     Ok(())

@@ -12,6 +12,7 @@ use crate::{
     event::{Continuation, Effect, Refusal},
     history::Kind,
     limits::MAX_STEPS,
+    look,
     row::{Phase, ProgressRow, Publication, RunState},
     speed,
     state::{StageState, Step},
@@ -163,7 +164,8 @@ pub(crate) fn begin_steps(draft: &mut Draft, id: RunId, published: Option<StepNo
     }
 }
 
-/// The abort task has settled the verdict of a step: aborted, or published before it came.
+/// The abort task has settled the verdict of a step: aborted, or published before it came. Unless the run is
+/// cancelled, the step begins anew.
 pub(crate) fn aborted(
     draft: &mut Draft,
     session: SessionId,
@@ -178,17 +180,21 @@ pub(crate) fn aborted(
     let mut progress = holding.task.progress_for(holding.run.row.restarts);
     progress.done = true;
     draft.release(key, fence, progress);
+    let name = &holding.run.definition(key.step).name;
+    let is_cancelled = holding.run.row.state == RunState::Cancelling;
     match publication {
         Some(publication) => {
-            let name = &holding.run.definition(key.step).name;
-            draft.note(
-                key.run,
-                key.step,
-                Kind::Note,
-                format!("too late to cancel step {name}: it is published"),
-            );
+            let text = match is_cancelled {
+                true => format!("too late to cancel step {name}: it is published"),
+                false => format!("{name}: it is published with the former input, and is not done again"),
+            };
+            draft.note(key.run, key.step, Kind::Note, text);
             publish_step(draft, key.run, key.step, holding.step, publication);
+            if !is_cancelled {
+                step_ended(draft, key, &holding);
+            }
         }
+        None if !is_cancelled => look::begin_anew(draft, key.run, key.step, holding.run, holding.step, fence.number),
         None => {
             let now = draft.now;
             draft.change_step(key.run, key.step, holding.step, |row| {

@@ -14,6 +14,7 @@ use crate::{
     history::{self, Kind},
     lease,
     limits::MAX_ROWS,
+    look,
     recut,
     row::{Change, Phase, ProgressRow, Row, RowKey, RunRow, RunState, SessionRow, StepRow},
     session,
@@ -88,6 +89,7 @@ pub fn decide(state: &State, now: Timestamp, event: Event) -> Result<Decision, R
         Event::Stop { run } => stop::stop(&mut draft, run)?,
         Event::Cancel { run } => stop::cancel(&mut draft, run)?,
         Event::Continue(Continuation::Plan { run, step, slice }) => survey::write_plan(&mut draft, run, step, slice),
+        Event::Continue(Continuation::Look { run, step }) => look::look(&mut draft, run, step),
         Event::Continue(Continuation::Begin { run }) => consolidate::begin_steps(&mut draft, run, None),
         Event::Continue(Continuation::Void { session }) => session::void(&mut draft, session),
         Event::Continue(Continuation::Cancel { run }) => stop::go_on_cancelling(&mut draft, run),
@@ -124,7 +126,10 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
         }
         for (step, it) in state.steps.iter().enumerate() {
             let step = step as StepNo;
-            if it.row.phase == Phase::Splitting {
+            let looks = state.row.state == RunState::Running && look::is_due(state, step);
+            if looks {
+                events.push(Event::Continue(Continuation::Look { run: *run, step }));
+            } else if it.row.phase == Phase::Splitting {
                 events.push(Event::Continue(Continuation::Plan {
                     run: *run,
                     step,
@@ -133,7 +138,7 @@ pub fn due(state: &State, now: Timestamp) -> Vec<Event> {
             }
             let hopeless =
                 it.current().is_some_and(|(_, stage)| stage.failed > 0) || fail::exceeded_limit(state, step).is_some();
-            if hopeless && state.row.state == RunState::Running {
+            if hopeless && !looks && state.row.state == RunState::Running {
                 events.push(Event::Continue(Continuation::Settle { run: *run, step }));
             }
         }
@@ -225,9 +230,16 @@ impl<'a> Draft<'a> {
     /// Takes a lease back, remembering its attempt number with whatever else is new in `progress`.
     pub fn release(&mut self, key: TaskKey, fence: Fence, mut progress: ProgressRow) {
         progress.attempt = progress.attempt.max(fence.number);
-        self.put(Row::Progress(key, progress));
+        self.put_progress(key, progress);
         self.delete(RowKey::Lease(key));
         *self.released.entry(key.run).or_default() += 1;
+    }
+
+    /// Writes what is on record of a task, for the edition of the step that it belongs to.
+    pub fn put_progress(&mut self, key: TaskKey, mut progress: ProgressRow) {
+        let step = self.state.run(key.run).and_then(|run| run.step(key.step));
+        progress.edition = step.map_or(0, |step| step.row.edition);
+        self.put(Row::Progress(key, progress));
     }
 
     /// Writes a step's row with one thing changed.

@@ -106,6 +106,8 @@ pub enum Continuation {
     Cancel { run: RunId },
     /// Looks whether a step cannot succeed any more.
     Settle { run: RunId, step: StepNo },
+    /// Looks at the inputs of a planned step again.
+    Look { run: RunId, step: StepNo },
     /// Cuts what is left of a step for the slots there are now.
     Recut { run: RunId, step: StepNo },
 }
@@ -203,6 +205,8 @@ pub enum Effect {
 pub struct Grant {
     pub task: TaskKey,
     pub fence: Fence,
+    /// How often the step was planned anew before: its earlier plans' files are none of this attempt's.
+    pub edition: u32,
     pub units: UnitRange,
     pub position: u64,
     pub seq: u32,

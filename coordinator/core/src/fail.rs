@@ -15,6 +15,7 @@ use crate::{
     event::{Continuation, Effect, Refusal},
     history::Kind,
     limits::LOSSES_BEFORE_QUARANTINE,
+    look,
     row::{Failure, Phase, ProgressRow, RunState},
     state::{Run, Step, Task},
 };
@@ -38,7 +39,7 @@ pub(crate) fn failed(
     let attempts = holding.run.definition(key.step).on_error.attempts_after(error.class);
     let tries_again = match error.class {
         // Nothing else can end a cancelled run.
-        _ if key.stage == Stage::Abort => {
+        _ if key.stage == Stage::Abort && holding.run.row.state == RunState::Cancelling => {
             progress.failures += 1;
             true
         }
@@ -70,6 +71,13 @@ pub(crate) fn failed(
             draft.note(key.run, key.step, Kind::Retry, text);
         }
         draft.release(key, fence, progress);
+    } else if key.stage == Stage::Abort {
+        // Of a step that is to begin anew. The task stays open: for the run that is taken up again, or cancelled.
+        let message = format!("{place}: {}", error.message);
+        progress.failures = 0;
+        draft.release(key, fence, progress);
+        draft.note(key.run, key.step, Kind::Failure, message.clone());
+        fail_run(draft, key.run, holding.run, message);
     } else {
         let message = format!("{place}: {}", error.message);
         give_up(draft, key, holding.run, fence, progress, error.class, message);
@@ -142,6 +150,9 @@ pub(crate) fn stop_attempts(draft: &mut Draft, id: RunId, at_checkpoint: bool, r
 /// its limit.
 pub(crate) fn end_if_hopeless(draft: &mut Draft, id: RunId, number: StepNo) {
     let Some(run) = draft.state.run(id) else { return };
+    if look::is_due(run, number) {
+        return;
+    }
     if let Some(broken) = exceeded_limit(run, number) {
         let message = over_limit(run, number, &broken);
         fail_run(draft, id, run, message);
@@ -241,21 +252,26 @@ pub(crate) enum BrokenLimit {
 
 /// What a decision commits that is not in the state yet.
 #[derive(Clone, Copy)]
-struct Commits {
+pub(crate) struct Commits {
     stage: Stage,
     counters: Counters,
     /// Whether the stage is complete with it.
     last: bool,
 }
 
-/// The limit that a step has broken which is not published. Nothing of it is granted: a restart with the
-/// same text changes nothing.
+/// The limit that a planned step has broken. Nothing of it is granted: a restart with the same text over the same
+/// input changes nothing.
 pub(crate) fn exceeded_limit(run: &Run, number: StepNo) -> Option<BrokenLimit> {
-    let open = run.step(number)?.row.phase != Phase::Published;
-    open.then(|| broken_limit(run, number, None)).flatten()
+    match run.step(number)?.row.phase {
+        Phase::Prepare | Phase::Scatter | Phase::Execute | Phase::Merge | Phase::Publish => {
+            broken_limit(run, number, None)
+        }
+        // What is committed may count no more: that is found out.
+        Phase::Waiting | Phase::Survey | Phase::Splitting | Phase::Abort | Phase::Published | Phase::Aborted => None,
+    }
 }
 
-fn broken_limit(run: &Run, number: StepNo, now: Option<Commits>) -> Option<BrokenLimit> {
+pub(crate) fn broken_limit(run: &Run, number: StepNo, now: Option<Commits>) -> Option<BrokenLimit> {
     let on_error = run.definition(number).on_error;
     let step = run.step(number)?;
     let stages = step.stages().map(|(_, stage)| stage.counters.rejected);
@@ -294,10 +310,10 @@ fn records_of(step: &Step, now: Option<Commits>) -> Option<u64> {
     complete.then(|| reading.counters.read + now.map_or(0, |now| now.counters.read))
 }
 
-fn over_limit(run: &Run, number: StepNo, broken: &BrokenLimit) -> String {
+pub(crate) fn over_limit(run: &Run, number: StepNo, broken: &BrokenLimit) -> String {
     let name = &run.definition(number).name;
     let place = rejects_folder(run, number).map_or(String::new(), |folder| {
-        format!("; the rejected records are in {folder} until the run is cancelled or a changed job takes its place")
+        format!("; the rejected records are in {folder} until the step begins anew or the run is cancelled")
     });
     let what = match broken {
         BrokenLimit::Count { rejected, limit } => {

@@ -28,6 +28,7 @@ use crate::{
     fail,
     history::Kind,
     limits::{MAX_GRANTS, STALLS_WITHOUT_POSITION},
+    look,
     recut,
     row::{LeaseRow, Phase, Row, RunState},
     seats::{Choice, stage_of},
@@ -165,7 +166,7 @@ fn identity(run: &Run) -> &str {
 pub(crate) fn open_stages(run: &Run) -> impl Iterator<Item = (StepNo, Stage, &StageState)> {
     let steps = run.active().iter().filter_map(|at| Some((*at, run.step(*at)?)));
     let open = steps.filter(|(number, step)| match run.row.state {
-        RunState::Running => step.row.phase != Phase::Abort && fail::exceeded_limit(run, *number).is_none(),
+        RunState::Running => !look::is_due(run, *number) && fail::exceeded_limit(run, *number).is_none(),
         RunState::Cancelling => step.row.phase == Phase::Abort,
         _ => false,
     });
@@ -175,13 +176,17 @@ pub(crate) fn open_stages(run: &Run) -> impl Iterator<Item = (StepNo, Stage, &St
 fn grant(draft: &mut Draft, run: &Run, key: TaskKey, session: SessionId, nth: u64) {
     let Some(task) = draft.state.task(&key) else { return };
     let progress = task.progress_for(run.row.restarts);
+    let (edition, attempts) = run
+        .step(key.step)
+        .map_or((0, 0), |step| (step.row.edition, step.row.attempts));
     let fence = Fence {
-        number: progress.attempt + 1,
+        number: progress.attempt.max(attempts) + 1,
         id: draft.state.attempt_id(nth),
     };
     let grant = Grant {
         task: key,
         fence,
+        edition,
         units: task.units,
         position: task.position(),
         seq: progress.seq,

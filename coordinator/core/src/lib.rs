@@ -13,6 +13,7 @@ pub mod history;
 pub mod invariants;
 pub mod lease;
 pub mod limits;
+mod look;
 pub mod load;
 pub mod recut;
 pub mod row;

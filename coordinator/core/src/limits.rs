@@ -30,6 +30,10 @@ pub const MAX_RECUT: usize = 5 * PARTITIONS_PER_ROW;
 /// slot had several partitions, and workers that join one by one bring it about a few times only.
 pub const SLOTS_GROWN: u32 = 2;
 
+/// How often a step of one run can be planned anew; then the run has to be cancelled. Each time costs its plan rows,
+/// which stay as long as the run is known.
+pub const MAX_EDITIONS: u32 = 1000;
+
 /// Runs that are not ended. More are refused at submit: state in memory is bounded.
 pub const MAX_LIVE_RUNS: usize = 1000;
 

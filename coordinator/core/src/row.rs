@@ -13,7 +13,7 @@ use gapless_common::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{schema, time::Timestamp};
+use crate::{limits::MAX_EDITIONS, schema, time::Timestamp};
 
 /// One row of the durable state.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,7 +26,7 @@ pub enum Row {
     /// Which run an identity (job and identifying parameters) belongs to.
     Identity(String, RunId),
     Step(RunId, StepNo, StepRow),
-    /// What the survey found: written once.
+    /// What the survey found: written once for each edition of the step.
     Facts(RunId, StepNo, Arc<Facts>),
     /// A slice of a partition table: written once. Those of the split are there before the step leaves
     /// `Splitting`; later ones narrow partitions of earlier slices and add others.
@@ -252,6 +252,19 @@ pub struct StepRow {
     /// The restart of the run in which what was left of the step was last cut anew.
     #[serde(default, skip_serializing_if = "is_default")]
     pub restart: u32,
+    /// How often the step was planned anew because an input had changed. What is on record of an earlier edition
+    /// (its partition tables, the progress of its tasks) counts no more; see [`first_slice`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub edition: u32,
+    /// The highest attempt number of all earlier editions: numbers go on from there.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub attempts: u32,
+    /// The restart of the run in which the step's inputs were last looked at.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub looked: u32,
+    /// While the inputs of a planned step are looked at again: the phase that it goes back to if they are unchanged.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub back_to: Option<Phase>,
     /// How fast a slot went in an earlier run, at the split likewise.
     #[serde(default)]
     pub speed: Option<u64>,
@@ -270,6 +283,10 @@ impl StepRow {
         phase: Phase::Waiting,
         slots: 0,
         restart: 0,
+        edition: 0,
+        attempts: 0,
+        looked: 0,
+        back_to: None,
         speed: None,
         plan: None,
         preparation: None,
@@ -278,6 +295,24 @@ impl StepRow {
         started: None,
         finished: None,
     };
+}
+
+/// Plan rows of one edition of a step: far more than the slices that a table of [`PARTITIONS_PER_ROW`] each can have,
+/// however often it is cut anew.
+///
+/// [`PARTITIONS_PER_ROW`]: crate::limits::PARTITIONS_PER_ROW
+const SLICES_PER_EDITION: u32 = 1 << 20;
+
+const _: () = assert!((MAX_EDITIONS as u64) < (1u64 << 32) / SLICES_PER_EDITION as u64);
+
+/// The number of the first slice of the tables of an edition. Slices of other editions are not looked at.
+pub fn first_slice(edition: u32) -> u32 {
+    edition * SLICES_PER_EDITION
+}
+
+/// The edition of the table that a slice belongs to.
+pub(crate) fn edition_of(slice: u32) -> u32 {
+    slice / SLICES_PER_EDITION
 }
 
 /// How fast a step went.
@@ -324,6 +359,9 @@ pub struct Failure {
 pub struct ProgressRow {
     /// The highest attempt number that was granted and has ended.
     pub attempt: u32,
+    /// The edition of the step's plan that it is of.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub edition: u32,
     #[serde(default, skip_serializing_if = "is_default")]
     pub done: bool,
     /// Commits so far: the number of the next one.

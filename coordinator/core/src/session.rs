@@ -107,6 +107,7 @@ pub(crate) fn heard(draft: &mut Draft, id: SessionId, held: &[Held]) -> Result<(
                 let grant = crate::event::Grant {
                     task: task_key,
                     fence,
+                    edition: run.step(key.step).map_or(0, |step| step.row.edition),
                     units: task.units,
                     position: task.position(),
                     seq,

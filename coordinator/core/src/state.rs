@@ -22,6 +22,7 @@ use crate::{
     limits::{LOSSES_BEFORE_ALONE, RETRY_FIRST_MILLIS, RETRY_LONGEST_MILLIS},
     row::{
         Change, ClusterRow, JobRow, LeaseRow, Phase, ProgressRow, Row, RowKey, RunRow, SessionRow, SpeedRow, StepRow,
+        edition_of,
     },
     seats::{Paces, Seats, StageKey, stage_of},
     time::Timestamp,
@@ -496,6 +497,7 @@ impl State {
         let Some(stage) = run
             .steps
             .get_mut(key.step as usize)
+            .filter(|step| step.row.edition == row.edition)
             .and_then(|step| step.stages.get_mut(&key.stage))
         else {
             return;
@@ -702,8 +704,11 @@ impl State {
                 .get_mut(key.step as usize)
                 .and_then(|step| step.stages.get_mut(&key.stage))
             {
-                stage.tasks[key.partition as usize].not_before = None;
-                stage.reindex(key.partition, restart);
+                // Of an earlier edition of the step: there may be no such task any more.
+                if let Some(task) = stage.tasks.get_mut(key.partition as usize) {
+                    task.not_before = None;
+                    stage.reindex(key.partition, restart);
+                }
             }
         }
     }
@@ -770,6 +775,10 @@ impl Run {
 
 impl Step {
     fn put(&mut self, row: StepRow) {
+        if row.edition != self.row.edition {
+            // It begins anew: nobody holds anything of it.
+            self.stages = Step::new().stages;
+        }
         if let Some(plan) = &row.plan
             && let Some(files) = plan.merge
         {
@@ -788,6 +797,9 @@ impl Step {
     }
 
     fn put_plan(&mut self, stage: Stage, slice: u32, partitions: Vec<Partition>, restart: u32) {
+        if edition_of(slice) != self.row.edition {
+            return;
+        }
         let stage = self.stages.entry(stage).or_default();
         stage.slices = stage.slices.max(slice + 1);
         for partition in partitions {

@@ -91,6 +91,8 @@ pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
             return;
         }
         let next = match step.row.phase {
+            // Its plan stands still, and what was staged by it.
+            Phase::Survey if step.row.back_to.is_some() => Phase::Abort,
             Phase::Waiting | Phase::Survey | Phase::Splitting => Phase::Aborted,
             Phase::Prepare | Phase::Scatter | Phase::Execute | Phase::Merge | Phase::Publish => Phase::Abort,
             Phase::Abort => {
@@ -101,7 +103,10 @@ pub(crate) fn go_on_cancelling(draft: &mut Draft, id: RunId) {
         };
         open |= next == Phase::Abort;
         changed += 1;
-        draft.change_step(id, number as StepNo, step, |row| row.phase = next);
+        draft.change_step(id, number as StepNo, step, |row| {
+            row.phase = next;
+            row.back_to = None;
+        });
     }
     if !open {
         let now = draft.now;

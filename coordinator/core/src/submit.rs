@@ -8,9 +8,9 @@ use gapless_common::{
 use crate::{
     decide::Draft,
     event::{Answer, Continuation, Effect, Refusal, Submit},
-    fail,
     history::Kind,
     limits::{MAX_LIVE_RUNS, MAX_STEPS},
+    look,
     row::{Phase, Row, RunRow, RunState, StepRow},
     state::{Run, needs},
 };
@@ -86,8 +86,9 @@ fn resume(draft: &mut Draft, id: RunId, run: &Run, priority: Option<Priority>) {
     });
     let text = format!("taken up again (restart {})", run.row.restarts + 1);
     draft.note(id, 0, Kind::Resumed, text);
-    for step in (0..run.steps.len() as StepNo).filter(|step| fail::exceeded_limit(run, *step).is_some()) {
-        draft.effect(Effect::Continue(Continuation::Settle { run: id, step }));
+    // The rest of it needs no word: `due` finds it.
+    for step in (0..run.steps.len() as StepNo).filter(|step| look::looks_again(run, *step)) {
+        draft.effect(Effect::Continue(Continuation::Look { run: id, step }));
     }
     draft.answer = Some(Answer::Submitted { run: id, resumed: true });
 }

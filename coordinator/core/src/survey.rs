@@ -17,7 +17,8 @@ use crate::{
     fail,
     history::Kind,
     limits::{PARTITIONS_PER_ROW, PLAN_ROWS},
-    row::{Phase, PlanHeader, Publication, Row, RunState},
+    look,
+    row::{Phase, PlanHeader, Publication, Row, RunState, first_slice},
     speed,
     split::{Capacity, split},
     state::{Run, State},
@@ -38,6 +39,11 @@ pub(crate) fn surveyed(
     }
     // The task itself stays open: a refused plan is surveyed again after a restart.
     let progress = holding.task.progress_for(holding.run.row.restarts);
+    if let Some(phase) = holding.step.row.back_to {
+        draft.release(key, fence, progress);
+        look::looked(draft, key, &holding, phase, &facts);
+        return Ok(());
+    }
     draft.put(Row::Facts(key.run, key.step, facts.clone()));
     if let Some((earlier, publication)) = unchanged(draft.state, holding.run, key, &facts) {
         let text = format!(
@@ -53,8 +59,10 @@ pub(crate) fn surveyed(
     }
     let slots = draft.state.slots().max(1);
     let speed = speed::of(draft.state, holding.run, key.step);
+    let restart = holding.run.row.restarts;
     draft.change_step(key.run, key.step, holding.step, |row| {
         row.phase = Phase::Splitting;
+        row.looked = restart;
         row.slots = slots;
         row.speed = speed;
     });
@@ -129,7 +137,8 @@ pub(crate) fn write_plan(draft: &mut Draft, id: RunId, number: StepNo, slice: u3
     let Some(run) = draft.state.run(id) else { return };
     let Some(step) = run.step(number) else { return };
     let Some(facts) = step.facts.clone() else { return };
-    if step.row.phase != Phase::Splitting || run.row.state != crate::row::RunState::Running {
+    let is_open = step.row.phase == Phase::Splitting && run.row.state == RunState::Running;
+    if !is_open || look::is_due(run, number) {
         return;
     }
     let definition = run.definition(number);
@@ -165,7 +174,8 @@ pub(crate) fn write_plan(draft: &mut Draft, id: RunId, number: StepNo, slice: u3
         .collect();
     let from = slice as usize;
     for (stage, at, partitions) in slices.iter().skip(from).take(PLAN_ROWS) {
-        draft.put(Row::Plan(id, number, *stage, *at, partitions.to_vec()));
+        let at = first_slice(step.row.edition) + at;
+        draft.put(Row::Plan(id, number, *stage, at, partitions.to_vec()));
     }
     if from + PLAN_ROWS < slices.len() {
         let next = Continuation::Plan {

@@ -214,6 +214,7 @@ fn rows() -> Vec<Row> {
             task(Stage::Execute, 1),
             ProgressRow {
                 attempt: 3,
+                edition: 0,
                 done: true,
                 seq: 2,
                 position: 4096,
@@ -331,6 +332,10 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
         phase,
         slots: 8,
         restart: 1,
+        edition: 0,
+        attempts: 0,
+        looked: 0,
+        back_to: None,
         plan: Some(Box::new(PlanHeader {
             method,
             reason: "the SQL groups by shop".into(),

@@ -18,7 +18,7 @@ use gapless_common::{
     ids::{AttemptId, RunId, SessionId, Stage, TaskKey, Term},
     job::{Count, Job, OnError, Outside, Partition, PartitionFailed, Partitioning, Priority, Sink, Source, Step},
     labels::Labels,
-    plan::{Column, Facts, TransformFacts, TransformMode, Unit},
+    plan::{Column, Facts, PinnedFile, TransformFacts, TransformMode, Unit},
     range::UnitRange,
 };
 use gapless_core::{
@@ -210,12 +210,21 @@ impl Script {
         }
     }
 
-    /// `job NAME VERSION STEP…`, a step being `name,key=value,…`.
+    /// `job NAME VERSION STEP…`, a step being `name,key=value,…`; with another `etag` the input has changed.
     fn job(&mut self, words: &Words) {
         let steps: Vec<(Step, u64)> = words.0[3..].iter().map(|word| step(word)).collect();
         let mut facts = facts(steps.first().map_or(10, |(_, units)| *units));
         if let Some(mib) = words.0[3].split(',').find_map(|word| word.strip_prefix("mib=")) {
             facts.bytes = mib.parse::<u64>().expect("a number") << 20;
+        }
+        if let Some(etag) = words.0[3].split(',').find_map(|word| word.strip_prefix("etag=")) {
+            facts.files.push(PinnedFile {
+                path: "in/a.csv".into(),
+                size: 100,
+                etag: etag.into(),
+                units: facts.rows,
+                rows: None,
+            });
         }
         let job = Job {
             name: words.at(1).into(),
@@ -539,11 +548,19 @@ fn show_row(row: &Row) -> String {
             format!(" {:?}{restarts}{error}", row.state)
         }
         Row::Identity(_, run) => format!(" {run}"),
-        Row::Step(_, _, row) => format!(
-            " {}{}",
-            row.phase.name(),
-            if row.seal.is_some() { " sealed" } else { "" }
-        ),
+        Row::Step(_, _, row) => {
+            let mut text = format!(" {}", row.phase.name());
+            if row.seal.is_some() {
+                text.push_str(" sealed");
+            }
+            if row.edition > 0 {
+                let _ = write!(text, ", edition {}", row.edition);
+            }
+            if let Some(phase) = row.back_to {
+                let _ = write!(text, ", then {} again", phase.name());
+            }
+            text
+        }
         Row::Plan(_, _, _, _, partitions) => {
             let range = |it: &gapless_common::plan::Partition| format!("{}:{}", it.number, it.units);
             let ranges: Vec<String> = partitions.iter().map(range).collect();

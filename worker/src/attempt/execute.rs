@@ -148,6 +148,7 @@ pub struct Slot {
 struct CompiledStep {
     run: RunId,
     step: StepNo,
+    edition: u32,
     transform: Transform,
     /// With the columns that the rules were compiled for.
     checks: Option<(SchemaRef, Checks)>,
@@ -164,8 +165,7 @@ impl Slot {
     fn compile(&mut self, assignment: &Assignment, io: &dyn StepIo) -> Result<(), TaskError> {
         let context = &assignment.context;
         if let Some(known) = &self.step
-            && known.run == context.run
-            && known.step == context.step_no
+            && (known.run, known.step, known.edition) == (context.run, context.step_no, context.edition)
         {
             return Ok(());
         }
@@ -194,6 +194,7 @@ impl Slot {
         self.step = Some(CompiledStep {
             run: context.run,
             step: context.step_no,
+            edition: context.edition,
             transform,
             checks: None,
         });

@@ -16,12 +16,14 @@ use gapless_common::{
     range::UnitRange,
 };
 
-/// What an attempt knows of its step besides its partition. One for each (run, step), shared.
+/// What an attempt knows of its step besides its partition. One for each (run, step, edition), shared.
 #[derive(Debug)]
 pub struct StepContext {
     pub job: Arc<Job>,
     pub step_no: u16,
     pub run: RunId,
+    /// How often the step was planned anew because its input had changed: each time it has folders of its own.
+    pub edition: u32,
     /// Folder against which relative paths are resolved.
     pub base_dir: PathBuf,
     /// The run's time in microseconds since the epoch: `now()` in SQL.

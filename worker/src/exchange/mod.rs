@@ -33,7 +33,7 @@ use std::path::{Path, PathBuf};
 use gapless_common::{
     attempt::Counters,
     error::{ErrorClass, TaskError},
-    ids::{AttemptId, PartitionNo, RunId, StepNo},
+    ids::{AttemptId, PartitionNo},
     range::UnitRange,
 };
 
@@ -44,7 +44,10 @@ pub use self::{
     layout::Scattered,
     scatter::{Checked, ScatterFolders, scatter},
 };
-use crate::attempt::{CommittedPartition, StepContext};
+use crate::{
+    attempt::{CommittedPartition, StepContext},
+    storage::staged_below,
+};
 
 /// Rows of a block: enough that each of 256 buckets gets a few thousand, which lie together in the
 /// file. They wait narrowed, in some 15 MB for a table of six columns.
@@ -52,14 +55,14 @@ const BLOCK_ROWS: usize = 1_000_000;
 /// Bytes of a block, for wide rows.
 const BLOCK_BYTES: usize = 64 * 1024 * 1024;
 
-/// The scratch folder of a step: `<scratch>/<run>-<step no>`.
-pub fn scratch_folder(scratch: &Path, run: RunId, step: StepNo) -> PathBuf {
-    scratch.join(format!("{run}-{step}"))
+/// The scratch folder of a step, of what it is planned for now.
+pub fn scratch_folder(context: &StepContext) -> PathBuf {
+    staged_below(&context.scratch, context.run, context.step_no, context.edition)
 }
 
 /// The folder of a step's exchange files.
 pub fn exchange_folder(context: &StepContext) -> PathBuf {
-    scratch_folder(&context.scratch, context.run, context.step_no).join("exchange")
+    scratch_folder(context).join("exchange")
 }
 
 /// The name of what a scatter attempt wrote for one commit, without its extension.

@@ -56,7 +56,7 @@ pub struct ScatterFolders {
 impl ScatterFolders {
     /// The folders of a step, its rejects and keys in the run folder of its sink.
     pub fn new(context: &StepContext, rejects: PathBuf, keys: PathBuf) -> Self {
-        let scratch = scratch_folder(&context.scratch, context.run, context.step_no);
+        let scratch = scratch_folder(context);
         Self {
             exchange: exchange_folder(context),
             manifests: scratch.join("manifest"),

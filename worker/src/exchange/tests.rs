@@ -175,6 +175,7 @@ impl Stage1 {
             }),
             step_no: 0,
             run: RunId(uuid::Uuid::nil()),
+            edition: 0,
             base_dir: folder.path().into(),
             started_micros: 0,
             scratch: folder.path().join("scratch"),

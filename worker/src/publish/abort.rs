@@ -71,6 +71,7 @@ fn settle(context: &StepContext, fence: Fence, folders: &StepFolders, first: u64
             verdict: VerdictKind::Aborted,
             run: context.run,
             step: context.step_no,
+            edition: context.edition,
             step_name: context.step().name.clone(),
             generation,
             seal: 0,

@@ -129,8 +129,11 @@ fn exists_mode(context: &StepContext) -> Exists {
     context.step().sink.file().map_or(Exists::Fail, |file| file.exists)
 }
 
+/// Whether a verdict settles this step as it is planned now. An earlier edition that was aborted is settled for itself;
+/// what is published of any is the step's output.
 fn is_own(verdict: &Verdict, context: &StepContext) -> bool {
-    verdict.run == context.run && verdict.step == context.step_no
+    let same = (verdict.run, verdict.step) == (context.run, context.step_no);
+    same && (verdict.edition == context.edition || verdict.verdict == VerdictKind::Committed)
 }
 
 fn aborted(context: &StepContext) -> TaskError {

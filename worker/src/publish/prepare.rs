@@ -24,7 +24,7 @@ use crate::{
     attempt::StepContext,
     sink::Format,
     storage::{
-        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, file_exists,
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, file_exists, staged_below,
         folder_exists, io_error, is_object, list_folder, read_if_present, remove_tree, sync_folder,
     },
 };
@@ -265,11 +265,12 @@ fn check_undisturbed(folders: &StepFolders) -> Result<(), TaskError> {
     if let Some(last) = generations(folders)?.last()
         && let Some(verdict) = verdicts_from(folders, *last)?.pop()
         && verdict.verdict == VerdictKind::Committed
-        && folder_exists(
-            &folders
-                .staged()
-                .with_file_name(format!("{}-{}", verdict.run, verdict.step)),
-        )?
+        && folder_exists(&staged_below(
+            parent_of(folders.staged()),
+            verdict.run,
+            verdict.step,
+            verdict.edition,
+        ))?
     {
         return Err(TaskError::new(
             ErrorClass::Config,

@@ -252,6 +252,7 @@ fn proposal(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts, gen
         verdict: VerdictKind::Committed,
         run: sealed.context.run,
         step: sealed.context.step_no,
+        edition: sealed.context.edition,
         step_name: sealed.context.step().name.clone(),
         generation,
         seal: sealed.seal,

@@ -155,7 +155,8 @@ impl Book {
             return Ok(());
         }
         let run = self.run_bytes(task.run);
-        let held = Arc::new(Held::new(task, fence, units, grant.position, grant.seq, run));
+        let held = Held::new(task, fence, units, grant.position, grant.seq, run).of_edition(grant.edition);
+        let held = Arc::new(held);
         if self.draining || self.queue.len() + self.fresh.len() >= MAX_QUEUED {
             let released = released(&held);
             self.tell(released);

@@ -1,4 +1,4 @@
-//! What slots know of steps: asked for once for each (run, step), and again when a later stage needs
+//! What slots know of steps: asked for once for each (run, step, edition), and again when a later stage needs
 //! what was not there yet.
 
 use std::{
@@ -30,8 +30,11 @@ struct Cache {
     /// The job files of the runs served lately, the latest last: a run's steps share one.
     jobs: VecDeque<(RunId, Arc<Job>)>,
     uses: u64,
-    places: HashMap<(RunId, StepNo), (u64, Arc<Place>)>,
+    places: HashMap<PlaceKey, (u64, Arc<Place>)>,
 }
+
+/// A step that is planned anew is another one here.
+type PlaceKey = (RunId, StepNo, u32);
 
 /// Locked while the step is asked for, so that many slots ask once.
 type Place = Mutex<Option<Known>>;
@@ -65,7 +68,7 @@ impl Contexts {
     /// The context of the attempt's step, complete enough for its stage. Blocks while it is asked for.
     pub fn get(&self, held: &Held, calls: &Calls) -> Result<Arc<StepContext>, TaskError> {
         let task = held.task;
-        let place = self.place((task.run, task.step));
+        let place = self.place((task.run, task.step, held.edition));
         let mut known = place.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = known.as_ref().filter(|known| known.is_enough_for(task.stage)) {
             return Ok(known.context.clone());
@@ -112,7 +115,7 @@ impl Contexts {
         cache.jobs.push_back((run, job));
     }
 
-    fn place(&self, key: (RunId, StepNo)) -> Arc<Place> {
+    fn place(&self, key: PlaceKey) -> Arc<Place> {
         let mut cache = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cache.uses += 1;
         let uses = cache.uses;
@@ -152,6 +155,13 @@ fn read(held: &Held, job: Arc<Job>, step: v1::GetStepResponse) -> Result<StepCon
     if usize::from(task.step) >= job.steps.len() {
         return Err(bad(held, &format!("the job file has {} steps", job.steps.len())));
     }
+    if step.edition != held.edition {
+        let message = format!(
+            "{task}: the step is planned anew: this is an attempt at its edition {}, there is {}",
+            held.edition, step.edition
+        );
+        return Err(TaskError::new(ErrorClass::Fenced, message));
+    }
     let frame = match step.frame.as_ref() {
         [] => None,
         json => Some(serde_json::from_slice(json).map_err(|reason| bad(held, &format!("the step's frame: {reason}")))?),
@@ -160,6 +170,7 @@ fn read(held: &Held, job: Arc<Job>, step: v1::GetStepResponse) -> Result<StepCon
         job,
         step_no: task.step,
         run: task.run,
+        edition: step.edition,
         base_dir: PathBuf::from(step.base_dir),
         started_micros: step.started_micros,
         scratch: PathBuf::from(step.scratch),

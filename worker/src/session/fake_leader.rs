@@ -69,6 +69,7 @@ pub fn grant(task: TaskKey, number: u32, serial: u64) -> Command {
         high: 10,
         position: 0,
         seq: 0,
+        edition: 0,
     })
 }
 

@@ -31,6 +31,8 @@ pub struct Held {
     /// As granted: where the last commit ended, and the number of the next one.
     pub position: u64,
     pub seq: u32,
+    /// The edition of the step.
+    pub edition: u32,
     run: Bytes,
     reached: AtomicU64,
     rows: AtomicU64,
@@ -49,6 +51,7 @@ impl Held {
     /// `run` is the run id's bytes, shared by all tasks of the run.
     pub fn new(task: TaskKey, fence: Fence, units: UnitRange, position: u64, seq: u32, run: Bytes) -> Self {
         Self {
+            edition: 0,
             task,
             fence,
             units,
@@ -63,6 +66,11 @@ impl Held {
             answered: Condvar::new(),
             stopped: Notify::new(),
         }
+    }
+
+    /// Of the step as it was planned for the `edition`th time anew.
+    pub fn of_edition(self, edition: u32) -> Self {
+        Self { edition, ..self }
     }
 
     /// The span of everything that is logged of this attempt by this worker.

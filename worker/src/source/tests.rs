@@ -380,6 +380,7 @@ fn the_output_of_an_earlier_step_is_what_its_verdict_lists() {
             verdict,
             run,
             step,
+            edition: 0,
             step_name: "first".into(),
             generation,
             seal: 1,

@@ -84,17 +84,19 @@ pub struct StepFolders {
 impl StepFolders {
     /// Errors: `Config` where the sink's path has no last name (`/`, `..`).
     pub fn of(context: &StepContext) -> Result<Self, TaskError> {
-        Self::new(
+        let folders = Self::new(
             &context.step().sink,
             &context.base_dir,
             &context.scratch,
             context.run,
             context.step_no,
-        )
+        )?;
+        Ok(folders.of_edition(context.edition))
     }
 
+    /// Those of a step that was never planned anew.
     pub fn new(sink: &Sink, base_dir: &Path, scratch: &Path, run: RunId, step: StepNo) -> Result<Self, TaskError> {
-        let own = format!("{run}-{step}");
+        let own = run_folder(run, step, 0);
         let scratch_own = scratch.join(&own);
         let output = match sink.file() {
             Some(file) => placed(base_dir, &file.path)?,
@@ -122,6 +124,16 @@ impl StepFolders {
             run,
             step,
         })
+    }
+
+    /// What an edition stages lies apart from what earlier ones did, which may be swept late.
+    pub fn of_edition(self, edition: u32) -> Self {
+        let own = run_folder(self.run, self.step, edition);
+        Self {
+            staged: self.staged.with_file_name(&own),
+            scratch: self.scratch.with_file_name(&own),
+            ..self
+        }
     }
 
     /// `P`: what readers open.
@@ -227,6 +239,19 @@ impl StepFolders {
 
 fn certificate_name(run: RunId, step: StepNo) -> String {
     format!("{CONTROL_SUBFOLDER}/{CERTIFICATE_PREFIX}{step}-{run}.json")
+}
+
+/// The name of the folders of what a step stages.
+fn run_folder(run: RunId, step: StepNo, edition: u32) -> String {
+    match edition {
+        0 => format!("{run}-{step}"),
+        _ => format!("{run}-{step}-{edition}"),
+    }
+}
+
+/// Where what is staged by a step lies below a control folder, or what it has in scratch.
+pub fn staged_below(folder: &Path, run: RunId, step: StepNo, edition: u32) -> PathBuf {
+    folder.join(run_folder(run, step, edition))
 }
 
 /// Errors: `Config` for an address that names a whole bucket or nothing.

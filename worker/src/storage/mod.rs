@@ -21,7 +21,7 @@ pub use durable::{
     Created, DurableFile, SealedFile, create_durable, create_folder, create_once, exchange_folders, file_exists,
     folder_exists, link_file, list_folder, move_folder, read_if_present, remove_tree, sync_folder, write_new,
 };
-pub use folders::{CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, ChunkName, FirstUnit, StepFolders};
+pub use folders::{CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, ChunkName, FirstUnit, StepFolders, staged_below};
 pub use place::{is_object, object_error, resolve};
 pub(crate) use place::{object, object_error_in};
 pub use spill::{SpillFolder, spill_folder, sweep_spill};

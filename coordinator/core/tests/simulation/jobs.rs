@@ -27,28 +27,71 @@ pub struct Spec {
 }
 
 pub struct StepSpec {
-    pub facts: Arc<Facts>,
-    /// Source units that are rejected when they are read.
-    pub bad: BTreeSet<u64>,
+    /// The contents that its source had, the present one last.
+    pub versions: Vec<Version>,
     pub limit: Option<u64>,
     /// Whether it cannot be planned.
     pub refused: bool,
 }
 
-impl StepSpec {
+/// A content of a source.
+pub struct Version {
+    pub facts: Arc<Facts>,
+    /// Source units that are rejected when they are read.
+    pub bad: BTreeSet<u64>,
+}
+
+/// A record: which content of its source it is of, and at which unit.
+pub fn record(version: usize, unit: u64) -> u64 {
+    (version as u64) << 32 | unit
+}
+
+pub fn unit_of(record: u64) -> u64 {
+    record & 0xffff_ffff
+}
+
+impl Version {
     pub fn units(&self) -> u64 {
         self.facts.domain.high
     }
+}
 
-    pub fn over_limit(&self) -> bool {
-        self.limit.is_some_and(|limit| self.bad.len() as u64 > limit)
+impl StepSpec {
+    /// The number of the present content.
+    pub fn now(&self) -> usize {
+        self.versions.len() - 1
+    }
+
+    pub fn content(&self) -> &Version {
+        &self.versions[self.now()]
+    }
+
+    pub fn over_limit(&self, version: usize) -> bool {
+        let bad = self.versions[version].bad.len() as u64;
+        self.limit.is_some_and(|limit| bad > limit)
+    }
+
+    /// Somebody writes the source anew: mended, with other records in it, or as many others that are as bad.
+    pub fn change(&mut self, rng: &mut Rng) {
+        let (last, group) = (self.content(), self.content().facts.bytes / self.content().units());
+        let (units, bad) = match rng.per_mille(600) {
+            true => (rng.between(1, 30), BTreeSet::new()),
+            false => (last.units(), last.bad.clone()),
+        };
+        let mut facts = facts(rng, units, group);
+        let etag = self.versions.len() + 1;
+        facts.files.iter_mut().for_each(|file| file.etag = etag.to_string());
+        self.versions.push(Version {
+            facts: Arc::new(facts),
+            bad,
+        });
     }
 }
 
 impl Spec {
     /// Whether it must fail however often it is tried.
     pub fn cannot_succeed(&self) -> bool {
-        self.steps.iter().any(|step| step.refused || step.over_limit())
+        self.steps.iter().any(|step| step.refused || step.over_limit(step.now()))
     }
 }
 
@@ -148,8 +191,7 @@ fn step(rng: &mut Rng, at: usize) -> (Step, StepSpec) {
     };
     let facts = Arc::new(facts(rng, units, group));
     let spec = StepSpec {
-        facts,
-        bad,
+        versions: vec![Version { facts, bad }],
         limit,
         refused,
     };

@@ -196,6 +196,21 @@ impl World {
         }
     }
 
+    /// Counts how steps come out of having their inputs looked at again.
+    fn count_anew(&mut self, state: &State, change: &Change) {
+        let Change::Put(Row::Step(run, number, row)) = change else {
+            return;
+        };
+        let Some(before) = state.run(*run).and_then(|run| run.step(*number)) else {
+            return;
+        };
+        if row.edition > before.row.edition {
+            self.count("a step begins anew");
+        } else if before.row.back_to.is_some() && before.row.back_to == Some(row.phase) {
+            self.count("a step goes on with its inputs unchanged");
+        }
+    }
+
     fn decide(&mut self, leader: &mut Leader, event: Event, out: &mut Outgoing) -> Result<Result<(), Refusal>, String> {
         let now = Timestamp(self.now);
         leader.state.note(&event, now);
@@ -227,6 +242,7 @@ impl World {
             self.count_recut(&leader.state, (run, step), &rows);
         }
         for change in rows {
+            self.count_anew(&leader.state, &change);
             leader.state.apply(change.clone(), now);
             out.changes.push(change);
         }

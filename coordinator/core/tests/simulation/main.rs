@@ -107,14 +107,18 @@ fn every_seed_keeps_every_promise() {
     );
 }
 
-const FAULTS: [&str; 21] = [
+const FAULTS: [&str; 25] = [
     "a batch arrives again",
     "a batch of a former term arrives",
     "a batch of a former term comes in its turn",
     "a partition with commits is narrowed",
+    "a step begins anew",
+    "a step goes on with its inputs unchanged",
     "a step is cut anew",
     "a task fails",
     "a task kills its worker",
+    "an input changed between failure and resume",
+    "an input changes while its run goes",
     "broken link",
     "cancel",
     "commit out of order",

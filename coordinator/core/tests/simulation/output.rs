@@ -14,19 +14,30 @@ pub enum Verdict {
     Aborted,
 }
 
+/// What an edition of a step has staged, and how it was settled.
 #[derive(Default)]
 pub struct Place {
     chunks: BTreeMap<Chunk, Vec<u64>>,
     pub verdict: Option<Verdict>,
-    pub visible: Option<Vec<u64>>,
+    /// Everything staged was removed.
+    pub swept: bool,
 }
 
 #[derive(Default)]
-pub struct Output(pub BTreeMap<(RunId, StepNo), Place>);
+pub struct Output {
+    places: BTreeMap<(RunId, StepNo, u32), Place>,
+    pub visible: BTreeMap<(RunId, StepNo), Vec<u64>>,
+}
 
 impl Output {
-    pub fn place(&mut self, run: RunId, step: StepNo) -> &mut Place {
-        self.0.entry((run, step)).or_default()
+    pub fn place(&mut self, run: RunId, step: StepNo, edition: u32) -> &mut Place {
+        self.places.entry((run, step, edition)).or_default()
+    }
+
+    /// Whether any edition of a step was settled as committed.
+    pub fn is_committed(&self, run: RunId, step: StepNo) -> bool {
+        let own = self.places.range((run, step, 0)..=(run, step, u32::MAX));
+        own.into_iter().any(|(_, place)| matches!(place.verdict, Some(Verdict::Committed(_))))
     }
 }
 
@@ -37,6 +48,12 @@ impl Place {
             None => Ok(()),
             Some(_) => Err(format!("I2: the file {chunk:?} was written twice")),
         }
+    }
+
+    /// Removes what is staged; who is late still writes.
+    pub fn sweep(&mut self) {
+        self.chunks.clear();
+        self.swept = true;
     }
 
     pub fn read(&self, chunk: &Chunk) -> Option<&Vec<u64>> {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gapless_common::{
     attempt::Commit,
-    ids::{AttemptId, RunId, SessionId, TaskKey},
+    ids::{AttemptId, RunId, SessionId, StepNo, TaskKey},
 };
 use gapless_core::{
     Change, Decision, Effect, Event, Refusal, Row, RowKey, State,
@@ -17,6 +17,7 @@ use gapless_core::{
 pub struct Watch {
     attempts: BTreeSet<AttemptId>,
     numbers: BTreeMap<TaskKey, u32>,
+    editions: BTreeMap<(RunId, StepNo), u32>,
     progress: BTreeMap<TaskKey, ProgressRow>,
     pub cancelled: BTreeSet<RunId>,
     /// What each accepted commit said, by task and number.
@@ -123,8 +124,26 @@ impl Watch {
                     }
                 }
                 Change::Put(Row::Progress(key, row)) => {
+                    let edition = self.editions.get(&(key.run, key.step)).copied().unwrap_or(0);
+                    if row.edition != edition {
+                        return Err(format!(
+                            "I4: {key} makes progress in edition {}, the step is in {edition}",
+                            row.edition
+                        ));
+                    }
                     if let Some(before) = self.progress.insert(*key, row.clone()) {
                         grows(&before, row).map_err(|what| format!("I4: {key}: {what}"))?;
+                    }
+                }
+                Change::Put(Row::Step(run, step, row)) => {
+                    let before = self.editions.insert((*run, *step), row.edition).unwrap_or(0);
+                    match row.edition {
+                        same if same == before => {}
+                        // From here on its commits are those of the new data.
+                        next if next == before + 1 => {
+                            self.progress.retain(|key, _| (key.run, key.step) != (*run, *step));
+                        }
+                        other => return Err(format!("run {run} step {step}: edition {other} follows {before}")),
                     }
                 }
                 Change::Put(Row::Run(run, row)) => {

@@ -54,6 +54,18 @@ pub struct Entry {
     pub stage: u8,
     /// The output as a publisher read it from the leader.
     pub list: Vec<u64>,
+    /// What it knows of its step since it began.
+    pub context: Option<Context>,
+}
+
+/// A step as an attempt learns of it, once.
+#[derive(Clone, Copy, Debug)]
+pub struct Context {
+    pub edition: u32,
+    /// The content of the source that the step was planned for.
+    pub version: usize,
+    pub buckets: Option<u64>,
+    pub merges: bool,
 }
 
 impl Entry {
@@ -296,6 +308,7 @@ impl Worker {
                 fate: Fate::Fine,
                 stage: 0,
                 list: Vec::new(),
+                context: None,
             },
         );
         self.queue.push_back(grant.task);

@@ -22,7 +22,7 @@ use crate::{
     attempt,
     jobs::{self, Spec},
     leader::{Input, Leader},
-    output::{Output, Verdict},
+    output::Output,
     rng::Rng,
     store::{Batch, FakeStore},
     watch::Watch,
@@ -299,19 +299,19 @@ impl World {
         for (run, state, steps) in runs {
             for step in 0..steps as StepNo {
                 let phase = self.phase(run, step);
-                let place = self.output.place(run, step);
+                let visible = self.output.visible.contains_key(&(run, step));
                 let published = phase == Phase::Published;
-                if published && place.visible.is_none() {
+                if published && !visible {
                     return Err(format!("I7: run {run} step {step} is published and not visible"));
                 }
                 if state == RunState::Completed && !published {
                     return Err(format!("run {run} is completed, its step {step} is {phase:?}"));
                 }
                 let ended = matches!(phase, Phase::Published | Phase::Aborted);
-                if state == RunState::Cancelled && (!ended || (!published && place.visible.is_some())) {
+                if state == RunState::Cancelled && (!ended || (!published && visible)) {
                     return Err(format!("I11: run {run} is cancelled, its step {step} is {phase:?}"));
                 }
-                if phase == Phase::Aborted && matches!(place.verdict, Some(Verdict::Committed(_))) {
+                if phase == Phase::Aborted && self.output.is_committed(run, step) {
                     return Err(format!("I7: run {run} step {step} is aborted against its verdict"));
                 }
             }
@@ -620,6 +620,11 @@ impl World {
         }
         let next = self.rng.between(20_000, 600_000);
         self.after(next, Happening::Trouble);
+        if self.rng.per_mille(40) {
+            self.count("an input changes while its run goes");
+            let spec = self.rng.below(self.specs.len() as u64) as usize;
+            self.change_input(spec);
+        }
         let at = self.rng.below(self.workers.len() as u64) as usize;
         if !self.workers[at].alive || self.rough == 0 {
             return;
@@ -671,6 +676,17 @@ impl World {
             return;
         };
         let run = state.identities.get(&self.specs[job * 2].identity).copied();
+        let ended = run.and_then(|run| Some(state.run(run)?.row.state));
+        if let Some(run) = run
+            && matches!(ended, Some(RunState::Failed | RunState::Stopped))
+            && self.rng.per_mille(400)
+        {
+            self.count("an input changed between failure and resume");
+            let spec = self.runs[&run];
+            self.change_input(spec);
+            self.submit(spec);
+            return;
+        }
         match (run, self.rng.below(10)) {
             (Some(run), 0..=2) => {
                 self.count("cancel");
@@ -688,6 +704,15 @@ impl World {
             }
             _ => self.submit(job * 2),
         }
+    }
+
+    /// Somebody writes one of a job's sources anew.
+    fn change_input(&mut self, spec: usize) {
+        let steps = &mut self.specs[spec].steps;
+        let step = self.rng.below(steps.len() as u64) as usize;
+        steps[step].change(&mut self.rng);
+        let now = steps[step].now();
+        self.log(|| format!("the source of job {spec} step {step} changes: version {now}"));
     }
 
     fn submit(&mut self, spec: usize) {

@@ -344,6 +344,7 @@ fn assignment(case: &Case) -> Assignment {
             }),
             step_no: 0,
             run,
+            edition: 0,
             base_dir: ".".into(),
             started_micros: 0,
             scratch: ".".into(),

@@ -113,6 +113,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         }),
         step_no: 0,
         run: RunId(Uuid::from_u128(run)),
+    edition: 0,
         base_dir: folder.to_path_buf(),
         started_micros: 0,
         preparation: None,
