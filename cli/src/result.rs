@@ -162,8 +162,8 @@ pub fn outcome(run: &Run, again: &str) -> Result<(), Failure> {
     let message = match run.state() {
         RunState::Completed => return Ok(()),
         RunState::Failed => format!(
-            "run {id} of {} failed{because}\nMend what is wrong, then `{again}`: what is committed is not done again. A changed \
-             job file is another job, which begins anew.",
+            "run {id} of {} failed{because}\nMend what is wrong, then `{again}`: what is committed is not done again, unless an \
+             input of its step has changed: such a step begins anew. A changed job file is another job, which begins anew.",
             run.job
         ),
         RunState::Stopped => format!(

@@ -81,10 +81,8 @@ fn waits_for(state: &State, run: &Run, number: StepNo) -> String {
 
 /// The last notable events, oldest first.
 fn notable(run: &Run) -> Vec<v1::RunEvent> {
-    let notable = run.history.iter().rev().filter(|entry| entry.kind.is_notable());
-    let mut events: Vec<v1::RunEvent> = notable.take(NOTABLE_EVENTS).map(|entry| event(run, entry)).collect();
-    events.reverse();
-    events
+    let notable = history::notable(run, NOTABLE_EVENTS);
+    notable.iter().map(|entry| event(run, entry)).collect()
 }
 
 fn event(run: &Run, entry: &Entry) -> v1::RunEvent {

@@ -309,7 +309,7 @@ steps:
     assert_eq!(refused.status.code(), Some(1), "{}", text(&refused.stderr));
     for words in [
         "look-up kind: kind.csv changed since this run was planned",
-        "gapless cancel",
+        "run the job again, then the step begins anew",
     ] {
         assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
     }

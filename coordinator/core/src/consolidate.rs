@@ -180,13 +180,15 @@ pub(crate) fn aborted(
     let mut progress = holding.task.progress_for(holding.run.row.restarts);
     progress.done = true;
     draft.release(key, fence, progress);
-    let name = &holding.run.definition(key.step).name;
     let is_cancelled = holding.run.row.state == RunState::Cancelling;
     match publication {
         Some(publication) => {
             let text = match is_cancelled {
-                true => format!("too late to cancel step {name}: it is published"),
-                false => format!("{name}: it is published with the former input, and is not done again"),
+                true => {
+                    let name = &holding.run.definition(key.step).name;
+                    format!("too late to cancel step {name}: it is published")
+                }
+                false => "it turns out to be published, from its former input: that stands".to_string(),
             };
             draft.note(key.run, key.step, Kind::Note, text);
             publish_step(draft, key.run, key.step, holding.step, publication);

@@ -330,6 +330,7 @@ fn outline(run: &Run) -> Vec<Entry> {
         if let Some(at) = step.row.started {
             entries.push(entry(at, Some(number), (Kind::Stage, "begun".to_string())));
         }
+        entries.extend(begun_anew(number, step));
         let ended = match step.row.phase {
             Phase::Published => Some((Kind::Published, published(step.row.publication.as_ref()))),
             Phase::Aborted => Some((Kind::Aborted, "aborted".to_string())),
@@ -350,6 +351,30 @@ fn outline(run: &Run) -> Vec<Entry> {
         last = Some(entry.at);
     }
     entries
+}
+
+fn begun_anew(number: StepNo, step: &Step) -> Option<Entry> {
+    let anew = step.row.anew.as_deref()?;
+    Some(Entry {
+        at: anew.at,
+        step: Some(number),
+        kind: Kind::Note,
+        text: anew.told.clone(),
+    })
+}
+
+/// The last `count` notable entries, oldest first; what rows tell of those that are not kept too.
+pub fn notable(run: &Run, count: usize) -> Vec<Entry> {
+    let first = run.history.iter().next().map(|entry| entry.at);
+    let kept = run.history.iter().filter(|entry| entry.kind.is_notable());
+    let mut entries: Vec<Entry> = kept.rev().take(count).cloned().collect();
+    entries.reverse();
+    let of_rows = (0..).zip(&run.steps).filter_map(|(number, step)| begun_anew(number, step));
+    let mut earlier: Vec<Entry> = of_rows.filter(|entry| first.is_none_or(|first| entry.at < first)).collect();
+    earlier.sort_by_key(|entry| entry.at);
+    earlier.truncate(count - entries.len());
+    earlier.extend(entries);
+    earlier
 }
 
 /// The next moment: no two entries have the same.

@@ -21,7 +21,7 @@ use crate::{
     fail,
     history::Kind,
     limits::MAX_EDITIONS,
-    row::{Phase, RunState, StepRow},
+    row::{Anew, Phase, RunState, StepRow},
     state::{Run, Step},
 };
 
@@ -78,22 +78,27 @@ pub(crate) fn look(draft: &mut Draft, id: RunId, number: StepNo) {
 /// A planned step was surveyed again: it goes on in `phase` where it was, or is settled to begin anew.
 pub(crate) fn looked(draft: &mut Draft, key: TaskKey, holding: &Holding, phase: Phase, found: &Facts) {
     let Holding { run, step, .. } = *holding;
-    let name = &run.definition(key.step).name;
     let changed = step.facts.as_deref().map(|known| Changed::between(known, found));
     let changed = changed.unwrap_or_default();
     let same = changed.0.is_empty();
     let is_last = step.row.edition >= MAX_EDITIONS;
+    let told = format!("{changed} since the run was planned: the step begins anew");
+    let at = draft.now;
     draft.change_step(key.run, key.step, step, |row| {
-        row.phase = if same || is_last { phase } else { Phase::Abort };
         row.back_to = None;
+        if same || is_last {
+            row.phase = phase;
+        } else {
+            row.phase = Phase::Abort;
+            row.anew = Some(Box::new(Anew { at, told: told.clone() }));
+        }
     });
     if !same && is_last {
         fail::fail_run(draft, key.run, run, too_often(run, key.step));
         return;
     }
     if !same {
-        let text = format!("{name}: {changed} since the run was planned: the step begins anew");
-        draft.note(key.run, key.step, Kind::Note, text);
+        draft.note(key.run, key.step, Kind::Note, told);
         return;
     }
     match fail::broken_limit(run, key.step, None) {
@@ -107,8 +112,8 @@ pub(crate) fn looked(draft: &mut Draft, key: TaskKey, holding: &Holding, phase: 
             fail::fail_run(draft, key.run, run, message);
         }
         None => {
-            let text = format!("{name}: no input has changed since the run was planned: what is committed stays");
-            draft.note(key.run, key.step, Kind::Note, text);
+            let text = "no input has changed since the run was planned: what is committed stays";
+            draft.note(key.run, key.step, Kind::Note, text.to_string());
         }
     }
 }
@@ -130,7 +135,7 @@ pub(crate) fn begin_anew(draft: &mut Draft, id: RunId, number: StepNo, run: &Run
     let ended = tasks.filter_map(|task| Some(task.progress.as_ref()?.attempt));
     let attempts = ended.fold(attempt.max(step.row.attempts), u32::max);
     let restart = run.row.restarts;
-    let started = step.row.started;
+    let (started, anew) = (step.row.started, step.row.anew.clone());
     draft.change_step(id, number, step, |row| {
         *row = StepRow {
             phase: Phase::Survey,
@@ -138,6 +143,7 @@ pub(crate) fn begin_anew(draft: &mut Draft, id: RunId, number: StepNo, run: &Run
             edition: step.row.edition + 1,
             attempts,
             looked: restart,
+            anew,
             started,
             ..StepRow::WAITING
         };

@@ -265,6 +265,9 @@ pub struct StepRow {
     /// While the inputs of a planned step are looked at again: the phase that it goes back to if they are unchanged.
     #[serde(default, skip_serializing_if = "is_default")]
     pub back_to: Option<Phase>,
+    /// Why it was last planned anew.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub anew: Option<Box<Anew>>,
     /// How fast a slot went in an earlier run, at the split likewise.
     #[serde(default)]
     pub speed: Option<u64>,
@@ -287,6 +290,7 @@ impl StepRow {
         attempts: 0,
         looked: 0,
         back_to: None,
+        anew: None,
         speed: None,
         plan: None,
         preparation: None,
@@ -295,6 +299,14 @@ impl StepRow {
         started: None,
         finished: None,
     };
+}
+
+/// That inputs of a step had changed, which people may ask for long after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anew {
+    pub at: Timestamp,
+    /// Which, in a sentence.
+    pub told: String,
 }
 
 /// Plan rows of one edition of a step: far more than the slices that a table of [`PARTITIONS_PER_ROW`] each can have,

@@ -336,6 +336,7 @@ fn step_row(phase: Phase, method: Method) -> StepRow {
         attempts: 0,
         looked: 0,
         back_to: None,
+        anew: None,
         plan: Some(Box::new(PlanHeader {
             method,
             reason: "the SQL groups by shop".into(),

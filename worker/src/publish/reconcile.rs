@@ -485,7 +485,7 @@ fn check_totals(
             };
             wrong.truncate(TOLD_TOTALS);
             Err(data_error(format!(
-                "{}{more}; nothing is published: mend the file or get it again, then submit the job again",
+                "{}{more}; nothing is published: mend the file or get it again, then run the job again: the step begins anew",
                 wrong.join("; ")
             )))
         }

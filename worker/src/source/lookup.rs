@@ -94,8 +94,8 @@ pub fn read_published(
 pub fn read_pinned(name: &str, lookup: &Lookup, base_dir: &Path, pinned: &[LookupFile]) -> Result<Table, TaskError> {
     let refused = |what: String| {
         config(format!(
-            "look-up {name}: {what}; all partitions of a run join the same look-ups: put the old content back and submit \
-             the job again to go on, or `gapless cancel` the run and submit the job again to join the new"
+            "look-up {name}: {what}; all partitions of a run join the same look-ups: run the job again, then the \
+             step begins anew with the new content; or put the old content back before that, then it goes on"
         ))
     };
     for file in pinned {

@@ -260,8 +260,8 @@ pub(crate) fn file_of(files: &[PinnedFile], first_unit: u64, unit: u64) -> Resul
 /// A file that is not what the plan was made for.
 pub(crate) fn changed(path: &str, how: &str) -> TaskError {
     config(format!(
-        "{path}: changed after planning ({how}); this run was planned for the old data: `gapless cancel` it, then submit \
-         the job again to plan for the new"
+        "{path}: changed after planning ({how}); this run was planned for the old data: run the job again, then the step \
+         begins anew with the new; or put the old file back, with its time and inode, before that"
     ))
 }
 
