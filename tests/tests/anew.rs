@@ -50,7 +50,11 @@ fn succeeds(world: &World) -> String {
 }
 
 fn ask(world: &World, arguments: &[&str]) -> Value {
-    let all: Vec<&str> = arguments.iter().copied().chain(["--state", ".gapless", "-o", "json"]).collect();
+    let all: Vec<&str> = arguments
+        .iter()
+        .copied()
+        .chain(["--state", ".gapless", "-o", "json"])
+        .collect();
     serde_json::from_slice(&world.gapless(&all).stdout).expect("JSON")
 }
 
@@ -96,7 +100,10 @@ fn too_many_rejects_over_partitions_are_mended_in_the_file() {
         let world = World::empty();
         write(&world, "a", ROWS, &BAD);
         write(&world, "b", 100, &[]);
-        job(&world, &format!("partition: {partition}\n    on_error: {{reject: {{limit: 3}}}}"));
+        job(
+            &world,
+            &format!("partition: {partition}\n    on_error: {{reject: {{limit: 3}}}}"),
+        );
         let first = fails(&world, failure);
         assert!(first.contains("unless an input of its step has changed"), "{first}");
         // Nothing has changed: the same failure, and words that say what helps.
@@ -116,7 +123,10 @@ fn too_many_rejects_over_partitions_are_mended_in_the_file() {
 fn counts_of_an_edition_begin_at_zero() {
     let world = World::empty();
     write(&world, "a", ROWS, &BAD);
-    job(&world, "partition: {bytes: {}, count: 4}\n    on_error: {reject: {limit: 1}}");
+    job(
+        &world,
+        "partition: {bytes: {}, count: 4}\n    on_error: {reject: {limit: 1}}",
+    );
     fails(&world, "the limit is 1");
     write(&world, "a", ROWS, &BAD[..2]);
     let again = fails(&world, "step load: 2 records rejected, the limit is 1");
@@ -170,7 +180,12 @@ fn what_is_committed_is_kept_while_no_input_changes() {
         let run = ask(&world, &["describe", "again"]);
         let rows = run["partition_table"].as_array().expect("a table").clone();
         rows.into_iter()
-            .map(|row| (row["state"].as_str().expect("a state").to_string(), row["attempt"].as_u64()))
+            .map(|row| {
+                (
+                    row["state"].as_str().expect("a state").to_string(),
+                    row["attempt"].as_u64(),
+                )
+            })
             .collect::<Vec<_>>()
     };
     let done = ("done".to_string(), Some(1));
@@ -225,7 +240,9 @@ fn a_key_that_stands_twice_is_mended_in_the_input() {
     let world = World::empty();
     write(&world, "a", 300, &[]);
     let more = |first: u64| {
-        let text: String = (0..200).map(|at| format!("{},{}\n", at + first, (at + first) * 2)).collect();
+        let text: String = (0..200)
+            .map(|at| format!("{},{}\n", at + first, (at + first) * 2))
+            .collect();
         fs::write(world.path("more.csv"), format!("id,n\n{text}")).expect("written");
     };
     more(299);
@@ -248,12 +265,23 @@ fn a_key_that_stands_twice_is_mended_in_the_input() {
 /// sweep, the folder of the second, a chunk of it.
 #[test]
 fn a_process_that_is_killed_while_it_plans_anew_is_followed_by_one_that_ends_it() {
-    for moment in ["before the verdict", "before the sweep", "at the new folder", "at a new chunk"] {
+    for moment in [
+        "before the verdict",
+        "before the sweep",
+        "at the new folder",
+        "at a new chunk",
+    ] {
         let world = World::empty();
         write(&world, "a", ROWS, &BAD);
-        job(&world, "partition: {bytes: {}, count: 4}\n    on_error: {reject: {limit: 3}}");
+        job(
+            &world,
+            "partition: {bytes: {}, count: 4}\n    on_error: {reject: {limit: 3}}",
+        );
         fails(&world, "the limit is 3");
-        let id = ask(&world, &["get", "again"])["run"].as_str().expect("an id").to_string();
+        let id = ask(&world, &["get", "again"])["run"]
+            .as_str()
+            .expect("an id")
+            .to_string();
         let own = format!("out/.load.gapless/run/{id}-0");
         let (calls, path) = match moment {
             "before the verdict" => ("?link,linkat", "out/.load.gapless/published/000001.json".to_string()),

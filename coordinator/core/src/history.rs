@@ -369,8 +369,12 @@ pub fn notable(run: &Run, count: usize) -> Vec<Entry> {
     let kept = run.history.iter().filter(|entry| entry.kind.is_notable());
     let mut entries: Vec<Entry> = kept.rev().take(count).cloned().collect();
     entries.reverse();
-    let of_rows = (0..).zip(&run.steps).filter_map(|(number, step)| begun_anew(number, step));
-    let mut earlier: Vec<Entry> = of_rows.filter(|entry| first.is_none_or(|first| entry.at < first)).collect();
+    let of_rows = (0..)
+        .zip(&run.steps)
+        .filter_map(|(number, step)| begun_anew(number, step));
+    let mut earlier: Vec<Entry> = of_rows
+        .filter(|entry| first.is_none_or(|first| entry.at < first))
+        .collect();
     earlier.sort_by_key(|entry| entry.at);
     earlier.truncate(count - entries.len());
     earlier.extend(entries);

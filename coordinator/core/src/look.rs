@@ -164,7 +164,10 @@ impl Changed {
         let names: BTreeSet<&str> = names.collect();
         for name in names {
             let of = |facts: &[PinnedLookup]| {
-                let files = facts.iter().filter(|it| it.name == name).flat_map(|it| it.files.clone());
+                let files = facts
+                    .iter()
+                    .filter(|it| it.name == name)
+                    .flat_map(|it| it.files.clone());
                 files.collect::<Vec<_>>()
             };
             let place = format!("look-up {name}: ");
@@ -183,7 +186,13 @@ impl Changed {
     }
 
     /// `of`: the path of a file, and what is as it was while its content is.
-    fn files<'a, T>(&mut self, place: &str, known: &'a [T], found: &'a [T], of: impl Fn(&'a T) -> (&'a str, (u64, &'a str))) {
+    fn files<'a, T>(
+        &mut self,
+        place: &str,
+        known: &'a [T],
+        found: &'a [T],
+        of: impl Fn(&'a T) -> (&'a str, (u64, &'a str)),
+    ) {
         let known: BTreeMap<_, _> = known.iter().map(&of).collect();
         let found: BTreeMap<_, _> = found.iter().map(&of).collect();
         for (path, was) in &known {

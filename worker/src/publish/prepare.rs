@@ -24,8 +24,8 @@ use crate::{
     attempt::StepContext,
     sink::Format,
     storage::{
-        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, file_exists, staged_below,
-        folder_exists, io_error, is_object, list_folder, read_if_present, remove_tree, sync_folder,
+        CERTIFICATE_PREFIX, CONTROL_SUBFOLDER, Created, StepFolders, create_once, exchange_folders, file_exists,
+        folder_exists, io_error, is_object, list_folder, read_if_present, remove_tree, staged_below, sync_folder,
     },
 };
 

@@ -204,6 +204,44 @@ fn nothing_is_published_after_an_abort() {
 }
 
 #[test]
+fn an_edition_is_touched_by_nobody_of_the_one_before() {
+    for exists in MODES {
+        let folder = tempfile::tempdir().unwrap();
+        let former = former(folder.path(), exists);
+        let sink = || Sink::Csv(file_sink(exists));
+        let first = Run::executed(folder.path(), 1, sink());
+        // A publisher is paused with everything laid out. Meanwhile an abort creates its verdict and is paused before
+        // its sweep, another one ends the abort, and the next edition is written.
+        let mut second = None;
+        let published = publish(&first.sealed(30), &mut |action| {
+            if action == Action::LaidOut {
+                let aborted = abort(&first.sealed(31), &mut |action| {
+                    if action == Action::Decided {
+                        assert_eq!(first.abort(32).unwrap().verdict, VerdictKind::Aborted);
+                        second = Some(Run::executed_anew(folder.path(), 1, sink(), 1));
+                    }
+                    Ok(())
+                });
+                assert_eq!(aborted.unwrap().verdict, VerdictKind::Aborted);
+            }
+            Ok(())
+        });
+        assert_eq!(published.unwrap_err().class, ErrorClass::Cancelled);
+        let second = second.expect("the abort was paused");
+        assert_eq!(first.abort(33).unwrap().verdict, VerdictKind::Aborted);
+        assert_eq!(numbers(first.folders().output()), former);
+        let publication = second.publish(40).unwrap();
+        check_published(&second, &publication, &former);
+        let shown = numbers(second.folders().output());
+        assert_eq!(first.publish(41).unwrap_err().class, ErrorClass::Cancelled);
+        assert_eq!(first.abort(42).unwrap().verdict, VerdictKind::Aborted);
+        assert_eq!(second.abort(43).unwrap().verdict, VerdictKind::Committed, "too late");
+        assert_eq!(numbers(second.folders().output()), shown);
+        second.check_nothing_staged();
+    }
+}
+
+#[test]
 fn a_late_publisher_does_not_bring_back_what_was_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let sink = || Sink::Csv(file_sink(Exists::Replace));

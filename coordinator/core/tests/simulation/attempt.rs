@@ -109,7 +109,10 @@ fn chunk(world: &mut World, at: usize, key: TaskKey) -> Result<bool, String> {
     let last = next == high && world.rng.per_mille(900);
     let commit = commit(world, key, context, fence.id, seq, (from, next), &content, last);
     let chunk = (key.stage, key.partition, fence.id, seq);
-    world.output.place(key.run, key.step, context.edition).write(chunk, content)?;
+    world
+        .output
+        .place(key.run, key.step, context.edition)
+        .write(chunk, content)?;
     world.workers[at].offer(key, commit, now);
     Ok(false)
 }
@@ -130,7 +133,10 @@ fn commit(
     let through_exchange = context.buckets.is_some();
     // Records are judged where they are read first.
     let judged = key.stage == Stage::Scatter || (key.stage == Stage::Execute && !through_exchange);
-    let rejected = content.iter().filter(|unit| judged && bad.contains(&unit_of(**unit))).count() as u64;
+    let rejected = content
+        .iter()
+        .filter(|unit| judged && bad.contains(&unit_of(**unit)))
+        .count() as u64;
     let read = content.len() as u64;
     let digest = [attempt.term.0, attempt.serial, u64::from(seq), u64::from(key.partition)];
     let digest = digest.into_iter().fold(0, |digest, word| mix(digest ^ mix(word + 1)));
@@ -253,11 +259,7 @@ fn publish(world: &mut World, at: usize, key: TaskKey) -> Result<bool, String> {
     };
     match done {
         0 => {
-            let stage = if context.merges {
-                Stage::Merge
-            } else {
-                Stage::Execute
-            };
+            let stage = if context.merges { Stage::Merge } else { Stage::Execute };
             let list = committed(world, at, run, step, context, stage)
                 .and_then(|lists| contents(world, run, step, context, lists.into_iter().flatten()));
             match list {
@@ -282,7 +284,11 @@ fn publish(world: &mut World, at: usize, key: TaskKey) -> Result<bool, String> {
             entry.stage = 2;
             let list = entry.list.clone();
             world.judge_verdict(run, step, context, &list)?;
-            match world.output.place(run, step, context.edition).settle(Verdict::Committed(list)) {
+            match world
+                .output
+                .place(run, step, context.edition)
+                .settle(Verdict::Committed(list))
+            {
                 Verdict::Committed(_) => Ok(true),
                 Verdict::Aborted => {
                     let error = TaskError::new(ErrorClass::Fenced, "the step was aborted");
@@ -350,7 +356,11 @@ impl World {
         let units = spec.versions[context.version].units();
         let mut sorted = list.to_vec();
         sorted.sort_unstable();
-        if !sorted.iter().copied().eq((0..units).map(|unit| record(context.version, unit))) {
+        if !sorted
+            .iter()
+            .copied()
+            .eq((0..units).map(|unit| record(context.version, unit)))
+        {
             return Err(format!(
                 "I1: run {run} step {step} publishes {sorted:?} of {units} units of version {}",
                 context.version

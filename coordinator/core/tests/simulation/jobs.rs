@@ -91,7 +91,9 @@ impl StepSpec {
 impl Spec {
     /// Whether it must fail however often it is tried.
     pub fn cannot_succeed(&self) -> bool {
-        self.steps.iter().any(|step| step.refused || step.over_limit(step.now()))
+        self.steps
+            .iter()
+            .any(|step| step.refused || step.over_limit(step.now()))
     }
 }
 

@@ -37,7 +37,8 @@ impl Output {
     /// Whether any edition of a step was settled as committed.
     pub fn is_committed(&self, run: RunId, step: StepNo) -> bool {
         let own = self.places.range((run, step, 0)..=(run, step, u32::MAX));
-        own.into_iter().any(|(_, place)| matches!(place.verdict, Some(Verdict::Committed(_))))
+        own.into_iter()
+            .any(|(_, place)| matches!(place.verdict, Some(Verdict::Committed(_))))
     }
 }
 

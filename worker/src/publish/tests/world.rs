@@ -113,7 +113,7 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
         }),
         step_no: 0,
         run: RunId(Uuid::from_u128(run)),
-    edition: 0,
+        edition: 0,
         base_dir: folder.to_path_buf(),
         started_micros: 0,
         preparation: None,
@@ -130,7 +130,14 @@ pub(super) fn context(folder: &Path, run: u128, sink: Sink) -> StepContext {
 
 impl Run {
     pub(super) fn prepared(folder: &Path, run: u128, sink: Sink) -> Self {
-        let context = context(folder, run, sink);
+        Self::prepared_anew(folder, run, sink, 0)
+    }
+
+    fn prepared_anew(folder: &Path, run: u128, sink: Sink, edition: u32) -> Self {
+        let context = StepContext {
+            edition,
+            ..context(folder, run, sink)
+        };
         let preparation = prepare(&context, fence(1)).unwrap();
         assert_eq!(
             prepare(&context, fence(2)).unwrap(),
@@ -147,7 +154,12 @@ impl Run {
 
     /// Prepared, executed and merged.
     pub(super) fn executed(folder: &Path, run: u128, sink: Sink) -> Self {
-        let mut this = Self::prepared(folder, run, sink);
+        Self::executed_anew(folder, run, sink, 0)
+    }
+
+    /// The same of an edition of the step.
+    pub(super) fn executed_anew(folder: &Path, run: u128, sink: Sink, edition: u32) -> Self {
+        let mut this = Self::prepared_anew(folder, run, sink, edition);
         this.execute = (0..PARTITIONS)
             .map(|partition| this.execute(partition, 10 + u64::from(partition)))
             .collect();
