@@ -521,7 +521,12 @@ fn a_look_up_is_read_again_only_as_it_was_pinned() {
         change();
         let error = again().unwrap_err();
         assert_eq!(error.class, ErrorClass::Config, "{error}");
-        for part in ["look-up names: ", words, "put the old content back", "run the job again"] {
+        for part in [
+            "look-up names: ",
+            words,
+            "put the old content back",
+            "run the job again",
+        ] {
             assert!(error.message.contains(part), "{error}\nlacks: {part}");
         }
     }
