@@ -22,6 +22,7 @@ pub use gapless_worker::metrics::Metrics as WorkerMetrics;
 use gapless_worker::{
     allow::AllowList,
     session::{WorkerConfig, WorkerError, run_worker as run_session},
+    command::Inherited,
     work::Stages,
 };
 use tokio::task::JoinHandle;
@@ -80,6 +81,8 @@ pub struct WorkerSettings {
     pub allow_paths: Vec<PathBuf>,
     /// Whether it starts the programs of jobs.
     pub allow_command: bool,
+    /// Variables that these get although they may hold secrets.
+    pub program_variables: Vec<String>,
     pub spill_dir: SpillDir,
 }
 
@@ -186,7 +189,8 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         metrics: settings.metrics,
     };
     let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
-    let stages = Arc::new(Stages::within(allowed, settings.allow_command, settings.spill_dir));
+    let programs = settings.allow_command.then(|| Inherited::with(settings.program_variables));
+    let stages = Arc::new(Stages::within(allowed, programs, settings.spill_dir));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
     let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;
     match ended {

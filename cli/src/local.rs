@@ -21,6 +21,7 @@ use gapless_coordinator::{
 };
 use gapless_platform::clock::Clock;
 use gapless_worker::{
+    command::Inherited,
     examine::{Remark, examine_job},
     publish::{Foreseen, foresee, look_at_output},
     redrive,
@@ -93,7 +94,7 @@ pub fn check(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<So
 }
 
 /// Surveys, cuts and proves each step whose source is there, for so many slots.
-pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, Failure> {
+pub fn plan(job: &Job, base_dir: &Path, slots: u32, inherited: &Inherited) -> Result<Vec<PlannedStep>, Failure> {
     // Nothing is read that a run has published: such steps are planned when it has.
     let run = RunId(Uuid::nil());
     let now = Clock::system().now_micros();
@@ -106,7 +107,7 @@ pub fn plan(job: &Job, base_dir: &Path, slots: u32) -> Result<Vec<PlannedStep>, 
     };
     let cut = |step: &Step| match earlier(step) {
         Some(step) => Cut::Later { step },
-        None => match survey_step(job, step, base_dir, run, now) {
+        None => match survey_step(job, step, base_dir, run, now, inherited) {
             Ok(facts) => cut(step, facts, slots),
             Err(error) => Cut::Impossible { why: error.message },
         },

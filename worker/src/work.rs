@@ -28,7 +28,7 @@ use crate::{
         execute::{Slot, StepIo, execute},
         survey::facts,
     },
-    command,
+    command::{self, Inherited},
     engine::{Analysis, Checks, LookupTable, SlotLimits, Verdict, analyse},
     exchange::{self, ScatterFolders},
     publish::{adopt_published, run_abort, run_merge, run_prepare, run_publish, standing_certificate, sweep_late},
@@ -57,8 +57,8 @@ struct Shared {
 #[derive(Default)]
 pub struct Stages {
     allowed: AllowList,
-    /// Whether programs of jobs are started here.
-    commands: bool,
+    /// What programs of jobs inherit; `None` where none is started.
+    programs: Option<Inherited>,
     spill_dir: SpillDir,
     shared: Mutex<VecDeque<Shared>>,
     /// This worker's place for spilled data; made with the first task, which tells where scratch is.
@@ -75,7 +75,7 @@ impl Work for Stages {
             sweep(&all);
         }
         let outcome = match assignment.task.stage {
-            Stage::Survey => run_survey(&assignment.context),
+            Stage::Survey => run_survey(&assignment.context, &self.inherited()),
             Stage::Prepare => {
                 self.check(&assignment)?;
                 run_prepare(&assignment)
@@ -139,9 +139,10 @@ pub fn survey_step(
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+    inherited: &Inherited,
 ) -> Result<Facts, TaskError> {
     let mut known = Outputs::new();
-    let earlier = earlier_outputs(job, step, base_dir, run, started_micros, &mut known)?;
+    let earlier = earlier_outputs(job, step, base_dir, run, started_micros, inherited, &mut known)?;
     let mut source = survey_source(job, step, base_dir, run, &earlier)?;
     let (lookups, pins) = survey_lookups(job, step, base_dir, run)?;
     let analysis = transformed(
@@ -151,6 +152,7 @@ pub fn survey_step(
         &step.checks,
         base_dir,
         started_micros,
+        inherited,
     )?;
     let mut read = analysis.columns.clone();
     if let Source::Merge(merge) = &step.source {
@@ -201,13 +203,14 @@ fn transformed(
     checks: &[Check],
     base_dir: &Path,
     started_micros: i64,
+    inherited: &Inherited,
 ) -> Result<Analysis, TaskError> {
     let analysis = analyse(step.sql.as_deref(), input.clone(), lookups, checks, started_micros)?;
     let Some(command) = &step.command else {
         return Ok(analysis);
     };
     Ok(Analysis {
-        output: command::output_of(command, base_dir.to_path_buf(), &input)?,
+        output: command::output_of(command, base_dir.to_path_buf(), inherited, &input)?,
         transform: command::transform_facts(command, &step.partition.method),
         ..analysis
     })
@@ -225,6 +228,7 @@ fn earlier_outputs(
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+    inherited: &Inherited,
     known: &mut Outputs,
 ) -> Result<Vec<Option<SchemaRef>>, TaskError> {
     let mut columns = Vec::new();
@@ -234,7 +238,7 @@ fn earlier_outputs(
             continue;
         };
         if !known.contains_key(name) {
-            let output = earlier_output(job, name, base_dir, run, started_micros, known)?;
+            let output = earlier_output(job, name, base_dir, run, started_micros, inherited, known)?;
             known.insert(name.clone(), output);
         }
         columns.push(known.get(name).cloned().flatten());
@@ -248,16 +252,17 @@ fn earlier_output(
     base_dir: &Path,
     run: RunId,
     started_micros: i64,
+    inherited: &Inherited,
     known: &mut Outputs,
 ) -> Result<Option<SchemaRef>, TaskError> {
     let Some(earlier) = job.step(name) else { return Ok(None) };
     if !matches!(earlier.sink, Sink::Csv(_) | Sink::Ndjson(_)) {
         return Ok(None);
     }
-    let before = earlier_outputs(job, earlier, base_dir, run, started_micros, known)?;
+    let before = earlier_outputs(job, earlier, base_dir, run, started_micros, inherited, known)?;
     let source = survey_source(job, earlier, base_dir, run, &before)?;
     let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
-    let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros)?;
+    let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros, inherited)?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
 
@@ -315,13 +320,14 @@ fn pinned_lookups(step: &Step, base_dir: &Path, pins: &[PinnedLookup]) -> Result
     step.lookups.iter().map(read).collect()
 }
 
-fn run_survey(context: &StepContext) -> Result<Outcome, TaskError> {
+fn run_survey(context: &StepContext, inherited: &Inherited) -> Result<Outcome, TaskError> {
     let facts = survey_step(
         &context.job,
         context.step(),
         &context.base_dir,
         context.run,
         context.started_micros,
+        inherited,
     )?;
     let json = serde_json::to_vec(&facts)
         .map_err(|error| TaskError::new(ErrorClass::Data, format!("the survey's facts have no JSON: {error}")))?;
@@ -363,13 +369,17 @@ fn open_planned(
 impl Stages {
     /// Touches nothing outside these folders, and starts programs of jobs only where `commands` says so.
     /// What memory does not hold goes to `spill_dir`.
-    pub fn within(allowed: AllowList, commands: bool, spill_dir: SpillDir) -> Stages {
+    pub fn within(allowed: AllowList, programs: Option<Inherited>, spill_dir: SpillDir) -> Stages {
         Stages {
             allowed,
-            commands,
+            programs,
             spill_dir,
             ..Stages::default()
         }
+    }
+
+    fn inherited(&self) -> Inherited {
+        self.programs.clone().unwrap_or_default()
     }
 
     /// Errors: `Config` where the task would start a program and this worker starts none.
@@ -377,7 +387,7 @@ impl Stages {
         let step = assignment.context.step();
         let starts = matches!(assignment.task.stage, Stage::Survey | Stage::Execute);
         match &step.command {
-            Some(command) if starts && !self.commands => Err(TaskError::new(
+            Some(command) if starts && self.programs.is_none() => Err(TaskError::new(
                 ErrorClass::Config,
                 format!(
                     "step {} runs a program ({}), and this worker runs none: start workers with --allow-command \
@@ -522,6 +532,10 @@ fn has_exchange(assignment: &Assignment) -> bool {
 }
 
 impl StepIo for Io<'_> {
+    fn inherited(&self) -> Inherited {
+        self.stages.inherited()
+    }
+
     fn input_schema(&self, assignment: &Assignment) -> Result<SchemaRef, TaskError> {
         let schema = input_schema(&assignment.context)?;
         // Without SQL what is read is what goes on.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use gapless_platform::config::Setting;
+use gapless_worker::command::Inherited;
 
 use crate::{
     app::{App, Flags, flag},
@@ -44,8 +45,9 @@ pub fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let (job, _) = local::bind(&file, &parameters)?;
     let mut flags = Flags::new();
     flag(&mut flags, Setting::Slots, arguments.slots);
-    let slots = app.config(flags)?.slots;
-    let steps = local::plan(&job, Path::new(&file.base_dir), slots)?;
+    let config = app.config(flags)?;
+    let inherited = Inherited::with(config.program_variables);
+    let steps = local::plan(&job, Path::new(&file.base_dir), config.slots, &inherited)?;
     let text = match arguments.graph {
         Some(format) => draw(&job.name, &steps, format),
         None => render(&job.name, &steps, arguments.output)?,

@@ -244,6 +244,7 @@ impl Household {
                 access: Access::default(),
                 allow_paths: config.allow_paths.clone(),
                 allow_command: config.allow_command,
+                program_variables: config.program_variables.clone(),
                 spill_dir: config.spill_dir.clone(),
             };
             set.spawn(embedded::run_worker(settings, shutdown.child()));

@@ -81,6 +81,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         access,
         allow_paths: config.allow_paths,
         allow_command: config.allow_command,
+        program_variables: config.program_variables,
         spill_dir: config.spill_dir,
     };
     let ended = run_worker(settings, shutdown).await;

@@ -73,6 +73,7 @@ pub enum Setting {
     AuditLog,
     AllowPaths,
     AllowCommand,
+    ProgramVariables,
     Labels,
     LogFormat,
     LogLevel,
@@ -92,7 +93,7 @@ pub enum Setting {
 }
 
 impl Setting {
-    pub const ALL: [Setting; 33] = [
+    pub const ALL: [Setting; 34] = [
         Setting::Endpoints,
         Setting::Listen,
         Setting::StateDir,
@@ -110,6 +111,7 @@ impl Setting {
         Setting::AuditLog,
         Setting::AllowPaths,
         Setting::AllowCommand,
+        Setting::ProgramVariables,
         Setting::Labels,
         Setting::LogFormat,
         Setting::LogLevel,
@@ -148,6 +150,7 @@ impl Setting {
             Setting::AuditLog => "audit_log",
             Setting::AllowPaths => "allow_paths",
             Setting::AllowCommand => "allow_command",
+            Setting::ProgramVariables => "program_variables",
             Setting::Labels => "labels",
             Setting::LogFormat => "log_format",
             Setting::LogLevel => "log_level",
@@ -195,6 +198,9 @@ impl Setting {
             Setting::AllowCommand => {
                 "whether a worker starts the programs of jobs (transform.command): on or off; `gapless run` does unless it is set"
             }
+            Setting::ProgramVariables => {
+                "variables of a worker's environment that the programs of jobs get although they may hold secrets, joined by commas; a name may end in *"
+            }
             Setting::Labels => "labels of a worker that steps may ask for, NAME=VALUE joined by commas",
             Setting::LogFormat => "compact or json",
             Setting::LogLevel => "error, warn, info, debug, trace, or target=level parts joined by commas",
@@ -238,6 +244,7 @@ impl Setting {
             Setting::TokenFile | Setting::Tokens | Setting::AuditLog => NONE,
             Setting::AllowPaths => "any",
             Setting::AllowCommand => "off",
+            Setting::ProgramVariables => NONE,
             Setting::Labels => NONE,
             Setting::LogFormat => "compact",
             Setting::LogLevel => "info",
@@ -437,6 +444,8 @@ pub struct Config {
     pub allow_paths: Vec<PathBuf>,
     /// Whether a worker starts programs of jobs.
     pub allow_command: bool,
+    /// Variables that programs get although they may hold secrets; `PREFIX*` for all that begin so.
+    pub program_variables: Vec<String>,
     /// What a worker says of itself, for steps to ask for.
     pub labels: Labels,
     pub log_format: LogFormat,
@@ -524,6 +533,7 @@ impl Config {
                 "off" => Ok(false),
                 _ => Err("write on or off".to_string()),
             })?,
+            program_variables: parse(&sources, Setting::ProgramVariables, program_variables)?,
             labels: parse(&sources, Setting::Labels, |text| match text {
                 NONE => Ok(Labels::default()),
                 text => Labels::from_str(text).map_err(|error| error.to_string()),
@@ -864,6 +874,27 @@ fn allow_paths(text: &str) -> Result<Vec<PathBuf>, String> {
     }
 }
 
+/// Names of variables, some with a `*` at their end.
+fn program_variables(text: &str) -> Result<Vec<String>, String> {
+    if text == NONE {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = text.split(',').map(|name| name.trim().to_string()).collect();
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    match names
+        .iter()
+        .find(|name| *name != "*" && !is_name(name.strip_suffix('*').unwrap_or(name)))
+    {
+        Some(name) => Err(format!(
+            "{name:?} is no name of a variable: write such as AWS_*,MODEL_TOKEN, or {NONE}"
+        )),
+        None => match names.iter().find(|name| name.starts_with("GAPLESS_")) {
+            Some(name) => Err(format!("{name} is a setting of Gapless, which no program gets")),
+            None => Ok(names),
+        },
+    }
+}
+
 /// URLs of these schemes; `scheme` is the one of those that name none.
 fn parse_endpoints(
     sources: &[Sourced],
@@ -1084,6 +1115,24 @@ mod tests {
         let config = Config::resolve(&layers(&[], &[token], None)).expect("valid");
         assert!(!format!("{config:?}").contains("s3cret"), "{config:?}");
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    }
+
+    #[test]
+    fn variables_for_programs_are_named() {
+        let read = |text: &str| Config::resolve(&layers(&[(Setting::ProgramVariables, text)], &[], None));
+        assert!(read("none").expect("valid").program_variables.is_empty());
+        let config = read("AWS_*, MODEL_TOKEN,*").expect("valid");
+        assert_eq!(config.program_variables, ["AWS_*", "MODEL_TOKEN", "*"]);
+        for (bad, words) in [
+            ("A B", "no name of a variable"),
+            ("A*B", "no name of a variable"),
+            ("", "no name of a variable"),
+            ("A,,B", "no name of a variable"),
+            ("GAPLESS_TOKEN", "no program gets"),
+        ] {
+            let error = read(bad).expect_err("refused").to_string();
+            assert!(error.contains(words), "{bad:?}: {error}");
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::{
     narrow::{Narrowing, Trial},
 };
 use crate::{
-    command::{Environment, External, Records},
+    command::{Environment, External, Inherited, Records},
     engine::{self, Checks, LookupTable, Program, RunError, SlotLimits},
     sink::ChunkSink,
     sort::{Order, OrderCheck, SortLimits, Sorter},
@@ -112,6 +112,11 @@ pub trait StepIo: Send + Sync {
     /// out columns that neither the SQL nor the checks read.
     fn open_source(&self, assignment: &Assignment) -> Result<Box<dyn SourceReader>, TaskError>;
 
+    /// What a program gets of the worker's environment.
+    fn inherited(&self) -> Inherited {
+        Inherited::default()
+    }
+
     /// Whether records were checked before they came here (in the exchange's scatter).
     fn is_checked(&self, assignment: &Assignment) -> bool;
 
@@ -181,7 +186,7 @@ impl Slot {
             Some(command) => {
                 let planned = context.frame.as_ref();
                 let planned = planned.and_then(|frame| schema_of(&frame.facts.output)).map(Arc::new);
-                Transform::Command(External::new(command, context.base_dir.clone(), planned)?)
+                Transform::Command(External::new(command, context.base_dir.clone(), io.inherited(), planned)?)
             }
             None => Transform::Sql(Program::compile(
                 &mut self.engine,

@@ -1,8 +1,7 @@
 //! Records on their way to a program.
 
 use std::{
-    io::{self, BufWriter, Write},
-    process::ChildStdin,
+    io::{self, BufWriter, PipeWriter, Write},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender},
@@ -21,6 +20,14 @@ use gapless_common::job::CommandFormat;
 
 use super::Event;
 
+/// What stands behind the last record: a reader of Arrow IPC need not look at the mark of the end.
+pub(super) fn end_mark(format: CommandFormat) -> usize {
+    match format {
+        CommandFormat::Arrow => 8,
+        CommandFormat::Ndjson => 0,
+    }
+}
+
 /// Written in pieces of this size.
 const BUFFER: usize = 256 * 1024;
 
@@ -31,7 +38,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Writes what comes until no more can come, then closes the program's input.
-    pub fn write(self, stdin: ChildStdin, batches: &Receiver<RecordBatch>, events: &SyncSender<Event>) {
+    pub fn write(self, stdin: PipeWriter, batches: &Receiver<RecordBatch>, events: &SyncSender<Event>) {
         let ended = match self.format {
             CommandFormat::Arrow => self.write_arrow(stdin, batches, events),
             CommandFormat::Ndjson => write_ndjson(stdin, batches, events),
@@ -46,7 +53,7 @@ impl Writer {
 
     fn write_arrow(
         &self,
-        stdin: ChildStdin,
+        stdin: PipeWriter,
         batches: &Receiver<RecordBatch>,
         events: &SyncSender<Event>,
     ) -> Result<(), ArrowError> {
@@ -73,7 +80,7 @@ impl Writer {
 }
 
 fn write_ndjson(
-    stdin: ChildStdin,
+    stdin: PipeWriter,
     batches: &Receiver<RecordBatch>,
     events: &SyncSender<Event>,
 ) -> Result<(), ArrowError> {

@@ -5,6 +5,7 @@
 //! attempt's own thread reads the source, hands output to the sink and watches the clock. All queues between
 //! them are bounded.
 
+mod inherited;
 mod input;
 mod output;
 mod process;
@@ -34,6 +35,7 @@ use gapless_common::{
 };
 
 use crate::{source::csv::arrow_type, type_names::type_name};
+pub use inherited::Inherited;
 use output::{OutputError, Reshape};
 use process::Process;
 
@@ -67,6 +69,7 @@ pub trait Records {
 pub struct External {
     command: Command,
     folder: PathBuf,
+    inherited: Inherited,
     /// What it writes; known from the job, from the plan or from its first run.
     output: Option<SchemaRef>,
 }
@@ -131,7 +134,12 @@ pub fn declared(command: &Command) -> Result<Option<SchemaRef>, TaskError> {
 /// no records.
 ///
 /// Errors: as [`External::run`].
-pub fn output_of(command: &Command, folder: PathBuf, input: &SchemaRef) -> Result<SchemaRef, TaskError> {
+pub fn output_of(
+    command: &Command,
+    folder: PathBuf,
+    inherited: &Inherited,
+    input: &SchemaRef,
+) -> Result<SchemaRef, TaskError> {
     if let Some(declared) = declared(command)? {
         return Ok(declared);
     }
@@ -144,7 +152,7 @@ pub fn output_of(command: &Command, folder: PathBuf, input: &SchemaRef) -> Resul
             Ok(())
         }
     }
-    let mut program = External::new(command, folder, None)?;
+    let mut program = External::new(command, folder, inherited.clone(), None)?;
     program.command.timeout_s = command.timeout_s.min(PROBE.as_secs() as u32);
     let environment = Environment::from([("GAPLESS_PROBE", "1".to_string())]);
     program
@@ -161,7 +169,12 @@ pub fn output_of(command: &Command, folder: PathBuf, input: &SchemaRef) -> Resul
 
 impl External {
     /// `planned`: the columns that the survey found; without them those declared.
-    pub fn new(command: &Command, folder: PathBuf, planned: Option<SchemaRef>) -> Result<External, TaskError> {
+    pub fn new(
+        command: &Command,
+        folder: PathBuf,
+        inherited: Inherited,
+        planned: Option<SchemaRef>,
+    ) -> Result<External, TaskError> {
         Ok(External {
             output: match planned {
                 Some(planned) => Some(planned),
@@ -169,6 +182,7 @@ impl External {
             },
             command: command.clone(),
             folder,
+            inherited,
         })
     }
 
@@ -205,7 +219,7 @@ impl External {
     }
 
     fn start(&self, input: &SchemaRef, environment: &Environment) -> Result<Running, TaskError> {
-        let mut process = Process::start(&self.command.run, &self.folder, environment)?;
+        let mut process = Process::start(&self.command.run, &self.folder, &self.inherited, environment)?;
         let (batches, to_write) = sync_channel(BATCHES_AHEAD);
         let (events, seen) = sync_channel(EVENTS_AHEAD);
         let (stdin, stdout) = (process.stdin(), process.stdout());
@@ -224,6 +238,7 @@ impl External {
         Ok(Running {
             deadline: Instant::now() + Duration::from_secs(u64::from(self.command.timeout_s)),
             seconds: self.command.timeout_s,
+            end_mark: input::end_mark(self.command.format),
             process,
             batches: Some(batches),
             events: seen,
@@ -238,6 +253,8 @@ struct Running {
     events: Receiver<Event>,
     deadline: Instant,
     seconds: u32,
+    /// Bytes that it may leave unread.
+    end_mark: usize,
 }
 
 impl Running {
@@ -248,6 +265,7 @@ impl Running {
         records: &mut dyn Records,
         push: &mut dyn FnMut(RecordBatch) -> Result<(), TaskError>,
     ) -> Result<(), TaskError> {
+        let has_records = first.is_some();
         let mut first = Some(first);
         let mut room = BATCHES_AHEAD;
         let mut reshape: Option<Reshape> = None;
@@ -311,6 +329,10 @@ impl Running {
             self.in_time()?;
         };
         self.process.judge(status)?;
+        // Few records wait in the pipe, whether somebody reads them or not. The queue of events has room for all that the
+        // writer may still tell.
+        let unread = self.process.left_unread(self.end_mark + 1) > self.end_mark;
+        let unfinished = unfinished || (has_records && unread);
         if !unfinished && input_broken.is_none() {
             // The writer may still have something to tell of its last batch.
             while let Ok(event) = self.events.recv_timeout(LOOK) {

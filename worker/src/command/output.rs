@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read},
+    ops::Range,
     sync::{Arc, mpsc::SyncSender},
 };
 
@@ -9,13 +10,13 @@ use arrow::{
     array::RecordBatch,
     buffer::{Buffer, MutableBuffer},
     compute::cast,
-    datatypes::{DataType, Schema, SchemaRef},
+    datatypes::{DataType, Field, Schema, SchemaRef},
     ipc::{convert::fb_to_schema, reader::StreamDecoder, root_as_message},
 };
-use arrow_json::{ReaderBuilder, reader::Decoder};
 use gapless_common::job::CommandFormat;
 
 use super::{Event, shown};
+use crate::source::csv::{ObjectLines, column_type};
 
 /// The metadata of a message: a schema of thousands of columns fits.
 const MAX_METADATA: usize = 16 << 20;
@@ -26,6 +27,8 @@ const MAX_LINE: usize = 16 << 20;
 /// Lines that become one batch, and their bytes.
 const BATCH_LINES: usize = 8192;
 const BATCH_BYTES: usize = 8 << 20;
+/// Lines are read in pieces of this size.
+const BUFFER: usize = 256 * 1024;
 /// So much of a line is shown.
 const SHOWN: usize = 200;
 /// What each message of a stream begins with.
@@ -103,43 +106,47 @@ impl Reader {
     }
 
     fn read_ndjson(&self, stdout: impl Read, events: &SyncSender<Event>) -> Result<(), OutputError> {
-        let schema = self.columns.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
-        if events.send(Event::Schema(schema.clone())).is_err() {
+        let mut objects = self.objects()?;
+        if events.send(Event::Schema(objects.schema())).is_err() {
             return Ok(());
         }
-        let mut stdout = BufReader::new(stdout);
+        let mut stdout = BufReader::with_capacity(BUFFER, stdout);
         let (mut lines, mut text) = (0u64, Vec::new());
+        // Where the records of a batch stand in the text, and in which line.
+        let mut records: Vec<(Range<usize>, u64)> = Vec::new();
         loop {
             text.clear();
-            let (first, mut count) = (lines, 0);
+            records.clear();
             let mut ended = false;
-            while count < BATCH_LINES && text.len() < BATCH_BYTES {
+            while records.len() < BATCH_LINES && text.len() < BATCH_BYTES {
                 let start = text.len();
                 let read = (&mut stdout).take(MAX_LINE as u64 + 1).read_until(b'\n', &mut text)?;
                 if read == 0 {
                     ended = true;
                     break;
                 }
+                lines += 1;
                 if read > MAX_LINE {
-                    let line = lines + 1;
                     return Err(wrong(format!(
-                        "wrote a line of more than {} MiB, line {line}",
+                        "wrote a line of more than {} MiB, line {lines}",
                         MAX_LINE >> 20
                     )));
                 }
-                lines += 1;
-                match text[start..].trim_ascii().is_empty() {
-                    true => text.truncate(start),
-                    false => count += 1,
+                match text[start..].trim_ascii_end().len() {
+                    0 => text.truncate(start),
+                    len => records.push((start..start + len, lines)),
                 }
             }
-            if count > 0 {
-                let batch = decode(&schema, &text)
-                    .and_then(|batch| match batch.num_rows() == count {
-                        true => Ok(batch),
-                        false => Err("not one object in each line".to_string()),
-                    })
-                    .map_err(|error| locate(&schema, &text, first, &error))?;
+            if !records.is_empty() {
+                let found = objects.decode(text.len(), records.iter().map(|(place, _)| &text[place.clone()]));
+                let batch = found.map_err(|bad| {
+                    let (place, number) = &records[bad.at];
+                    let shown = String::from_utf8_lossy(&text[place.start..place.end.min(place.start + SHOWN)]);
+                    wrong(format!(
+                        "wrote a line that is no record with the declared columns, line {number}: {}: «{shown}»",
+                        bad.reason
+                    ))
+                })?;
                 if events.send(Event::Batch(batch)).is_err() {
                     return Ok(());
                 }
@@ -149,45 +156,23 @@ impl Reader {
             }
         }
     }
-}
 
-fn decoder(schema: &SchemaRef) -> Result<Decoder, String> {
-    ReaderBuilder::new(schema.clone())
-        .with_batch_size(BATCH_LINES)
-        .with_strict_mode(true)
-        .build_decoder()
-        .map_err(|error| error.to_string())
-}
-
-fn decode(schema: &SchemaRef, text: &[u8]) -> Result<RecordBatch, String> {
-    let mut decoder = decoder(schema)?;
-    let read = decoder.decode(text).map_err(|error| error.to_string())?;
-    if read < text.len() {
-        return Err("more than one object in a line".to_string());
-    }
-    let batch = decoder.flush().map_err(|error| error.to_string())?;
-    batch.ok_or_else(|| "no object".to_string())
-}
-
-/// The first line that cannot be read alone.
-fn locate(schema: &SchemaRef, text: &[u8], before: u64, error: &str) -> OutputError {
-    let mut number = before;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        number += 1;
-        let reason = match decode(schema, line) {
-            Ok(batch) if batch.num_rows() == 1 => continue,
-            Ok(_) => "not one object".to_string(),
-            Err(reason) => reason,
+    /// Errors: columns that lines of JSON cannot have.
+    fn objects(&self) -> Result<ObjectLines, OutputError> {
+        let schema = self.columns.clone().unwrap_or_else(|| Arc::new(Schema::empty()));
+        let column = |field: &Arc<Field>| {
+            let ty = column_type(field.data_type()).ok_or_else(|| {
+                wrong(format!(
+                    "is to write lines of JSON, of which column {} cannot be of type {}",
+                    field.name(),
+                    field.data_type()
+                ))
+            })?;
+            Ok((field.name().clone(), ty))
         };
-        let shown = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
-        return wrong(format!(
-            "wrote a line that is no record with the declared columns, line {number}: {reason}: «{}»",
-            shown.trim_end()
-        ));
+        let columns: Result<Vec<_>, OutputError> = schema.fields().iter().map(column).collect();
+        ObjectLines::new(columns?).map_err(|error| wrong(error.message))
     }
-    wrong(format!(
-        "wrote lines that are no records with the declared columns: {error}"
-    ))
 }
 
 fn read_arrow(mut stdout: impl Read, events: &SyncSender<Event>) -> Result<(), OutputError> {

@@ -1,10 +1,10 @@
 //! The process of a program: started in a group of its own, killed with it, and its end put into words.
 
 use std::{
-    io,
+    io::{self, PipeReader, PipeWriter, Read},
     os::unix::process::{CommandExt, ExitStatusExt},
     path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -15,19 +15,19 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process_group, set_parent_process_death_signal, waitid,
 };
 
-use super::{Environment, said};
+use super::{Environment, Inherited, said};
 
 /// What threads beside a program that is gone may take to notice. A process that left the group may hold a
 /// pipe open for longer; the thread ends with it.
 const THREADS_END: Duration = Duration::from_secs(2);
-/// Variables of the worker that a program does not get: settings, and the token among them.
-const OWN_VARIABLES: &str = "GAPLESS_";
-
 /// A running program and its threads. Dropped, the whole group is killed.
 pub(super) struct Process {
     child: Child,
     name: String,
-    stdin: Option<ChildStdin>,
+    stdin: Option<PipeWriter>,
+    /// The other end of its input, to see what it has left unread. While it is held, writing to a program that does not
+    /// read any more waits instead of failing.
+    unread: Option<PipeReader>,
     stdout: Option<ChildStdout>,
     said: Arc<Mutex<said::Said>>,
     threads: Vec<JoinHandle<()>>,
@@ -38,7 +38,12 @@ impl Process {
     /// Starts `run` in `folder`, whose name it takes where it holds a `/`.
     ///
     /// Errors: `Config` where there is no such program, or it may not be executed; `Resource` else.
-    pub fn start(run: &[String], folder: &Path, environment: &Environment) -> Result<Process, TaskError> {
+    pub fn start(
+        run: &[String],
+        folder: &Path,
+        inherited: &Inherited,
+        environment: &Environment,
+    ) -> Result<Process, TaskError> {
         let (program, arguments) = run
             .split_first()
             .ok_or_else(|| TaskError::new(ErrorClass::Config, "`transform.command.run` names no program"))?;
@@ -46,15 +51,18 @@ impl Process {
             true => Command::new(folder.join(program)),
             false => Command::new(program),
         };
+        let no_pipe = |error: io::Error| TaskError::new(ErrorClass::Resource, format!("no pipe for a program: {error}"));
+        let (its_end, stdin) = io::pipe().map_err(no_pipe)?;
+        let unread = its_end.try_clone().map_err(no_pipe)?;
         command
             .args(arguments)
             .current_dir(folder)
-            .stdin(Stdio::piped())
+            .stdin(its_end)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with(OWN_VARIABLES) {
+            if !inherited.passes(&name.to_string_lossy()) {
                 command.env_remove(name);
             }
         }
@@ -75,7 +83,8 @@ impl Process {
         let said = Arc::default();
         let mut process = Process {
             name: program.clone(),
-            stdin: child.stdin.take(),
+            stdin: Some(stdin),
+            unread: Some(unread),
             stdout: child.stdout.take(),
             said: Arc::clone(&said),
             threads: Vec::new(),
@@ -88,12 +97,22 @@ impl Process {
         Ok(process)
     }
 
-    pub fn stdin(&mut self) -> ChildStdin {
+    pub fn stdin(&mut self) -> PipeWriter {
         self.stdin.take().expect("piped, and taken once")
     }
 
     pub fn stdout(&mut self) -> ChildStdout {
         self.stdout.take().expect("piped, and taken once")
+    }
+
+    /// How many bytes the program has left unread, at most `limit` of them. It has ended, and whoever writes to it will
+    /// write no more than what is on its way.
+    pub fn left_unread(&mut self, limit: usize) -> usize {
+        let Some(unread) = self.unread.take() else { return 0 };
+        let mut bytes = Vec::new();
+        // An error leaves what was found until then.
+        unread.take(limit as u64).read_to_end(&mut bytes).ok();
+        bytes.len()
     }
 
     /// Runs `work` on a thread that logs as the attempt does and ends with the program.
@@ -183,6 +202,8 @@ impl Process {
     }
 
     fn kill(&mut self) {
+        // Who writes to it is to notice.
+        self.unread = None;
         if self.status.is_some() {
             return;
         }

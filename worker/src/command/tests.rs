@@ -69,7 +69,7 @@ fn shell(script: &str) -> Command {
 
 fn run_over(command: &Command, batches: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, TaskError> {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut external = External::new(command, folder.path().to_path_buf(), None)?;
+    let mut external = External::new(command, folder.path().to_path_buf(), Inherited::default(), None)?;
     let mut made = Vec::new();
     let mut records = Given {
         batches: batches.into_iter(),
@@ -130,14 +130,14 @@ fn without_declared_columns_they_are_those_of_the_stream() {
         ..command(&["cat"], CommandFormat::Arrow)
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let output = output_of(&undeclared, folder.path().to_path_buf(), &schema()).expect("told");
+    let output = output_of(&undeclared, folder.path().to_path_buf(), &Inherited::default(), &schema()).expect("told");
     assert_eq!(shown(&output), "n int64, name string");
     let made = run(&undeclared).expect("passes");
     assert_eq!(made[0].column(1).as_string::<i32>().value(1), "a \"name\" — 1");
 
     // A plan that was made of other columns is not filled with these.
     let planned = Arc::new(Schema::new(vec![Field::new("m", DataType::Int64, true)]));
-    let mut external = External::new(&undeclared, folder.path().to_path_buf(), Some(planned)).expect("made");
+    let mut external = External::new(&undeclared, folder.path().to_path_buf(), Inherited::default(), Some(planned)).expect("made");
     let mut records = Given {
         batches: batches(1, 1).into_iter(),
         looks: 0,
@@ -190,6 +190,12 @@ fn it_knows_what_it_works_for_and_none_of_the_workers_secrets() {
     let script = r#"cat > /dev/null; echo "{\"n\": $GAPLESS_PARTITION, \"name\": \"[$GAPLESS_TOKEN]\"}""#;
     let made = run(&shell(script)).expect("passes");
     assert_eq!(numbers(&made), [7]);
+    assert_eq!(made[0].column(1).as_string_view().value(0), "[]");
+
+    // SAFETY: as above.
+    unsafe { std::env::set_var("AWS_SECRET_ACCESS_KEY", "secret") };
+    let script = r#"cat > /dev/null; echo "{\"name\": \"[$AWS_SECRET_ACCESS_KEY]\"}""#;
+    let made = run(&shell(script)).expect("passes");
     assert_eq!(made[0].column(1).as_string_view().value(0), "[]");
 }
 
@@ -262,7 +268,7 @@ fn what_a_program_leaves_running_does_not_hold_up_its_end() {
 fn a_program_is_killed_when_the_attempt_is_to_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let command = shell("echo $$ > pid; exec sleep 1000");
-    let mut external = External::new(&command, folder.path().to_path_buf(), None).expect("made");
+    let mut external = External::new(&command, folder.path().to_path_buf(), Inherited::default(), None).expect("made");
     let mut records = Given {
         batches: batches(3, 10).into_iter(),
         looks: 0,
@@ -282,7 +288,7 @@ fn rubbish_is_shown_where_it_stands() {
     json("echo hello", &["line 1", "«hello»"]);
     json("cat; echo 5", &["line 3001", "«5»"]);
     json("cat; echo '[]'", &["line 3001"]);
-    json("cat; echo '{\"n\": 1} {\"n\": 2}'", &["line 3001", "not one object"]);
+    json("cat; echo '{\"n\": 1} {\"n\": 2}'", &["line 3001", "trailing characters"]);
     json("cat; echo '{\"n\": \"x\"}'", &["line 3001", "«{\"n\": \"x\"}»"]);
     json("cat; echo '{\"m\": 1}'", &["line 3001", "m"]);
     json("cat; printf '{\"n\": 1'", &["line 3001"]);
@@ -321,6 +327,57 @@ fn rubbish_is_shown_where_it_stands() {
 }
 
 #[test]
+fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
+    let types = [
+        ("n", ColumnType::Int64),
+        ("amount", ColumnType::Decimal { precision: 20, scale: 2 }),
+        ("real", ColumnType::Float64),
+        ("at", ColumnType::Timestamp),
+        ("day", ColumnType::Date),
+        ("ok", ColumnType::Bool),
+        ("name", ColumnType::String),
+    ];
+    let writes = |line: &str| Command {
+        columns: types.map(|(name, ty)| (name.to_string(), ty)).to_vec(),
+        ..shell(&format!("cat > /dev/null; printf '\\n{{}}\\n%s\\n' '{line}'"))
+    };
+    let taken = [
+        r#"{"n":7,"amount":12.34,"real":1e3,"at":"2026-01-02T03:04:05.5","day":"2026-01-02","ok":true,"name":1}"#,
+        r#" {"name":"a\u00e9","n":"7","amount":"12.340","real":null} "#,
+    ];
+    let made = taken.map(|line| run(&writes(line)).expect("passes"));
+    let shown = |batch: &RecordBatch| {
+        let row = batch.slice(1, 1);
+        let columns = row.columns().iter().map(|column| arrow::util::display::array_value_to_string(column, 0));
+        columns.collect::<Result<Vec<_>, _>>().expect("shown")
+    };
+    assert_eq!(
+        shown(&made[0][0]),
+        ["7", "12.34", "1000.0", "2026-01-02T03:04:05.500", "2026-01-02", "true", "1"]
+    );
+    assert_eq!(shown(&made[1][0]), ["7", "12.34", "", "", "", "", "aé"]);
+    let refused = [
+        (r#"{"n":7.9}"#, "column n: «7.9» is not a whole number"),
+        (r#"{"n":1e2}"#, "column n: «1e2» is not a whole number"),
+        (r#"{"n":9223372036854775808}"#, "column n: «9223372036854775808»"),
+        (r#"{"amount":12.349}"#, "column amount: «12.349» is not a decimal(20,2)"),
+        (r#"{"real":1e999}"#, "column real: «1e999» is not a number that a float64 holds"),
+        (r#"{"at":1700000000}"#, "column at: «1700000000» is not a timestamp"),
+        (r#"{"day":20000}"#, "column day: «20000» is not a date"),
+        (r#"{"ok":1}"#, "column ok: «1» is not true or false"),
+        (r#"{"n":1,"n":2}"#, "«n» stands twice"),
+        (r#"{"m":1}"#, "«m» is no column: there are n, amount, real"),
+    ];
+    for (line, words) in refused {
+        fails(&writes(line), ErrorClass::Data, &["the program sh wrote", "line 3: ", words, line]);
+    }
+    // The first of several lines that are none.
+    let several = r#"{"day":1}
+{"#;
+    fails(&writes(several), ErrorClass::Data, &["line 3: column day"]);
+}
+
+#[test]
 fn a_program_that_writes_without_end_is_stopped_at_its_limit() {
     let endless = |script: &str| Command {
         output_mib: 3,
@@ -343,8 +400,25 @@ fn a_program_that_writes_without_end_is_stopped_at_its_limit() {
 fn a_program_must_read_all_of_its_records() {
     let words = ["before it had read all"];
     fails(&shell("head -n 1"), ErrorClass::Data, &words);
-    let error = run_over(&shell("true"), batches(40, 8000)).expect_err("nothing was read");
-    assert!(error.message.contains(words[0]), "{error}");
+    let answers = "echo '{\"n\": 1}'";
+    // Few records fit into the pipe, where nobody has to read them.
+    for rows in [1, 3, 8000] {
+        for ends in ["true", answers, &format!("exec 0<&-; {answers}")] {
+            for count in [1, 40] {
+                let error = run_over(&shell(ends), batches(count, rows)).expect_err("nothing was read");
+                assert!(error.message.contains(words[0]), "{ends}: {error}");
+            }
+        }
+    }
+    // The mark of the end is no record.
+    let copy = tempfile::NamedTempFile::new().expect("a file");
+    let tee = command(&["tee", &copy.path().display().to_string()], CommandFormat::Arrow);
+    run_over(&tee, batches(1, 3)).expect("passes");
+    let length = std::fs::metadata(copy.path()).expect("written").len();
+    let head = |bytes: u64| command(&["head", "-c", &bytes.to_string()], CommandFormat::Arrow);
+    let made = run_over(&head(length - 8), batches(1, 3)).expect("passes");
+    assert_eq!(numbers(&made), [0, 1, 2]);
+    fails(&head(length - 9), ErrorClass::Data, &[]);
 }
 
 #[test]
@@ -353,6 +427,7 @@ fn errors_of_source_and_sink_come_back_as_they_were() {
     let mut external = External::new(
         &command(&["cat"], CommandFormat::Arrow),
         folder.path().to_path_buf(),
+        Inherited::default(),
         None,
     )
     .expect("made");
@@ -376,7 +451,7 @@ fn no_records_start_no_program_unless_it_takes_partitions_whole() {
             mode,
             ..shell("touch began; echo '{\"n\": 1}'")
         };
-        let mut external = External::new(&command, folder.path().to_path_buf(), None).expect("made");
+        let mut external = External::new(&command, folder.path().to_path_buf(), Inherited::default(), None).expect("made");
         let mut records = Given {
             batches: Vec::new().into_iter(),
             looks: 0,

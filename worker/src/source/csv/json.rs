@@ -16,6 +16,8 @@ pub(super) const NULL: u8 = 0xFF;
 
 /// Characters of a value that are shown in a reason.
 const SHOWN: usize = 80;
+/// Columns that are named in a reason.
+const SHOWN_NAMES: usize = 10;
 
 /// The columns of the objects.
 #[derive(Debug)]
@@ -146,14 +148,20 @@ impl Fields {
                     near = at + 1;
                 }
                 None if shape.closed => {
-                    return Err(Fault(format!(
-                        "«{name}» is no column: without `columns` in the job the first record tells them"
-                    )));
+                    let all: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
+                    return Err(Fault(format!("«{name}» is no column: there are {}", columns_in_words(&all))));
                 }
                 None => {}
             }
             Ok(())
         })
+    }
+}
+
+fn columns_in_words(names: &[&str]) -> String {
+    match names.get(..SHOWN_NAMES) {
+        Some(first) if names.len() > SHOWN_NAMES => format!("{} and {} more", first.join(", "), names.len() - SHOWN_NAMES),
+        _ => names.join(", "),
     }
 }
 

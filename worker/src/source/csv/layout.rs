@@ -7,23 +7,31 @@ use std::{
     sync::Arc,
 };
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::{
+    array::ArrayRef,
+    buffer::Buffer,
+    datatypes::{Field, Schema, SchemaRef},
+};
 use gapless_common::{
     error::TaskError,
     job::{ColumnType, Compression, CsvSource, Delimiter, Dialect, Encoding, FileSink, NdjsonSource, Newline},
 };
 
 use super::{
-    columns::{Nulls, arrow_type},
+    block::Text,
+    columns::{Flaw, Nulls, Rows, arrow_type, expectation},
     encoding::{NoByteOrderMark, OtherByteOrderMark, check_mark},
     exact, first_record,
-    json::{self, Shape},
+    json::{self, Fields, Shape},
     scan::{Signs, split_line},
 };
 use crate::{
     source::pins::{config, io_error},
     storage::object_error_in,
 };
+
+/// A field that is shown in a reason is cut after this many characters.
+const SHOWN: usize = 80;
 
 /// A header is names, not data.
 const MAX_HEADER: usize = 1024 * 1024;
@@ -261,6 +269,55 @@ impl Layout {
     /// The decoded columns, in file order.
     pub fn schema(&self) -> SchemaRef {
         self.schema.clone()
+    }
+
+    /// The rows whose values were taken out of objects.
+    pub(super) fn rows_of_objects<'a>(&'a self, fields: &'a Fields, text: Text<'a>) -> Rows<'a> {
+        Rows {
+            text,
+            ends: &fields.ends,
+            firsts: &fields.firsts,
+            // No field is the last of a line, whose carriage return would be taken off.
+            columns: self.projected.len() + 1,
+            signs: self.format.signs(),
+            doubled: false,
+            escaped: false,
+            nulls: &self.nulls,
+        }
+    }
+
+    /// The wanted columns of rows. `block` is the buffer under their text.
+    pub(super) fn decode(&self, rows: &Rows<'_>, block: &Buffer, utf8: bool, flaws: &mut Vec<Flaw>) -> Vec<ArrayRef> {
+        let mut decoded = Vec::with_capacity(self.projected.len());
+        for (at, &column) in self.projected.iter().enumerate() {
+            let place = if self.objects.is_some() { at } else { column };
+            let from = flaws.len();
+            decoded.push(rows.decode(place, self.columns[column].1, block, utf8, flaws));
+            flaws[from..].iter_mut().for_each(|flaw| flaw.column = column as u32);
+        }
+        decoded
+    }
+
+    /// What is wrong with a field, in words.
+    pub(super) fn describe(&self, text: Text<'_>, flaw: &Flaw) -> String {
+        let (name, ty) = &self.columns[flaw.column as usize];
+        let field = text.slice(flaw.start as usize, flaw.end as usize);
+        let shown = String::from_utf8_lossy(field);
+        let shown = match shown.char_indices().nth(SHOWN) {
+            Some((cut, _)) => format!("{}…", &shown[..cut]),
+            None => shown.into_owned(),
+        };
+        let utf8 = std::str::from_utf8(field).is_ok();
+        if *ty == ColumnType::String && utf8 {
+            return format!(
+                "column {name}: «{shown}» has text behind its closing quote, or a quote inside that is not doubled"
+            );
+        }
+        let encoding = self.format.dialect.encoding;
+        if *ty == ColumnType::String && encoding != Encoding::Utf8 {
+            return format!("column {name}: «{shown}» is not text in {}", encoding.name());
+        }
+        format!("column {name}: «{shown}» is not {}", expectation(*ty))
     }
 
     /// Checks a file's header against the columns that were planned for.

@@ -5,7 +5,8 @@
 //!
 //! `scan` finds the ends (`exact` where a line is not always a record, or escapes are used), `encoding`
 //! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `layout`
-//! knows the header and the types, `first_record` what stands in its place without one, `json` makes fields of lines that are objects, `lines` knows line numbers; the reader here joins them.
+//! knows the header and the types, `first_record` what stands in its place without one, `json` makes fields of lines that are objects,
+//! `objects` reads such lines that lie in no file, `lines` knows line numbers; the reader here joins them.
 
 pub(in crate::source) mod block;
 pub(in crate::source) mod columns;
@@ -16,6 +17,7 @@ pub(in crate::source) mod input;
 mod json;
 pub(in crate::source) mod layout;
 pub(in crate::source) mod lines;
+mod objects;
 mod reader;
 mod scan;
 pub(in crate::source) mod values;
@@ -28,4 +30,5 @@ pub(crate) use encoding::utf8;
 pub use input::MAX_RECORD;
 pub use layout::{Codec, Format, Layout, Records, columns_of_header};
 pub(crate) use layout::{codec_of, projected, projected_schema};
+pub(crate) use objects::ObjectLines;
 pub use reader::{CsvReader, header_of, names_of};

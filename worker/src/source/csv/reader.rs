@@ -13,7 +13,6 @@ use arrow::{
 };
 use gapless_common::{
     error::TaskError,
-    job::{ColumnType, Encoding},
     plan::{PinnedFile, Unit},
     range::UnitRange,
 };
@@ -21,7 +20,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     block::{PAD, Pool, Text},
-    columns::{Flaw, Rows, expectation},
+    columns::Rows,
     exact,
     input::{Block, Input, head, names},
     json::Fields,
@@ -37,8 +36,6 @@ use crate::{
     storage::resolve,
 };
 
-/// A field that is shown in a reason is cut after this many characters.
-const SHOWN: usize = 80;
 
 /// The names in a file's header; `None` without a header or for an empty file.
 ///
@@ -187,17 +184,7 @@ impl CsvReader {
                 escaped: self.scan.escaped,
                 nulls: &self.layout.nulls,
             },
-            Some(_) => Rows {
-                text,
-                ends: &self.fields.ends,
-                firsts: &self.fields.firsts,
-                // No field is the last of a line, whose carriage return would be taken off.
-                columns: self.layout.projected.len() + 1,
-                signs: self.layout.format.signs(),
-                doubled: false,
-                escaped: false,
-                nulls: &self.layout.nulls,
-            },
+            Some(_) => self.layout.rows_of_objects(&self.fields, text),
         };
         // What is valid as a whole is valid in each field: fields are cut at ASCII signs. A line that is an
         // object was checked.
@@ -205,13 +192,7 @@ impl CsvReader {
             || !self.scan.high
             || std::str::from_utf8(&block.buffer[PAD..origin.end]).is_ok();
         let mut flaws = Vec::new();
-        let mut decoded = Vec::with_capacity(self.layout.projected.len());
-        for (at, &column) in self.layout.projected.iter().enumerate() {
-            let place = if self.layout.objects.is_some() { at } else { column };
-            let from = flaws.len();
-            decoded.push(rows.decode(place, self.layout.columns[column].1, &buffer, utf8, &mut flaws));
-            flaws[from..].iter_mut().for_each(|flaw| flaw.column = column as u32);
-        }
+        let decoded = self.layout.decode(&rows, &buffer, utf8, &mut flaws);
         let options = RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let mut batch =
             RecordBatch::try_new_with_options(self.layout.schema(), decoded, &options).map_err(|error| {
@@ -233,7 +214,7 @@ impl CsvReader {
             let mut keep = vec![true; rows.len()];
             for flaw in &flaws {
                 keep[flaw.row as usize] = false;
-                let told = self.describe(text, flaw);
+                let told = self.layout.describe(text, flaw);
                 faults.push((origin.starts[flaw.row as usize], told));
             }
             batch = filter_record_batch(&batch, &BooleanArray::from(keep.clone()))
@@ -358,27 +339,6 @@ impl CsvReader {
         }
         self.intake.records = records;
         faults
-    }
-
-    fn describe(&self, text: Text<'_>, flaw: &Flaw) -> String {
-        let (name, ty) = &self.layout.columns[flaw.column as usize];
-        let field = text.slice(flaw.start as usize, flaw.end as usize);
-        let shown = String::from_utf8_lossy(field);
-        let shown = match shown.char_indices().nth(SHOWN) {
-            Some((cut, _)) => format!("{}…", &shown[..cut]),
-            None => shown.into_owned(),
-        };
-        let utf8 = std::str::from_utf8(field).is_ok();
-        if *ty == ColumnType::String && utf8 {
-            return format!(
-                "column {name}: «{shown}» has text behind its closing quote, or a quote inside that is not doubled"
-            );
-        }
-        let encoding = self.layout.format.dialect.encoding;
-        if *ty == ColumnType::String && encoding != Encoding::Utf8 {
-            return format!("column {name}: «{shown}» is not text in {}", encoding.name());
-        }
-        format!("column {name}: «{shown}» is not {}", expectation(*ty))
     }
 }
 
