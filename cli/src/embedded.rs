@@ -21,8 +21,8 @@ use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
 use gapless_worker::{
     allow::AllowList,
-    session::{WorkerConfig, WorkerError, run_worker as run_session},
     command::Inherited,
+    session::{WorkerConfig, WorkerError, run_worker as run_session},
     work::Stages,
 };
 use tokio::task::JoinHandle;
@@ -189,7 +189,9 @@ pub async fn run_worker(settings: WorkerSettings, shutdown: Shutdown) -> Result<
         metrics: settings.metrics,
     };
     let allowed = AllowList::new(&settings.allow_paths).map_err(|error| Failure::usage(error.to_string()))?;
-    let programs = settings.allow_command.then(|| Inherited::with(settings.program_variables));
+    let programs = settings
+        .allow_command
+        .then(|| Inherited::with(settings.program_variables));
     let stages = Arc::new(Stages::within(allowed, programs, settings.spill_dir));
     // The session has a runtime of its own: computing must never keep a heartbeat waiting.
     let ended = tokio::task::spawn_blocking(move || run_session(config, stages, &shutdown)).await;

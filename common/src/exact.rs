@@ -24,6 +24,22 @@ impl Exact {
         Some(Exact { units, scale })
     }
 
+    /// `None` beyond 128 bits, or 255 digits behind the point.
+    pub fn checked_mul(self, other: Exact) -> Option<Exact> {
+        Some(Exact {
+            units: self.units.checked_mul(other.units)?,
+            scale: self.scale.checked_add(other.scale)?,
+        })
+    }
+
+    /// `None` for the least of 128 bits.
+    pub fn checked_neg(self) -> Option<Exact> {
+        Some(Exact {
+            units: self.units.checked_neg()?,
+            ..self
+        })
+    }
+
     /// The units at a scale that is no smaller.
     fn at(self, scale: u8) -> Option<i128> {
         let factor = 10i128.checked_pow(u32::from(scale.checked_sub(self.scale)?))?;
@@ -139,5 +155,9 @@ mod tests {
         assert_ne!(exact("1.50"), exact("1.51"));
         assert_eq!(Exact::whole(i128::MAX).checked_add(Exact::whole(1)), None);
         assert_eq!(Exact::whole(i128::MAX).checked_add(exact("0.1")), None);
+        assert_eq!(exact("-1.50").checked_mul(exact("0.2")).unwrap().to_string(), "-0.300");
+        assert_eq!(Exact::whole(i128::MAX).checked_mul(exact("0.2")), None);
+        assert_eq!(exact("0.5").checked_neg().unwrap().to_string(), "-0.5");
+        assert_eq!(Exact::whole(i128::MIN).checked_neg(), None);
     }
 }

@@ -392,6 +392,54 @@ fn a_file_without_its_trailer_is_refused_before_any_work() {
     assert!(!world.path("out/copy").exists() && world.manifests("copy") == 0);
 }
 
+/// The filling of a field is taken off when it is read, and nothing else may go with it.
+#[test]
+fn a_text_that_looks_like_the_filling_of_its_field_is_refused() {
+    let job = |value: &str, field: &str| {
+        format!(
+            "{{job: pad, steps: [{{name: a, source: {{sequence: {{from: 0, to: 2}}}}, transform: {{sql: \"SELECT {value} AS x FROM \
+             input\"}}, sink: {{records: {{path: out/a, fields: [{{name: x, width: 6, {field}}}, {{value: '.', width: 1}}]}}}}}}]}}"
+        )
+    };
+    let refused = [
+        ("'x '", "type: string", "«x » ends with what fills the field (« »)"),
+        ("'  '", "type: string", "ends with"),
+        (
+            "'00'",
+            "pad: zero, align: right",
+            "«00» begins with what fills the field («0»)",
+        ),
+        ("' x'", "align: right", "begins with"),
+        ("'x*'", "pad: '*'", "ends with"),
+        ("' '", "pad: '*'", "would be read back as another value"),
+    ];
+    for (value, field, said) in refused {
+        let world = World::empty();
+        world.job(&job(value, field));
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert_eq!(output.status.code(), Some(1), "{value} {field}");
+        assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+        assert!(!world.path("out/a").exists());
+    }
+    let taken = [
+        ("' x'", "type: string", " x    ."),
+        ("'x '", "align: right", "    x ."),
+        ("'0x'", "pad: zero, align: left", "0x0000."),
+        ("100", "type: int64, pad: zero", "000100."),
+        ("-7", "type: int64, pad: zero", "-00007."),
+        ("''", "type: string", "      ."),
+        ("NULL", "type: int64", "      ."),
+    ];
+    for (value, field, line) in taken {
+        let world = World::empty();
+        world.job(&job(value, field));
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        assert!(output.status.success(), "{value} {field}: {}", text(&output.stderr));
+        let written = fs::read_to_string(&world.files("out/a")[0]).expect("readable");
+        assert_eq!(written, format!("{line}\n").repeat(2), "{value} {field}");
+    }
+}
+
 #[test]
 fn a_value_that_does_not_fit_fails_the_step_in_words() {
     let cases = [
@@ -494,6 +542,73 @@ fn a_template_that_names_what_is_not_there_is_told_before_any_work() {
         let output = world.gapless(&["validate", "job.yaml"]);
         assert_eq!(output.status.code(), Some(3), "{templates}");
         assert!(text(&output.stderr).contains(said), "{}", text(&output.stderr));
+    }
+}
+
+/// Comparisons and sums in templates go by value, of all rows, and what has none is told.
+#[test]
+fn a_report_compares_by_value() {
+    let job = |row: &str, end: &str| {
+        format!(
+            r#"
+job: r
+steps:
+  - name: a
+    source: {{sequence: {{from: 0, to: 3}}}}
+    transform:
+      sql: |
+        SELECT n, CAST(n AS DECIMAL(30,2)) - 1.05 AS d, CASE WHEN n = 1 THEN NULL ELSE CAST(n AS DECIMAL(9,1)) END AS gap,
+          NULL AS nothing, CAST('2026-01-0' || (n + 1) AS DATE) AS day, 'x' || n AS name
+        FROM input ORDER BY n
+    sink: {{report: {{path: out/a, totals: [d, n], row: '{row}', end: '{end}'}}}}
+"#
+        )
+    };
+    let row = "{{ d }}|{{ d < 0 }}|{{ d > 100 }}|{{ d == 0.95 }}|{{ d is le(n) }}|{{ d * 2 - 1 }}|{{ gap }}|{{ gap < 9 }}|{{ nothing }}|{{ \
+               day > \"2026-01-01\" }}|{{ d in [\"-0.050\", 7] }}|{{ [d, 0] | max }}|{{ -d | round(1) }}|{{ \"-\" ~ gap | right(4) }}";
+    let world = World::empty();
+    world.job(&job(
+        row,
+        "{{ totals.d }} {{ totals.d < 0 }} {{ totals.n / rows }} {{ totals.d == \"-0.15\" }}",
+    ));
+    let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let report = fs::read_to_string(&world.files("out/a")[0]).expect("readable");
+    assert_eq!(
+        report,
+        "-1.05|True|False|False|True|-3.10|0.0|True||False|False|0|1.1|- 0.0\n\
+         -0.05|True|False|False|True|-1.10||False||True|True|0|0.1|-    \n\
+         0.95|False|False|True|True|0.90|2.0|True||True|False|0.95|-1.0|- 2.0\n\
+         -0.15 True 1.0 True\n"
+    );
+
+    // Told by validate where the types tell, else when the values do; nothing is published.
+    let cases = [
+        ("{{ name < 5 }}", 3, "cannot compare text (1) with a number (5)"),
+        ("{{ day > 20260101 }}", 3, "cannot compare text"),
+        (
+            "{{ name + d }}",
+            3,
+            "tried to use + operator on unsupported types text and a decimal; text is joined with ~",
+        ),
+        ("{{ 1 < n < 3 }}", 3, "several comparisons in one"),
+        ("{{ 1 / (n - 2) }}", 0, "the template `row`, at row 3: "),
+        ("{{ 1 / (n - 2) }}", 0, "1 / 0 divides by zero"),
+        ("{{ 1e308 * n * 10 }}", 0, "more than a float holds"),
+        ("{{ d < name }}", 0, "cannot compare a decimal (-1.05) with text (x0)"),
+    ];
+    for (row, code, said) in cases {
+        let world = World::empty();
+        world.job(&job(row, ""));
+        let output = world.gapless(&["validate", "job.yaml"]);
+        assert_eq!(output.status.code(), Some(code), "{row}: {}", text(&output.stderr));
+        let output = match code {
+            0 => world.gapless(&["run", "job.yaml", "--slots", "1"]),
+            _ => output,
+        };
+        assert!(!output.status.success(), "{row}");
+        assert!(text(&output.stderr).contains(said), "{row}: {}", text(&output.stderr));
+        assert!(!world.path("out/a").exists());
     }
 }
 

@@ -262,7 +262,15 @@ fn earlier_output(
     let before = earlier_outputs(job, earlier, base_dir, run, started_micros, inherited, known)?;
     let source = survey_source(job, earlier, base_dir, run, &before)?;
     let (lookups, _) = survey_lookups(job, earlier, base_dir, run)?;
-    let analysis = transformed(earlier, source.schema, &lookups, &[], base_dir, started_micros, inherited)?;
+    let analysis = transformed(
+        earlier,
+        source.schema,
+        &lookups,
+        &[],
+        base_dir,
+        started_micros,
+        inherited,
+    )?;
     written_schema(&earlier.sink, &analysis.output).map(Some)
 }
 

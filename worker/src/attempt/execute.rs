@@ -186,7 +186,12 @@ impl Slot {
             Some(command) => {
                 let planned = context.frame.as_ref();
                 let planned = planned.and_then(|frame| schema_of(&frame.facts.output)).map(Arc::new);
-                Transform::Command(External::new(command, context.base_dir.clone(), io.inherited(), planned)?)
+                Transform::Command(External::new(
+                    command,
+                    context.base_dir.clone(),
+                    io.inherited(),
+                    planned,
+                )?)
             }
             None => Transform::Sql(Program::compile(
                 &mut self.engine,

@@ -40,8 +40,8 @@ impl Inherited {
             None => name == known,
         };
         let upper = name.to_ascii_uppercase();
-        let may_be_secret = STORES.iter().any(|store| upper.starts_with(store))
-            || upper.split('_').any(|word| SECRETS.contains(&word));
+        let may_be_secret =
+            STORES.iter().any(|store| upper.starts_with(store)) || upper.split('_').any(|word| SECRETS.contains(&word));
         !may_be_secret || self.named.iter().any(is_named)
     }
 }
@@ -56,7 +56,16 @@ mod tests {
             let inherited = Inherited::with(named.iter().map(|name| name.to_string()).collect());
             assert_eq!(inherited.passes(name), passes, "{name} with {named:?}");
         };
-        for name in ["PATH", "HOME", "LANG", "TZ", "PYTHONPATH", "KEYBOARD", "http_proxy", "MONKEY"] {
+        for name in [
+            "PATH",
+            "HOME",
+            "LANG",
+            "TZ",
+            "PYTHONPATH",
+            "KEYBOARD",
+            "http_proxy",
+            "MONKEY",
+        ] {
             check(&[], name, true);
         }
         for name in [

@@ -51,7 +51,8 @@ impl Process {
             true => Command::new(folder.join(program)),
             false => Command::new(program),
         };
-        let no_pipe = |error: io::Error| TaskError::new(ErrorClass::Resource, format!("no pipe for a program: {error}"));
+        let no_pipe =
+            |error: io::Error| TaskError::new(ErrorClass::Resource, format!("no pipe for a program: {error}"));
         let (its_end, stdin) = io::pipe().map_err(no_pipe)?;
         let unread = its_end.try_clone().map_err(no_pipe)?;
         command

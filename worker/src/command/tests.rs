@@ -130,14 +130,26 @@ fn without_declared_columns_they_are_those_of_the_stream() {
         ..command(&["cat"], CommandFormat::Arrow)
     };
     let folder = tempfile::tempdir().expect("a folder");
-    let output = output_of(&undeclared, folder.path().to_path_buf(), &Inherited::default(), &schema()).expect("told");
+    let output = output_of(
+        &undeclared,
+        folder.path().to_path_buf(),
+        &Inherited::default(),
+        &schema(),
+    )
+    .expect("told");
     assert_eq!(shown(&output), "n int64, name string");
     let made = run(&undeclared).expect("passes");
     assert_eq!(made[0].column(1).as_string::<i32>().value(1), "a \"name\" — 1");
 
     // A plan that was made of other columns is not filled with these.
     let planned = Arc::new(Schema::new(vec![Field::new("m", DataType::Int64, true)]));
-    let mut external = External::new(&undeclared, folder.path().to_path_buf(), Inherited::default(), Some(planned)).expect("made");
+    let mut external = External::new(
+        &undeclared,
+        folder.path().to_path_buf(),
+        Inherited::default(),
+        Some(planned),
+    )
+    .expect("made");
     let mut records = Given {
         batches: batches(1, 1).into_iter(),
         looks: 0,
@@ -288,7 +300,10 @@ fn rubbish_is_shown_where_it_stands() {
     json("echo hello", &["line 1", "«hello»"]);
     json("cat; echo 5", &["line 3001", "«5»"]);
     json("cat; echo '[]'", &["line 3001"]);
-    json("cat; echo '{\"n\": 1} {\"n\": 2}'", &["line 3001", "trailing characters"]);
+    json(
+        "cat; echo '{\"n\": 1} {\"n\": 2}'",
+        &["line 3001", "trailing characters"],
+    );
     json("cat; echo '{\"n\": \"x\"}'", &["line 3001", "«{\"n\": \"x\"}»"]);
     json("cat; echo '{\"m\": 1}'", &["line 3001", "m"]);
     json("cat; printf '{\"n\": 1'", &["line 3001"]);
@@ -330,7 +345,13 @@ fn rubbish_is_shown_where_it_stands() {
 fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
     let types = [
         ("n", ColumnType::Int64),
-        ("amount", ColumnType::Decimal { precision: 20, scale: 2 }),
+        (
+            "amount",
+            ColumnType::Decimal {
+                precision: 20,
+                scale: 2,
+            },
+        ),
         ("real", ColumnType::Float64),
         ("at", ColumnType::Timestamp),
         ("day", ColumnType::Date),
@@ -348,12 +369,23 @@ fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
     let made = taken.map(|line| run(&writes(line)).expect("passes"));
     let shown = |batch: &RecordBatch| {
         let row = batch.slice(1, 1);
-        let columns = row.columns().iter().map(|column| arrow::util::display::array_value_to_string(column, 0));
+        let columns = row
+            .columns()
+            .iter()
+            .map(|column| arrow::util::display::array_value_to_string(column, 0));
         columns.collect::<Result<Vec<_>, _>>().expect("shown")
     };
     assert_eq!(
         shown(&made[0][0]),
-        ["7", "12.34", "1000.0", "2026-01-02T03:04:05.500", "2026-01-02", "true", "1"]
+        [
+            "7",
+            "12.34",
+            "1000.0",
+            "2026-01-02T03:04:05.500",
+            "2026-01-02",
+            "true",
+            "1"
+        ]
     );
     assert_eq!(shown(&made[1][0]), ["7", "12.34", "", "", "", "", "aé"]);
     let refused = [
@@ -361,7 +393,10 @@ fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
         (r#"{"n":1e2}"#, "column n: «1e2» is not a whole number"),
         (r#"{"n":9223372036854775808}"#, "column n: «9223372036854775808»"),
         (r#"{"amount":12.349}"#, "column amount: «12.349» is not a decimal(20,2)"),
-        (r#"{"real":1e999}"#, "column real: «1e999» is not a number that a float64 holds"),
+        (
+            r#"{"real":1e999}"#,
+            "column real: «1e999» is not a number that a float64 holds",
+        ),
         (r#"{"at":1700000000}"#, "column at: «1700000000» is not a timestamp"),
         (r#"{"day":20000}"#, "column day: «20000» is not a date"),
         (r#"{"ok":1}"#, "column ok: «1» is not true or false"),
@@ -369,7 +404,11 @@ fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
         (r#"{"m":1}"#, "«m» is no column: there are n, amount, real"),
     ];
     for (line, words) in refused {
-        fails(&writes(line), ErrorClass::Data, &["the program sh wrote", "line 3: ", words, line]);
+        fails(
+            &writes(line),
+            ErrorClass::Data,
+            &["the program sh wrote", "line 3: ", words, line],
+        );
     }
     // The first of several lines that are none.
     let several = r#"{"day":1}
@@ -451,7 +490,8 @@ fn no_records_start_no_program_unless_it_takes_partitions_whole() {
             mode,
             ..shell("touch began; echo '{\"n\": 1}'")
         };
-        let mut external = External::new(&command, folder.path().to_path_buf(), Inherited::default(), None).expect("made");
+        let mut external =
+            External::new(&command, folder.path().to_path_buf(), Inherited::default(), None).expect("made");
         let mut records = Given {
             batches: Vec::new().into_iter(),
             looks: 0,

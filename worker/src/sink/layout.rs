@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, RecordBatch},
+    array::{Array, ArrayRef, AsArray, Decimal128Array, ListArray, RecordBatch, new_null_array},
     compute::cast,
     datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef},
 };
@@ -21,7 +21,7 @@ use super::{
     text::{TextColumn, check_type, textual},
 };
 use crate::{
-    source::csv::arrow_type,
+    source::{csv::arrow_type, records::reads_back},
     storage::DurableFile,
     type_names::{type_name, type_names},
 };
@@ -325,6 +325,7 @@ impl<'a> LineBuilder<'a> {
             let Some(rest) = own.width.checked_sub(chars) else {
                 return Err(wrong(format!("has {chars} characters, the field {}", own.width)));
             };
+            let start = self.text.len();
             match own.align {
                 Align::Left => {
                     self.push(text);
@@ -340,6 +341,17 @@ impl<'a> LineBuilder<'a> {
                     self.fill(own.pad, rest);
                     self.push(text);
                 }
+            }
+            // What always stands there is compared as it is.
+            if own.value.is_none() && !reads_back(text.as_bytes(), &self.text[start..], own) {
+                let side = match own.align {
+                    Align::Left => "ends",
+                    Align::Right => "begins",
+                };
+                return Err(wrong(format!(
+                    "{side} with what fills the field («{}») and would be read back as another value: trim it in the SQL, or                      give the field another `pad` or `align`",
+                    char::from(own.pad)
+                )));
             }
             return Ok(());
         };
@@ -387,9 +399,11 @@ impl Values {
             return Ok(Values { column, units: None });
         }
         let wanted = arrow_type(name, own.ty)?;
-        let column = match column.data_type() == &wanted {
-            true => column,
-            false => exactly(name, &column, &wanted)?,
+        let column = match column.data_type() {
+            ty if ty == &wanted => column,
+            // No value, whatever the type.
+            DataType::Null => new_null_array(&wanted, column.len()),
+            _ => exactly(name, &column, &wanted)?,
         };
         let units = own
             .implied_point

@@ -1,7 +1,9 @@
 //! Reports: rows through templates, with pages and totals. A chunk stages its rows as Parquet; the merge
 //! stage, which sees all of them in order, writes the one text. Rows stream, so memory is that of a batch.
 
-use std::io::Write;
+mod operators;
+
+use std::{collections::BTreeMap, io::Write};
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
@@ -14,6 +16,7 @@ use gapless_common::{
 };
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, Value};
 
+use self::operators::{Compiled, Decimal};
 use super::text::{TextColumn, check_type, textual};
 use crate::{
     storage::{DurableFile, io_error},
@@ -39,6 +42,7 @@ const ROW: &str = "row";
 pub(crate) struct ReportStyle {
     sink: ReportSink,
     environment: Environment<'static>,
+    escape: AutoEscape,
 }
 
 fn config(message: String) -> TaskError {
@@ -63,16 +67,16 @@ fn reason(error: &minijinja::Error) -> String {
 
 /// Fills with blanks up to a width; what is longer stays whole.
 fn left(value: &Value, width: usize) -> String {
-    format!("{:<width$}", value.to_string())
+    format!("{:<width$}", operators::text(value))
 }
 
 fn right(value: &Value, width: usize) -> String {
-    format!("{:>width$}", value.to_string())
+    format!("{:>width$}", operators::text(value))
 }
 
 /// Commas between groups of three digits before the point.
 fn grouped(value: &Value) -> String {
-    let text = value.to_string();
+    let text = operators::text(value);
     let digits = text.trim_start_matches('-');
     let whole = digits.find('.').unwrap_or(digits.len());
     if !digits.as_bytes()[..whole].iter().all(u8::is_ascii_digit) {
@@ -100,6 +104,7 @@ impl ReportStyle {
         };
         environment.set_auto_escape_callback(move |_| escape);
         environment.set_keep_trailing_newline(true);
+        operators::add_to(&mut environment);
         environment.add_filter("left", left);
         environment.add_filter("right", right);
         environment.add_filter("grouped", grouped);
@@ -111,6 +116,7 @@ impl ReportStyle {
         let style = ReportStyle {
             sink: sink.clone(),
             environment,
+            escape,
         };
         for (name, _) in templates(sink) {
             style.check_totals(name)?;
@@ -123,6 +129,17 @@ impl ReportStyle {
             style.try_out(name, values, name != ROW)?;
         }
         Ok(style)
+    }
+
+    /// The template of a name, if the sink has it.
+    ///
+    /// Errors: `Config` where it cannot be compiled.
+    fn compile(&self, name: &'static str) -> Result<Option<Compiled<'_>>, TaskError> {
+        let found = templates(&self.sink).find(|(known, _)| *known == name);
+        found
+            .map(|(name, text)| Compiled::new(name, text, self.escape))
+            .transpose()
+            .map_err(|error| config(format!("the template `{name}`: {}", reason(&error))))
     }
 
     /// The values that a template names; with `nested` also as `totals.amount`.
@@ -169,23 +186,24 @@ impl ReportStyle {
 
     /// Renders a template once, with made-up values. What values alone may cause is no fault; what is one for all values
     /// is: a filter, test or function that does not exist and, where `typed`, a sum of text and a number.
-    fn try_out(&self, name: &str, mut values: Vec<(String, Value)>, typed: bool) -> Result<(), TaskError> {
-        let template = self.environment.get_template(name);
-        let template = template.map_err(|error| config(reason(&error)))?;
-        let sums = || Value::from_iter(self.sink.totals.iter().map(|total| (total.clone(), "1")));
+    fn try_out(&self, name: &'static str, mut values: Vec<(String, Value)>, typed: bool) -> Result<(), TaskError> {
+        let Some(template) = self.compile(name)? else {
+            return Ok(());
+        };
+        let sums = || Value::from_iter(self.sink.totals.iter().map(|total| (total.clone(), decimal("1"))));
         values.retain(|(name, _)| !PAGE_VALUES.contains(&name.as_str()));
         values.push(("page".to_string(), Value::from(1)));
         values.push(("rows".to_string(), Value::from(1)));
         values.push(("totals".to_string(), sums()));
         values.push(("page_totals".to_string(), sums()));
-        let Err(error) = template.render(Value::from_iter(values)) else {
+        let Err(error) = template.render(&self.environment, Value::from_iter(values)) else {
             return Ok(());
         };
         let is_fault = match error.kind() {
             ErrorKind::UnknownFilter | ErrorKind::UnknownTest | ErrorKind::UnknownFunction => true,
             ErrorKind::InvalidOperation => {
                 let detail = error.detail().unwrap_or_default();
-                typed && detail.starts_with("tried to use") && detail.contains("unsupported types")
+                typed && operators::UNSUPPORTED.iter().any(|fault| detail.starts_with(fault))
             }
             _ => false,
         };
@@ -253,8 +271,13 @@ fn sample(ty: &DataType) -> Value {
         DataType::Boolean => Value::from(true),
         DataType::Float32 | DataType::Float64 => Value::from(1.0),
         ty if ty.is_integer() => Value::from(1),
+        ty if ty.is_decimal() => decimal("1"),
         _ => Value::from("1"),
     }
+}
+
+fn decimal(text: &str) -> Value {
+    Value::from_object(Decimal(text.to_string()))
 }
 
 /// Digits behind the point of a type whose sums are exact.
@@ -272,6 +295,7 @@ fn exact_scale(ty: &DataType) -> Option<u8> {
 pub(crate) struct ReportFile<'a> {
     file: DurableFile,
     style: &'a ReportStyle,
+    templates: BTreeMap<&'static str, Compiled<'a>>,
     buffer: Vec<u8>,
     page: u64,
     rows: u64,
@@ -294,9 +318,14 @@ impl<'a> ReportFile<'a> {
             }
         };
         let zeros: Vec<Exact> = style.sink.totals.iter().map(zero).collect();
+        let mut compiled = BTreeMap::new();
+        for (name, _) in templates(&style.sink) {
+            compiled.extend(style.compile(name)?.map(|template| (name, template)));
+        }
         let mut report = Self {
             file,
             style,
+            templates: compiled,
             buffer: Vec::new(),
             page: 1,
             rows: 0,
@@ -379,24 +408,32 @@ impl<'a> ReportFile<'a> {
 
     /// Adds what a template makes, with a line end. One that makes nothing adds nothing.
     fn piece(&mut self, name: &str, mut values: Vec<(String, Value)>) -> Result<(), TaskError> {
-        let Ok(template) = self.style.environment.get_template(name) else {
+        let Some(template) = self.templates.get(name) else {
             return Ok(());
         };
         let sums = |sums: &[Exact]| {
             let named = self.style.sink.totals.iter().zip(sums);
-            Value::from_iter(named.map(|(name, sum)| (name.clone(), sum.to_string())))
+            Value::from_iter(named.map(|(name, sum)| {
+                let sum = match sum.scale {
+                    0 => Value::from(sum.units),
+                    _ => decimal(&sum.to_string()),
+                };
+                (name.clone(), sum)
+            }))
         };
         values.push(("page".to_string(), Value::from(self.page)));
         values.push(("rows".to_string(), Value::from(self.rows)));
         values.push(("totals".to_string(), sums(&self.totals)));
         values.push(("page_totals".to_string(), sums(&self.page_totals)));
-        let text = template.render(Value::from_iter(values)).map_err(|error| {
-            data(format!(
-                "the template `{name}`, at row {}: {}",
-                self.rows,
-                reason(&error)
-            ))
-        })?;
+        let text = template
+            .render(&self.style.environment, Value::from_iter(values))
+            .map_err(|error| {
+                data(format!(
+                    "the template `{name}`, at row {}: {}",
+                    self.rows,
+                    reason(&error)
+                ))
+            })?;
         if text.len() > MAX_PIECE_BYTES {
             return Err(data(format!(
                 "the template `{name}`, at row {}: it makes {} bytes; at most {MAX_PIECE_BYTES} are possible",
@@ -455,23 +492,35 @@ fn units(column: &ArrayRef) -> Result<Vec<Option<i128>>, TaskError> {
     })
 }
 
-/// A value for a template: numbers and booleans as such, decimals and all else as their exact text.
+/// A value for a template: numbers and booleans as such, all else as its exact text.
 fn value(column: &ArrayRef, text: &TextColumn<'_>, row: usize) -> Result<Value, TaskError> {
-    if column.is_null(row) {
+    let float = |value: f64, shown: Value| match value.is_finite() {
+        true => shown,
+        // What a calculation gave would be an error.
+        false => decimal(&value.to_string()),
+    };
+    if text.is_null(row) {
         return Ok(Value::from(()));
     }
     Ok(match column.data_type() {
         DataType::Boolean => Value::from(column.as_boolean().value(row)),
         DataType::Int64 => Value::from(column.as_primitive::<Int64Type>().value(row)),
         DataType::UInt64 => Value::from(column.as_primitive::<UInt64Type>().value(row)),
-        DataType::Float64 => Value::from(column.as_primitive::<Float64Type>().value(row)),
-        DataType::Float32 => Value::from(column.as_primitive::<Float32Type>().value(row)),
+        DataType::Float64 => {
+            let value = column.as_primitive::<Float64Type>().value(row);
+            float(value, Value::from(value))
+        }
+        DataType::Float32 => {
+            let value = column.as_primitive::<Float32Type>().value(row);
+            float(value.into(), Value::from(value))
+        }
         ty => {
             let mut bytes = Vec::new();
             text.append(row, &mut bytes)?;
             let text = String::from_utf8_lossy(&bytes);
             match ty.is_integer().then(|| text.parse::<i64>().ok()).flatten() {
                 Some(number) => Value::from(number),
+                None if ty.is_decimal() => decimal(&text),
                 None => Value::from(text.into_owned()),
             }
         }

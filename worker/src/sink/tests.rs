@@ -278,6 +278,33 @@ fn csv_is_written_byte_for_byte() {
 }
 
 #[test]
+fn a_column_without_a_type_is_null() {
+    let untyped: ArrayRef = Arc::new(arrow::array::NullArray::new(2));
+    let batch = batch(vec![
+        ("id", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef),
+        ("x", untyped),
+    ]);
+    let csv = Sink::Csv(FileSink {
+        null: "-".into(),
+        ..file_sink("out")
+    });
+    let written = |sink: &Sink, read: &dyn Fn(&Path) -> String| {
+        let place = Place::new(sink, 3);
+        let files = place.write(sink, std::slice::from_ref(&batch)).unwrap();
+        read(&place.path(&files[0]))
+    };
+    let text = |path: &Path| fs::read_to_string(path).unwrap();
+    assert_eq!(written(&csv, &text), "id,x\n1,-\n2,-\n");
+    let ndjson = Sink::Ndjson(file_sink("out"));
+    assert_eq!(
+        written(&ndjson, &text),
+        "{\"id\":1,\"x\":null}\n{\"id\":2,\"x\":null}\n"
+    );
+    let back = |path: &Path| format!("{:?}", read_parquet(path));
+    assert_eq!(written(&Sink::Parquet(file_sink("out")), &back), format!("{batch:?}"));
+}
+
+#[test]
 fn csv_is_compressed_as_asked() {
     use std::io::Read;
     for (compression, name) in [

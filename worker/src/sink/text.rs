@@ -51,6 +51,8 @@ pub(super) enum TextColumn<'a> {
     Utf8(&'a StringArray),
     LargeUtf8(&'a LargeStringArray),
     Utf8View(&'a StringViewArray),
+    /// Of the type that has no value, such as `SELECT NULL AS x` makes.
+    Null,
     Other(&'a dyn Array, ArrayFormatter<'a>),
 }
 
@@ -60,6 +62,7 @@ impl<'a> TextColumn<'a> {
             DataType::Utf8 => TextColumn::Utf8(column.as_string()),
             DataType::LargeUtf8 => TextColumn::LargeUtf8(column.as_string()),
             DataType::Utf8View => TextColumn::Utf8View(column.as_string_view()),
+            DataType::Null => TextColumn::Null,
             _ => {
                 let formatter = ArrayFormatter::try_new(column, &FormatOptions::default())
                     .map_err(|error| TaskError::new(ErrorClass::Config, error.to_string()))?;
@@ -73,6 +76,7 @@ impl<'a> TextColumn<'a> {
             TextColumn::Utf8(column) => column.is_null(row),
             TextColumn::LargeUtf8(column) => column.is_null(row),
             TextColumn::Utf8View(column) => column.is_null(row),
+            TextColumn::Null => true,
             TextColumn::Other(column, _) => column.is_null(row),
         }
     }
@@ -83,7 +87,7 @@ impl<'a> TextColumn<'a> {
             TextColumn::Utf8(column) => Some(column.value(row)),
             TextColumn::LargeUtf8(column) => Some(column.value(row)),
             TextColumn::Utf8View(column) => Some(column.value(row)),
-            TextColumn::Other(..) => None,
+            TextColumn::Null | TextColumn::Other(..) => None,
         }
     }
 

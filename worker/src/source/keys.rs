@@ -14,7 +14,10 @@ use std::{
     thread,
 };
 
-use arrow::array::{Array, RecordBatch};
+use arrow::{
+    array::{Array, RecordBatch},
+    datatypes::DataType,
+};
 use gapless_common::{error::TaskError, manifest::DataFile, order::SortColumn};
 use gapless_platform::objects::{Found, ObjectError, ObjectFile, Trouble};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -66,7 +69,11 @@ impl Prints {
     pub fn of(&self, batch: &RecordBatch) -> Result<Vec<Option<u128>>, TaskError> {
         let columns = self.order.key_columns(batch)?;
         let rows = self.order.keys(&columns)?;
-        let whole = |row: usize| columns.iter().all(|column| !column.is_null(row));
+        let whole = |row: usize| {
+            columns
+                .iter()
+                .all(|column| !column.is_null(row) && column.data_type() != &DataType::Null)
+        };
         Ok((0..batch.num_rows())
             .map(|row| whole(row).then(|| xxh3_128(rows.row(row).as_ref())))
             .collect())

@@ -149,7 +149,10 @@ impl Fields {
                 }
                 None if shape.closed => {
                     let all: Vec<&str> = shape.columns.iter().map(|column| column.name.as_str()).collect();
-                    return Err(Fault(format!("«{name}» is no column: there are {}", columns_in_words(&all))));
+                    return Err(Fault(format!(
+                        "«{name}» is no column: there are {}",
+                        columns_in_words(&all)
+                    )));
                 }
                 None => {}
             }
@@ -160,7 +163,9 @@ impl Fields {
 
 fn columns_in_words(names: &[&str]) -> String {
     match names.get(..SHOWN_NAMES) {
-        Some(first) if names.len() > SHOWN_NAMES => format!("{} and {} more", first.join(", "), names.len() - SHOWN_NAMES),
+        Some(first) if names.len() > SHOWN_NAMES => {
+            format!("{} and {} more", first.join(", "), names.len() - SHOWN_NAMES)
+        }
         _ => names.join(", "),
     }
 }

@@ -49,11 +49,7 @@ impl ObjectLines {
     /// The records of lines, of which each is one. `bytes`: about those of all lines.
     ///
     /// Errors: the first line that is none.
-    pub fn decode<'a>(
-        &mut self,
-        bytes: usize,
-        lines: impl Iterator<Item = &'a [u8]>,
-    ) -> Result<RecordBatch, BadLine> {
+    pub fn decode<'a>(&mut self, bytes: usize, lines: impl Iterator<Item = &'a [u8]>) -> Result<RecordBatch, BadLine> {
         let shape = self.layout.objects.as_ref().expect("lines of JSON");
         self.fields.clear(self.pool.take(bytes + 2 * PAD));
         let mut bad = None;

@@ -36,7 +36,6 @@ use crate::{
     storage::resolve,
 };
 
-
 /// The names in a file's header; `None` without a header or for an empty file.
 ///
 /// Errors: `Config` when the file cannot be read, `Data` when a compressed one is damaged.

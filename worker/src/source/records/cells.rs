@@ -109,6 +109,15 @@ pub(super) fn without_padding<'a>(field: &'a [u8], own: &LayoutField) -> &'a [u8
     &field[start..end]
 }
 
+/// Whether a text that was written into a field of fixed width is read back as it was. An empty one is blank, as NULL is,
+/// where blanks fill the field.
+pub(crate) fn reads_back(text: &[u8], field: &[u8], own: &LayoutField) -> bool {
+    if text.is_empty() || (own.pad == b'0' && own.ty.is_number() && own.align == Align::Right) {
+        return true;
+    }
+    trimmed(field, own).is_some_and(|(from, to)| &field[from..to] == text)
+}
+
 /// The stretch of a field that holds its value; `None` where it is blank.
 fn trimmed(field: &[u8], own: &LayoutField) -> Option<(usize, usize)> {
     let len = field.len();

@@ -21,6 +21,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use cells::reads_back;
 pub(crate) use content::{Content, is_packed};
 pub(crate) use edges::edges;
 pub use reader::RecordsReader;
