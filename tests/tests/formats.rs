@@ -372,3 +372,63 @@ fn a_csv_output_in_another_encoding_is_read_back() {
         }
     }
 }
+
+/// Files of one output are of one form: what `exists: append` adds has the columns and the sink of what is there.
+#[test]
+fn what_is_appended_has_the_columns_of_what_is_published() {
+    let world = World::empty();
+    let job = |name: &str, sql: &str, sink: &str| {
+        format!(
+            "{{job: {name}, steps: [{{name: a, source: {{sequence: {{from: 0, to: 3}}}}, transform: {{sql: \"SELECT {sql} FROM \
+             input\"}}, sink: {{{sink}}}}}]}}"
+        )
+    };
+    let all = "n AS id, 'x' AS city, CAST(n AS DECIMAL(9,2)) AS amount";
+    let csv = "csv: {path: out/a, exists: append}";
+    let parquet = "parquet: {path: out/b, exists: append}";
+    let run = |name: &str, sql: &str, sink: &str| {
+        world.job(&job(name, sql, sink));
+        world.gapless(&["run", "job.yaml", "--slots", "1"])
+    };
+    for (name, sink) in [("first", csv), ("second", csv), ("third", parquet)] {
+        let output = run(name, all, sink);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    let published = || (world.files("out/a"), world.files("out/b"));
+    let before = published();
+    let refused = [
+        ("n AS id", csv, "it has the columns id, city, amount, and the job gives id"),
+        (
+            "'x' AS city, n AS id, CAST(n AS DECIMAL(9,2)) AS amount",
+            csv,
+            "and the job gives city, id, amount",
+        ),
+        (
+            "n AS id, 'x' AS city, CAST(n AS DECIMAL(10,2)) AS amount",
+            csv,
+            "its column amount is Decimal128(9, 2), and the job gives Decimal128(10, 2)",
+        ),
+        (all, "csv: {path: out/a, exists: append, delimiter: ';'}", "by another sink"),
+        (all, "ndjson: {path: out/a, exists: append}", "by another sink"),
+        ("n AS id", parquet, "it has the columns id, city, amount, and the job gives id"),
+    ];
+    for (number, (sql, sink, said)) in refused.into_iter().enumerate() {
+        let output = run(&format!("other-{number}"), sql, sink);
+        assert_eq!(output.status.code(), Some(1), "{sql} {sink}");
+        let told = text(&output.stderr);
+        assert!(told.contains(said) && told.contains("`exists: append` adds to"), "{told}");
+        let output = world.gapless(&["plan", "job.yaml"]);
+        assert!(!output.status.success() && (text(&output.stderr) + &text(&output.stdout)).contains(said));
+        assert_eq!(published(), before, "{sql} {sink}");
+    }
+    // Where columns are found by their names, their order is free; how files are packed is, too.
+    let other_order = "'x' AS city, n AS id, CAST(n AS DECIMAL(9,2)) AS amount";
+    for (name, sql, sink) in [
+        ("fourth", other_order, parquet),
+        ("fifth", all, "csv: {path: out/a, exists: append, files: 1, compression: gzip}"),
+    ] {
+        let output = run(name, sql, sink);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    }
+    assert_ne!(published(), before);
+}

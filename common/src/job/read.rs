@@ -13,7 +13,7 @@ use super::{
     Delimiter,
     error::{Faults, Position, nearest, shown},
     keys::{Choice, Key, Kind, MAX_NAME_BYTES, Section},
-    substitute::Context,
+    substitute::{Context, Place},
     yaml::{Entry, Node, Value},
 };
 
@@ -109,7 +109,7 @@ impl<'a> Fields<'a> {
             self.wrong(key, node);
             return None;
         }
-        let expanded = self.cx.expand(node.at, text, matches!(key.kind, Kind::Sql))?;
+        let expanded = self.cx.expand(node.at, text, Place::of(&key.kind))?;
         Some(Scalar {
             text: expanded.text,
             is_text: *quoted && !expanded.substituted,

@@ -1,11 +1,12 @@
 //! `${param.NAME}` inside values, put in after the YAML was read: a value can never become syntax
 //! of the job file. `$${` stands for `${` itself.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use super::{
     Parameter,
     error::{Faults, Position, shown},
+    keys::Kind,
 };
 
 /// What placeholders are replaced by, and where faults go.
@@ -14,6 +15,31 @@ pub(super) struct Context<'a> {
     pub parameters: &'a BTreeMap<String, Parameter>,
     /// `None` while a job is checked without values: placeholders stay as written.
     pub values: Option<&'a BTreeMap<String, String>>,
+}
+
+/// Where values are put in, which tells what they may hold.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Sql,
+    Path,
+    Other,
+}
+
+impl Place {
+    pub fn of(kind: &Kind) -> Place {
+        match kind {
+            Kind::Sql => Place::Sql,
+            Kind::Paths | Kind::OutputPath => Place::Path,
+            _ => Place::Other,
+        }
+    }
+}
+
+/// A value that was put in: whose it is, and where it stands.
+struct Inserted<'a> {
+    name: &'a str,
+    value: &'a str,
+    at: Range<usize>,
 }
 
 /// A scalar after substitution.
@@ -27,10 +53,11 @@ pub(super) struct Expanded {
 
 impl Context<'_> {
     /// Replaces the placeholders of `text`. `None`: told as faults.
-    pub fn expand(&self, at: Position, text: &str, sql: bool) -> Option<Expanded> {
+    pub fn expand(&self, at: Position, text: &str, place: Place) -> Option<Expanded> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
         let (mut substituted, mut open, mut sound) = (false, false, true);
+        let mut inserted = Vec::new();
         while let Some(start) = rest.find("${") {
             if rest[..start].ends_with('$') {
                 out.push_str(&rest[..start - 1]);
@@ -59,16 +86,22 @@ impl Context<'_> {
                             out.push_str(placeholder);
                         }
                         Some(value) => {
-                            if sql {
+                            if place == Place::Sql {
                                 sound &= self.sql_safe(at, name, value, &out, rest);
                             }
+                            let start = out.len();
                             out.push_str(value);
+                            let at = start..out.len();
+                            inserted.push(Inserted { name, value, at });
                         }
                     }
                 }
             }
         }
         out.push_str(rest);
+        if place == Place::Path {
+            sound &= self.path_safe(at, &out, &inserted);
+        }
         sound.then_some(Expanded {
             text: out,
             substituted,
@@ -111,6 +144,34 @@ impl Context<'_> {
                 .unknown(at, found, name, self.parameters.keys().map(String::as_str)),
         }
         None
+    }
+
+    /// A value behind the beginning of a path names something below what stands before it, so no step upwards comes out of
+    /// one. A value at the beginning says where to go.
+    fn path_safe(&self, at: Position, path: &str, inserted: &[Inserted<'_>]) -> bool {
+        let mut start = 0;
+        for component in path.split('/') {
+            let end = start + component.len();
+            let touches = |it: &&Inserted<'_>| it.at.start < end && start < it.at.end;
+            let leads = |it: &&Inserted<'_>| it.at.start == 0;
+            if component == ".."
+                && let Some(value) = inserted.iter().filter(touches).find(|it| !leads(it))
+            {
+                self.faults.add(
+                    at,
+                    format!(
+                        "parameter `{}` with the value \"{}\" leads out of the folder that stands before it: the path is \"{}\"",
+                        value.name,
+                        shown(value.value),
+                        shown(path)
+                    ),
+                    "values without the part `..`, unless the path begins with them",
+                );
+                return false;
+            }
+            start = end + 1;
+        }
+        true
     }
 
     /// SQL gets a value as text, in quotes or not, as the job's author wrote it around. So a value

@@ -1,28 +1,35 @@
-//! What a redrive adds to an output is of the columns, the types and the form of what is published there, and made of each
-//! record by itself.
+//! What is added to an output, by `exists: append` or a redrive, is of the columns, the types and the form of what is
+//! published there; the certificate of the last that was published tells them. A redrive is made of each record by itself.
 
 use arrow::datatypes::DataType;
 use gapless_common::{
     certificate::Certificate,
     error::{ErrorClass, TaskError},
-    job::{Compression, Exists, Sink},
+    job::{Compression, Exists, Job, Sink, Step},
     manifest::VerdictKind,
-    plan::{Column, StepFrame, TransformMode},
+    plan::{Column, Facts, TransformMode},
 };
 
 use super::verdict::verdicts_from;
 use crate::{
-    attempt::StepContext,
     storage::{StepFolders, read_if_present},
     type_names::type_names,
 };
 
+/// `facts`: those of the step. Where nothing tells what stands at the output (files of others, an older
+/// release), everything may be added.
+///
 /// Errors: `Config` naming the column or the key that differs; `Data` for a certificate that is none.
-pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Result<(), TaskError> {
-    let Some(frame) = context.frame.as_ref().filter(|_| context.job.redrive.is_some()) else {
+pub(super) fn check_added(job: &Job, step: &Step, facts: &Facts, folders: &StepFolders) -> Result<(), TaskError> {
+    let is_redrive = job.redrive.is_some();
+    let appends = step.sink.file().is_some_and(|file| file.exists == Exists::Append);
+    // A report is text for people, whose lines need not be alike.
+    if !is_redrive && (!appends || matches!(step.sink, Sink::Report(_))) {
         return Ok(());
-    };
-    check_by_rows(context, frame, folders)?;
+    }
+    if is_redrive {
+        check_by_rows(step, facts, folders)?;
+    }
     let mut verdicts = verdicts_from(folders, 0)?;
     verdicts.retain(|verdict| verdict.verdict == VerdictKind::Committed);
     let Some(last) = verdicts.into_iter().max_by_key(|verdict| verdict.generation) else {
@@ -39,7 +46,15 @@ pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Resul
     let output = folders.output().display();
     let config = |message: String| Err(TaskError::new(ErrorClass::Config, message));
     let sink = published.reading.job.step(&published.step_name).map(|step| &step.sink);
-    if sink.is_some_and(|sink| form(sink) != form(&context.step().sink)) {
+    let is_other_form = sink.is_some_and(|sink| form(sink) != form(&step.sink));
+    if is_other_form && !is_redrive {
+        return config(format!(
+            "`exists: append` adds to {output}, which run {} has written by another sink; leave the sink as it was (only path, \
+             exists, files and compression may change), choose another path, or write `exists: replace`",
+            last.run
+        ));
+    }
+    if is_other_form {
         return config(format!(
             "a redrive adds to {output}, which was written by another sink than that of the mended job; leave its sink as it \
              was: only path, exists, files and compression may change"
@@ -49,8 +64,13 @@ pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Resul
     if published.reading.output.is_empty() {
         return Ok(());
     }
-    match difference(&published.reading.output, &frame.facts.output) {
+    match difference(&published.reading.output, &facts.output, in_order(&step.sink)) {
         None => Ok(()),
+        Some(what) if !is_redrive => config(format!(
+            "`exists: append` adds to {output}: {what} (run {} wrote it); give the same columns and types, choose another path, or \
+             write `exists: replace`",
+            last.run
+        )),
         Some(what) => config(format!(
             "a redrive adds to {output}: {what}; let the mended job give the columns and types of what is published, or \
              run it again as a whole"
@@ -59,12 +79,11 @@ pub(super) fn check_added(context: &StepContext, folders: &StepFolders) -> Resul
 }
 
 /// What records give by themselves is a part of what all of them give only where each is worked on by itself.
-fn check_by_rows(context: &StepContext, frame: &StepFrame, folders: &StepFolders) -> Result<(), TaskError> {
-    let step = context.step();
-    let why = match (&frame.facts.transform.mode, &step.sink) {
+fn check_by_rows(step: &Step, facts: &Facts, folders: &StepFolders) -> Result<(), TaskError> {
+    let why = match (&facts.transform.mode, &step.sink) {
         (TransformMode::Whole { .. }, _) => format!(
             "what it makes of a record depends on others: {}",
-            frame.facts.transform.reason
+            facts.transform.reason
         ),
         (_, Sink::Report(_)) => "its sink is a report, one text over all records".to_string(),
         _ => return Ok(()),
@@ -92,16 +111,27 @@ fn form(sink: &Sink) -> Sink {
     sink
 }
 
-fn difference(published: &[Column], added: &[Column]) -> Option<String> {
+/// Whether readers find columns by their places; by their names otherwise.
+fn in_order(sink: &Sink) -> bool {
+    !matches!(sink, Sink::Parquet(_) | Sink::Avro(_) | Sink::Ndjson(_))
+}
+
+fn difference(published: &[Column], added: &[Column], in_order: bool) -> Option<String> {
     let names = |columns: &[Column]| {
         let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
         names.join(", ")
     };
     let (has, gives) = (names(published), names(added));
-    if has != gives {
+    let (mut published, mut added) = (published.to_vec(), added.to_vec());
+    if !in_order {
+        for columns in [&mut published, &mut added] {
+            columns.sort_by(|one, other| one.name.cmp(&other.name));
+        }
+    }
+    if names(&published) != names(&added) {
         return Some(format!("it has the columns {has}, and the job gives {gives}"));
     }
-    let mut pairs = published.iter().zip(added);
+    let mut pairs = published.iter().zip(&added);
     let (has, gives) = pairs.find(|(has, gives)| written(&has.ty) != written(&gives.ty))?;
     let (was, is) = match (written(&has.ty), written(&gives.ty)) {
         (Ok(was), Ok(is)) => type_names(&was, &is),

@@ -55,7 +55,9 @@ pub fn prepare(context: &StepContext, fence: Fence) -> Result<Preparation, TaskE
     if let (Some(file), Some(frame)) = (context.step().sink.file(), &context.frame) {
         check_columns(file, &context.step().sink, &frame.facts.output)?;
     }
-    check_added(context, &folders)?;
+    if let Some(frame) = &context.frame {
+        check_added(&context.job, context.step(), &frame.facts, &folders)?;
+    }
     if !is_object(folders.output()) {
         make_all(parent_of(folders.output()))?;
     }
@@ -114,6 +116,7 @@ pub fn foresee(job: &Job, step: &Step, base_dir: &Path, facts: Option<&Facts>) -
     let known = generations(&folders)?;
     if let Some(facts) = facts {
         check_columns(file, &step.sink, &facts.output)?;
+        check_added(job, step, facts, &folders)?;
     }
     if let Err(error) = check_output(file.exists, &folders) {
         return match standing(job, step, base_dir, facts, &folders, known.last().copied())? {

@@ -9,7 +9,9 @@ use gapless_common::{
 };
 
 use super::{
-    Action, Gate, Preparation, Publication, Sealed, aborted, exists_mode,
+    Action, Gate, Preparation, Publication, Sealed, aborted,
+    added::check_added,
+    exists_mode,
     expose::{Exposure, appended_name, sweep, sweep_objects},
     is_own,
     reconcile::{Accounts, frame, reconcile, source_totals},
@@ -233,6 +235,11 @@ fn settle(sealed: &Sealed<'_>, folders: &StepFolders, accounts: &Accounts) -> Re
                     folders.output().display()
                 ),
             ));
+        }
+        // What it has published may be other than what stood there when this step began.
+        if verdict.verdict == VerdictKind::Committed {
+            let context = sealed.context;
+            check_added(&context.job, context.step(), &frame(context)?.facts, folders)?;
         }
         generation += 1;
     }

@@ -137,6 +137,31 @@ fn what_a_value_makes_of_a_field_is_checked() {
 }
 
 #[test]
+fn a_value_cannot_lead_out_of_the_folder_before_it() {
+    let text = r#"job: j
+parameters: {x: {type: string}, dir: {type: string, default: "../in"}}
+steps:
+  - name: a
+    source: {parquet: {path: ["${param.dir}/pm-${param.x}", "../b"]}}
+    sink: {csv: {path: "out/.${param.x}"}}
+"#;
+    for value in ["../../zz", "a/../b", "a/..", "/..", ".", "./../b"] {
+        let errors = bind(text, &[("x", value)]).expect_err(value).to_string();
+        let expected = format!("job.yaml:6:24: parameter `x` with the value \"{value}\" leads out of the folder that stands before it");
+        let is_step = value != "." && !value.starts_with("./");
+        assert_eq!(errors.contains("job.yaml:5:31: parameter `x`"), is_step || value == "./../b", "{errors}");
+        let in_output = value != "/.." || errors.contains(&expected);
+        assert!(in_output && errors.contains("allowed: values without the part `..`"), "{errors}");
+    }
+    for value in ["a", "..a", "a..", "...", "a/b..c/d", "."] {
+        let text = text.replace("out/.$", "out/$");
+        assert!(bind(&text, &[("x", value)]).is_ok(), "{value}");
+    }
+    // Where a path begins with a value, that says where to go.
+    assert!(bind(text, &[("x", "a"), ("dir", "../../b/..")]).is_ok());
+}
+
+#[test]
 fn a_value_cannot_break_out_of_sql() {
     let text = r#"job: j
 parameters: {x: {type: string}}
