@@ -397,7 +397,11 @@ fn what_is_appended_has_the_columns_of_what_is_published() {
     let published = || (world.files("out/a"), world.files("out/b"));
     let before = published();
     let refused = [
-        ("n AS id", csv, "it has the columns id, city, amount, and the job gives id"),
+        (
+            "n AS id",
+            csv,
+            "it has the columns id, city, amount, and the job gives id",
+        ),
         (
             "'x' AS city, n AS id, CAST(n AS DECIMAL(9,2)) AS amount",
             csv,
@@ -408,15 +412,26 @@ fn what_is_appended_has_the_columns_of_what_is_published() {
             csv,
             "its column amount is Decimal128(9, 2), and the job gives Decimal128(10, 2)",
         ),
-        (all, "csv: {path: out/a, exists: append, delimiter: ';'}", "by another sink"),
+        (
+            all,
+            "csv: {path: out/a, exists: append, delimiter: ';'}",
+            "by another sink",
+        ),
         (all, "ndjson: {path: out/a, exists: append}", "by another sink"),
-        ("n AS id", parquet, "it has the columns id, city, amount, and the job gives id"),
+        (
+            "n AS id",
+            parquet,
+            "it has the columns id, city, amount, and the job gives id",
+        ),
     ];
     for (number, (sql, sink, said)) in refused.into_iter().enumerate() {
         let output = run(&format!("other-{number}"), sql, sink);
         assert_eq!(output.status.code(), Some(1), "{sql} {sink}");
         let told = text(&output.stderr);
-        assert!(told.contains(said) && told.contains("`exists: append` adds to"), "{told}");
+        assert!(
+            told.contains(said) && told.contains("`exists: append` adds to"),
+            "{told}"
+        );
         let output = world.gapless(&["plan", "job.yaml"]);
         assert!(!output.status.success() && (text(&output.stderr) + &text(&output.stdout)).contains(said));
         assert_eq!(published(), before, "{sql} {sink}");
@@ -425,7 +440,11 @@ fn what_is_appended_has_the_columns_of_what_is_published() {
     let other_order = "'x' AS city, n AS id, CAST(n AS DECIMAL(9,2)) AS amount";
     for (name, sql, sink) in [
         ("fourth", other_order, parquet),
-        ("fifth", all, "csv: {path: out/a, exists: append, files: 1, compression: gzip}"),
+        (
+            "fifth",
+            all,
+            "csv: {path: out/a, exists: append, files: 1, compression: gzip}",
+        ),
     ] {
         let output = run(name, sql, sink);
         assert!(output.status.success(), "{}", text(&output.stderr));

@@ -411,7 +411,7 @@ fn a_text_that_looks_like_the_filling_of_its_field_is_refused() {
         ),
         ("' x'", "align: right", "begins with"),
         ("'x*'", "pad: '*'", "ends with"),
-        ("' '", "pad: '*'", "would be read back as another value"),
+        ("'      '", "pad: '*'", "would be read back as another value"),
     ];
     for (value, field, said) in refused {
         let world = World::empty();
@@ -584,7 +584,7 @@ steps:
 
     // Told by validate where the types tell, else when the values do; nothing is published.
     let cases = [
-        ("{{ name < 5 }}", 3, "cannot compare text (1) with a number (5)"),
+        ("{{ name < 5 }}", 3, "cannot compare text with a number"),
         ("{{ day > 20260101 }}", 3, "cannot compare text"),
         (
             "{{ name + d }}",
@@ -595,7 +595,11 @@ steps:
         ("{{ 1 / (n - 2) }}", 0, "the template `row`, at row 3: "),
         ("{{ 1 / (n - 2) }}", 0, "1 / 0 divides by zero"),
         ("{{ 1e308 * n * 10 }}", 0, "more than a float holds"),
-        ("{{ d < name }}", 0, "cannot compare a decimal (-1.05) with text (x0)"),
+        (
+            "{{ d < name }}",
+            0,
+            "cannot compare a decimal with text that is no number",
+        ),
     ];
     for (row, code, said) in cases {
         let world = World::empty();

@@ -710,7 +710,7 @@ mod tests {
                 "the template `header` names «id», which it has not",
             ),
             (
-                "row: \"{{ id }}\", totals: [id], end: \"{{ totals.id + 1 }}\"",
+                "row: \"{{ id }}\", totals: [id], end: \"{{ totals.id + 'x' }}\"",
                 "the template `end`: …unsupported types",
             ),
         ];
@@ -721,7 +721,15 @@ mod tests {
         }
         // What is known of the columns alone.
         for (row, fault) in [
-            ("{{ amount + 1 }}", "the template `row`: …unsupported types"),
+            ("{{ amount + 'x' }}", "the template `row`: …unsupported types"),
+            (
+                "{{ amount < 'x' }}",
+                "the template `row`: …cannot compare a decimal with text that is no number",
+            ),
+            (
+                "{{ id == 'x' }}",
+                "the template `row`: …cannot compare a number with text",
+            ),
             (
                 "{{ amonut }}",
                 "the template `row` names «amonut», which it has not; it has id, amount, page",

@@ -140,10 +140,17 @@ fn compare(one: &Value, other: &Value, orders: bool) -> Result<Option<Ordering>,
         return Ok((one.is_none() && other.is_none() && !orders).then_some(Ordering::Equal));
     }
     let cannot = || {
-        let (one_is, other_is) = (kind(one), kind(other));
-        fault(format!("cannot compare {one_is} ({one}) with {other_is} ({other})"))
+        let named = |value: &Value, beside: &Value| match is_decimal(beside) && value.as_str().is_some() {
+            true => "text that is no number".to_string(),
+            false => kind(value),
+        };
+        fault(format!(
+            "cannot compare {} with {}",
+            named(one, other),
+            named(other, one)
+        ))
     };
-    for (number, text) in [(one, other), (other, one)] {
+    for (number, text, turned) in [(one, other, false), (other, one, true)] {
         let (Some(digits), Some(written)) = (digits(number), text.as_str()) else {
             continue;
         };
@@ -153,7 +160,7 @@ fn compare(one: &Value, other: &Value, orders: bool) -> Result<Option<Ordering>,
             return Err(cannot());
         };
         let order = number.partial_cmp(&text);
-        return Ok(match std::ptr::eq(written, one.as_str().unwrap_or_default()) {
+        return Ok(match turned {
             true => order.map(Ordering::reverse),
             false => order,
         });
