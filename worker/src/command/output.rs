@@ -16,7 +16,10 @@ use arrow::{
 use gapless_common::job::CommandFormat;
 
 use super::{Event, shown};
-use crate::source::csv::{ObjectLines, column_type};
+use crate::{
+    source::csv::{ObjectLines, column_type},
+    type_names::type_name,
+};
 
 /// The metadata of a message: a schema of thousands of columns fits.
 const MAX_METADATA: usize = 16 << 20;
@@ -165,7 +168,7 @@ impl Reader {
                 wrong(format!(
                     "is to write lines of JSON, of which column {} cannot be of type {}",
                     field.name(),
-                    field.data_type()
+                    type_name(field.data_type())
                 ))
             })?;
             Ok((field.name().clone(), ty))
