@@ -446,7 +446,7 @@ fn a_value_that_does_not_fit_fails_the_step_in_words() {
         ("width: 3", "«1000» has 4 characters, the field 3"),
         (
             "width: 9, type: int8",
-            "that Int8, the type of its field, does not hold exactly",
+            "that int8, the type of its field, does not hold exactly",
         ),
     ];
     for (field, said) in cases {
