@@ -410,7 +410,7 @@ fn what_is_appended_has_the_columns_of_what_is_published() {
         (
             "n AS id, 'x' AS city, CAST(n AS DECIMAL(10,2)) AS amount",
             csv,
-            "its column amount is Decimal128(9, 2), and the job gives Decimal128(10, 2)",
+            "its column amount is decimal(9,2), and the job gives decimal(10,2)",
         ),
         (
             all,
