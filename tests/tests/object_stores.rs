@@ -488,7 +488,8 @@ fn a_copy_that_is_made_later_is_waited_for() {
     let door = Door::clone(&store);
     let accepted: Mutex<HashMap<String, Vec<u8>>> = Mutex::default();
     let late = Arc::new(AtomicUsize::new(0));
-    let count = late.clone();
+    let overwriting = Arc::new(AtomicUsize::new(0));
+    let (count, over) = (late.clone(), overwriting.clone());
     let hook: Hook = Arc::new(move |it, when| {
         let target = it.target();
         let key = target
@@ -501,6 +502,7 @@ fn a_copy_that_is_made_later_is_waited_for() {
                 .header("-copy-source")
                 .and_then(|from| from.split_once(&format!("/{BUCKET}/")));
             accepted.insert(key.clone(), door.get(from.expect("a source").1));
+            over.fetch_add(usize::from(it.header("if-none-match") != Some("*")), Ordering::Relaxed);
             door.put(&key, b"");
             return Fate::Answered("202 Accepted", "");
         }
@@ -518,6 +520,11 @@ fn a_copy_that_is_made_later_is_waited_for() {
     let (code, told) = run(&world, ".gapless");
     assert_eq!(code, 0, "{told}");
     assert_eq!(late.load(Ordering::Relaxed), 3, "copies that came late");
+    assert_eq!(
+        overwriting.load(Ordering::Relaxed),
+        0,
+        "none would empty a copy that is there"
+    );
     check(&world, &store, &sales);
 }
 

@@ -24,6 +24,9 @@ pub const BUCKET: &str = "lake";
 /// Credentials of the tests hold this word, by which they are found where they do not belong.
 pub const SECRET: &str = "hidden";
 
+/// Ports that a server is tried on.
+const STARTS: usize = 5;
+
 /// Whose protocol a store speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -89,14 +92,34 @@ impl Deref for Store {
 
 impl Store {
     pub fn start(kind: Kind, world: &World) -> Store {
+        // A free port may be taken by another process before the server has it.
+        let (process, server) = (0..STARTS)
+            .find_map(|_| Self::serve(kind, world))
+            .expect("a store with a bucket");
+        let address = match kind {
+            Kind::S3 | Kind::Azure => server.clone(),
+            Kind::Google => google::before(&server),
+        };
+        Store {
+            _server: process,
+            door: Door { kind, server },
+            address,
+        }
+    }
+
+    /// Starts the server on some port and makes the bucket; `None` where somebody else answers there.
+    fn serve(kind: Kind, world: &World) -> Option<(Process, String)> {
         let log = world.path("store.log");
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let server = free.local_addr().expect("bound").to_string();
         drop(free);
         let port = server.rsplit_once(':').expect("a port").1;
-        let mut command = match kind {
-            Kind::S3 | Kind::Google => s3::server(port),
-            Kind::Azure => azure::server(port),
+        let (mut command, header, bucket) = match kind {
+            Kind::S3 | Kind::Google => (s3::server(port), s3::AUTHORIZATION, format!("/{BUCKET}")),
+            Kind::Azure => {
+                let bucket = azure::target("", "restype=container");
+                (azure::server(port), azure::KIND_OF_BLOB, bucket)
+            }
         };
         let child = command
             .current_dir(world.path("."))
@@ -107,21 +130,8 @@ impl Store {
             .expect("the server starts");
         let process = Process::new(child, log);
         wait_for("the store", || TcpStream::connect(&server).ok());
-        let address = match kind {
-            Kind::S3 | Kind::Azure => server.clone(),
-            Kind::Google => google::before(&server),
-        };
-        let store = Store {
-            _server: process,
-            door: Door { kind, server },
-            address,
-        };
-        let (status, _) = match kind {
-            Kind::S3 | Kind::Google => store.request("PUT", &format!("/{BUCKET}"), b""),
-            Kind::Azure => store.request("PUT", &azure::target("", "restype=container"), b""),
-        };
-        assert!((200..300).contains(&status), "the bucket is made: {status}");
-        store
+        let (status, _) = answer(&server, "PUT", &bucket, header, b"")?;
+        (200..300).contains(&status).then_some((process, server))
     }
 
     /// Gives the programs that are started from now on credentials and the address.
@@ -289,24 +299,29 @@ fn installed(variable: &str, path: &str) -> Command {
 
 /// A request to a server: the status and the body of its answer.
 fn request(address: &str, method: &str, target: &str, header: &str, body: &[u8]) -> (u16, Vec<u8>) {
-    let mut stream = TcpStream::connect(address).expect("somebody listens");
+    answer(address, method, target, header, body).expect("an answer")
+}
+
+/// As [`request`]; `None` where there is no answer that HTTP knows.
+fn answer(address: &str, method: &str, target: &str, header: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+    let mut stream = TcpStream::connect(address).ok()?;
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {address}\r\n{header}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    stream.write_all(head.as_bytes()).expect("sent");
-    stream.write_all(body).expect("sent");
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).expect("an answer");
-    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").expect("a head");
+    stream.read_to_end(&mut answer).ok()?;
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head.split(' ').nth(1)?.parse().ok()?;
     let body = answer.split_off(end + 4);
     let body = match head.contains("transfer-encoding: chunked") {
         true => unchunked(&body),
         false => body,
     };
-    (status.expect("a status"), body)
+    Some((status, body))
 }
 
 /// The body that came in chunks, each after its length in a line of its own.

@@ -17,7 +17,8 @@ use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use gapless_common::address::{ObjectUrl, Scheme};
 use object_store::{
-    CopyOptions, GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload, multipart::PartId, path::Path,
+    CopyMode, CopyOptions, GetOptions, GetRange, ObjectStoreExt, PutMode, PutOptions, PutPayload, multipart::PartId,
+    path::Path,
 };
 use tokio::{
     runtime::{Builder, Runtime},
@@ -374,23 +375,31 @@ async fn abort(store: &dyn Store, path: &Path, id: &String, by_put: bool) -> obj
 async fn copy(reached: &Connected, url: &str, from: &Path, to: &Path) -> Result<(), ObjectError> {
     let failed = |error| told(url, &error);
     let Connected { store, ways, .. } = reached;
-    store
-        .copy_opts(from, to, CopyOptions::default())
-        .await
-        .map_err(failed)?;
     if !ways.copies_later {
-        return Ok(());
+        return store.copy_opts(from, to, CopyOptions::default()).await.map_err(failed);
     }
     let size = store.head(from).await.map_err(failed)?.size;
-    let begun = tokio::time::Instant::now();
-    while store.head(to).await.map_err(failed)?.size != size {
-        if begun.elapsed() > REQUEST {
-            let message = format!("the store has not made the copy {to} within {} s", REQUEST.as_secs());
-            return Err(explained(Trouble::Passing, url, message));
+    // At first not over an object: a second copy of a whole one empties it until it is made, and for good where
+    // another publisher sweeps its source meanwhile. What has not become whole by then will not.
+    for mode in [CopyMode::Create, CopyMode::Overwrite] {
+        match store.copy_opts(from, to, CopyOptions::new().with_mode(mode)).await {
+            Ok(()) => {}
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {}
+            Err(error) => return Err(failed(error)),
         }
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < REQUEST {
+            if store.head(to).await.map_err(failed)?.size == size {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
     }
-    Ok(())
+    let message = format!(
+        "the store has not made the copy {to} within {} s",
+        2 * REQUEST.as_secs()
+    );
+    Err(explained(Trouble::Passing, url, message))
 }
 
 fn if_there<T>(answer: Result<T, ObjectError>) -> Result<Option<T>, ObjectError> {
