@@ -180,9 +180,15 @@ impl Room {
         let visible: Vec<_> = self
             .paths()
             .into_iter()
-            .filter(|path| path.starts_with("out/") && path != "out/" && !is_staged(path))
+            .filter(|path| path.starts_with("out/") && path != "out/" && !is_staged(path) && !self.is_abort(path))
             .collect();
         assert_eq!(visible, Vec::<String>::new(), "{}", self.what);
+    }
+
+    /// Whether a file is the verdict that nothing of a plan will be published.
+    fn is_abort(&self, path: &str) -> bool {
+        let is_verdict = path.contains(".gapless/published/") && path.ends_with(".json");
+        is_verdict && fs::read_to_string(self.path(path)).is_ok_and(|text| text.contains("\"verdict\": \"ABORTED\""))
     }
 
     /// All files and empty folders of the room, but what the program has said.
