@@ -209,6 +209,11 @@ impl<'a> Coordinators<'a> {
         String::from_utf8_lossy(&output.stdout).trim().to_string()
     }
 
+    /// Submits the job of this name, whoever leads meanwhile, and gives the run.
+    pub fn submit_named(&self, job: &str) -> String {
+        submit_until_taken(self.world, &self.endpoints(), &[], |run| run["job"] == job)
+    }
+
     /// Submits the job for a day, whatever dies meanwhile, and gives the run.
     pub fn submit_for(&self, day: &str) -> String {
         submit_for(self.world, &self.endpoints(), day)
@@ -218,13 +223,19 @@ impl<'a> Coordinators<'a> {
 /// Submits the job for a day to one of these endpoints: again and again, until there is a run for it.
 pub fn submit_for(world: &World, endpoints: &str, day: &str) -> String {
     let parameter = format!("day={day}");
+    submit_until_taken(world, endpoints, &["-p", &parameter], |run| {
+        run["parameters"]["day"] == day
+    })
+}
+
+fn submit_until_taken(world: &World, endpoints: &str, more: &[&str], is_it: impl Fn(&Value) -> bool) -> String {
     wait_for("the job to be taken", || {
         let at = ["--endpoints", endpoints];
         // One that gets no answer may have been taken.
-        world.gapless(&[["submit", "job.yaml", "-p", &parameter].as_slice(), &at].concat());
+        world.gapless(&[["submit", "job.yaml"].as_slice(), more, &at].concat());
         let listed = world.gapless(&[["list", "-o", "json"].as_slice(), &at].concat());
         let runs: Value = serde_json::from_slice(&listed.stdout).ok()?;
-        let run = runs.as_array()?.iter().find(|run| run["parameters"]["day"] == day)?;
+        let run = runs.as_array()?.iter().find(|run| is_it(run))?;
         run["run"].as_str().map(str::to_string)
     })
 }

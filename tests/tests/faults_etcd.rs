@@ -108,9 +108,10 @@ fn a_leader_of_etcd_that_is_frozen_for_long_is_done_without_and_fits_in_again() 
     assert_completed_by_all(&cluster, &run, &sales);
     hold(since, LONG, || ());
     cluster.etcd.thaw(leader);
-    // The member that thawed believes for a moment that it leads etcd: nobody may believe it.
+    // The member that thawed believes for a moment that it leads etcd: nobody may believe it. The leader's lease may
+    // be lost over it, and who has asked the leader meanwhile asks again.
     world.again();
-    let run = cluster.submit();
+    let run = cluster.submit_named("again");
     let ended = cluster.ended(&run);
     assert_eq!(ended["state"], "completed", "{ended:#}");
     world.check_sales(ROWS, &sales);

@@ -12,7 +12,7 @@ use std::{
 use gapless_tests::{Cluster, Process, Sales, World, etcd::Etcd, expected, sales::SLOW, term, wait_for};
 use serde_json::Value;
 
-const ROWS: u64 = 60_000;
+const ROWS: u64 = 600_000;
 const MANY: &str = "{key_range: {column: id}, count: 24}";
 /// Where the terms of the second epoch begin.
 const SECOND_EPOCH: u64 = 1 << 44;
