@@ -2,16 +2,19 @@
 //! publishes what it should. `GAPLESS_FAULT_POINTS` says how many faults (`make nightly` brings many), and `GAPLESS_SEED`
 //! which ones; moments are those of the machine, so that one seed is not one trace.
 
-use std::{fs, thread, time::Duration};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use gapless_tests::{
-    Process, World,
+    Process, Sales, World,
     coordinators::{Coordinators, LEADER_TTL_S, LEASE_MS},
     wait_for,
 };
 use rustix::process::Signal;
 
-const ROWS: u64 = 6000;
+const ROWS: u64 = 12_000;
 const LOAD: &str = "{key_range: {column: id}, count: 12}";
 const BY_SHOP: &str = "{hash: {columns: [shop]}, count: 3}";
 
@@ -20,9 +23,6 @@ const POINTS: u64 = 10;
 
 const MEMBERS: u64 = 3;
 const WORKERS: u64 = 3;
-
-/// A run takes twice as long, so that a fault within this time meets it at work.
-const RUN_MILLIS: u64 = 1000;
 
 /// What is killed is started again within this time.
 const AWAY_MILLIS: u64 = 1500;
@@ -194,13 +194,20 @@ fn whatever_dies_whenever_each_run_publishes_each_record_once() {
     let (world, sales) = World::with_sales(ROWS);
     world.slow_sales_job(LOAD, BY_SHOP);
     let mut cluster = Coordinators::start(&world, MEMBERS as usize, WORKERS as usize);
+    // How long a run takes here that nothing meets: a fault within most of that time meets one at work.
+    let run = cluster.submit_for("2000-01-01");
+    let submitted = Instant::now();
+    wait_for("the run that nothing meets", || is_settled(&world).then_some(()));
+    let meets_within = submitted.elapsed().as_millis() as u64 * 3 / 4;
+    finish(&world, &cluster, &run, &sales, 0);
+    println!("a fault comes within {meets_within} ms");
     let (mut struck, mut under_way, mut round) = (0, 0, 0);
     while struck < points {
         round += 1;
         let run = cluster.submit_for(&format!("{}-01-01", 2000 + round));
         for number in 0..=random.below(3) {
-            let after = random.sleep(RUN_MILLIS);
-            let meets_run = ["load", "by-shop"].iter().any(|step| world.verdicts(step).is_empty());
+            let after = random.sleep(meets_within);
+            let meets_run = !is_settled(&world);
             if number > 0 && !meets_run {
                 break;
             }
@@ -222,11 +229,21 @@ fn whatever_dies_whenever_each_run_publishes_each_record_once() {
                 fault.mend(&mut cluster);
             }
         }
-        let ended = cluster.ended(&run);
-        assert_eq!(ended["state"], "completed", "seed {seed}, point {struck}: {ended:#}");
-        world.check_sales(ROWS, &sales);
-        fs::rename(world.path("out"), world.path(&format!("out-{round}"))).expect("moved");
+        finish(&world, &cluster, &run, &sales, round);
     }
     println!("{struck} faults, {under_way} of them met a run under way, in {round} runs");
     assert!(under_way * 2 >= struck, "most faults meet a run");
+}
+
+/// Both steps have their verdicts.
+fn is_settled(world: &World) -> bool {
+    ["load", "by-shop"].iter().all(|step| !world.verdicts(step).is_empty())
+}
+
+/// The run ends with each record published once; its output makes room for the next run's.
+fn finish(world: &World, cluster: &Coordinators, run: &str, sales: &Sales, round: u64) {
+    let ended = cluster.ended(run);
+    assert_eq!(ended["state"], "completed", "round {round}: {ended:#}");
+    world.check_sales(ROWS, sales);
+    fs::rename(world.path("out"), world.path(&format!("out-{round}"))).expect("moved");
 }
