@@ -53,6 +53,12 @@ pub fn gapless() -> PathBuf {
     program
 }
 
+/// The checkout that these tests are of: cargo runs a test in the folder of its package. A path from the time
+/// of the build may be that of another checkout, with which this one shares its target folder.
+pub fn checkout() -> PathBuf {
+    fs::canonicalize("..").expect("the folder of the workspace")
+}
+
 /// Waits until `look` gives something. Panics with `what` when patience ends.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;

@@ -13,7 +13,7 @@ use gapless_tests::{World, gapless, wait_for};
 use serde_json::Value;
 
 fn deploy() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy")
+    gapless_tests::checkout().join("deploy")
 }
 
 /// All files below a folder whose names end so.

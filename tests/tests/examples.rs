@@ -9,7 +9,7 @@ use std::{
 use gapless_tests::gapless;
 
 fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(name)
+    gapless_tests::checkout().join("examples").join(name)
 }
 
 /// The job and its input in a folder of their own.

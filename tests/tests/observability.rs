@@ -1,7 +1,7 @@
 //! What real processes tell of themselves: metrics that follow a job, probes, log lines that name their
 //! task, the history of a run.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs};
 
 use gapless_tests::{
     Cluster, Metrics, Process, World,
@@ -296,7 +296,7 @@ fn texts_under(value: &Value, key: &str, found: &mut String) {
 
 #[test]
 fn dashboard_alerts_and_documentation_name_metrics_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = gapless_tests::checkout();
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     let (world, _) = World::with_sales(10);
     let cluster = Cluster::start(&world, 1);

@@ -620,7 +620,7 @@ steps:
 #[test]
 fn the_example_makes_the_report_beside_it() {
     let world = World::empty();
-    let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/statement");
+    let example = gapless_tests::checkout().join("examples/statement");
     fs::create_dir(world.path("data")).expect("made");
     for file in ["statement.yaml", "data/payments.txt"] {
         fs::copy(example.join(file), world.path(file)).expect("copied");

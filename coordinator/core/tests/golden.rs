@@ -39,7 +39,7 @@ const RUN: RunId = RunId(Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_00
 const SESSION: SessionId = SessionId(Uuid::from_u128(0x0193_0000_0000_7000_8000_0000_0000_0002));
 
 fn file(schema: u32) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/rows-v{schema}.txt"))
+    PathBuf::from(format!("tests/golden/rows-v{schema}.txt"))
 }
 
 fn stored(schema: u32) -> Vec<(String, Vec<u8>)> {

@@ -35,7 +35,7 @@ const STALL_MILLIS: u64 = 60_000;
 
 #[test]
 fn scripts_go_as_written() {
-    datadriven::walk(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/testdata"), |file| {
+    datadriven::walk("tests/testdata", |file| {
         let mut script = Script::new();
         file.run(|case| script.play(&case.input));
     });
