@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     attempt::{Assignment, CommittedPartition, Leader, Outcome, Stop},
+    engine::STACK,
     metrics::{Ended, Metrics},
     session::{
         book::{Said, What},
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
 pub(crate) fn start_slot(shared: Arc<Shared>, slot: u32, alive: mpsc::Sender<()>) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new()
         .name(format!("gapless-slot-{slot}"))
+        .stack_size(STACK)
         .spawn(move || {
             let _alive = alive;
             let mut state = SlotState::new(slot, shared.memory_bytes);

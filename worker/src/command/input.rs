@@ -15,10 +15,43 @@ use arrow::{
     error::ArrowError,
     ipc::writer::StreamWriter,
 };
-use arrow_json::writer::{LineDelimited, WriterBuilder};
-use gapless_common::job::CommandFormat;
+use gapless_common::{
+    error::{ErrorClass, TaskError},
+    job::CommandFormat,
+};
 
 use super::Event;
+use crate::sink::JsonLines;
+
+/// Why a program was not given all of its records.
+#[derive(Debug)]
+pub(super) enum InputError {
+    /// It takes no more.
+    Closed,
+    /// They have no form in which it could be given them.
+    Formless(TaskError),
+}
+
+impl From<io::Error> for InputError {
+    fn from(_: io::Error) -> InputError {
+        InputError::Closed
+    }
+}
+
+impl From<TaskError> for InputError {
+    fn from(error: TaskError) -> InputError {
+        InputError::Formless(error)
+    }
+}
+
+impl From<ArrowError> for InputError {
+    fn from(error: ArrowError) -> InputError {
+        match error {
+            ArrowError::IoError(..) => InputError::Closed,
+            other => InputError::Formless(TaskError::new(ErrorClass::Data, other.to_string())),
+        }
+    }
+}
 
 /// What stands behind the last record: a reader of Arrow IPC need not look at the mark of the end.
 pub(super) fn end_mark(format: CommandFormat) -> usize {
@@ -41,12 +74,8 @@ impl Writer {
     pub fn write(self, stdin: PipeWriter, batches: &Receiver<RecordBatch>, events: &SyncSender<Event>) {
         let ended = match self.format {
             CommandFormat::Arrow => self.write_arrow(stdin, batches, events),
-            CommandFormat::Ndjson => write_ndjson(stdin, batches, events),
+            CommandFormat::Ndjson => self.write_ndjson(stdin, batches, events),
         };
-        let ended = ended.map_err(|error| match error {
-            ArrowError::IoError(_, error) => error,
-            other => io::Error::other(other),
-        });
         // Nobody listens any more where the attempt has ended.
         events.send(Event::InputEnded(ended)).ok();
     }
@@ -56,7 +85,7 @@ impl Writer {
         stdin: PipeWriter,
         batches: &Receiver<RecordBatch>,
         events: &SyncSender<Event>,
-    ) -> Result<(), ArrowError> {
+    ) -> Result<(), InputError> {
         let schema = travelling(&self.input);
         let mut writer = StreamWriter::try_new(BufWriter::with_capacity(BUFFER, stdin), &schema)?;
         // The program may want to see it before there are records.
@@ -77,24 +106,32 @@ impl Writer {
         writer.into_inner()?.flush()?;
         Ok(())
     }
-}
 
-fn write_ndjson(
-    stdin: PipeWriter,
-    batches: &Receiver<RecordBatch>,
-    events: &SyncSender<Event>,
-) -> Result<(), ArrowError> {
-    let mut out = BufWriter::with_capacity(BUFFER, stdin);
-    for batch in batches {
-        let builder = WriterBuilder::new().with_explicit_nulls(true);
-        let mut writer = builder.build::<_, LineDelimited>(&mut out);
-        writer.write(&batch)?;
-        writer.finish()?;
-        out.flush()?;
-        events.send(Event::Taken).ok();
+    fn write_ndjson(
+        &self,
+        mut stdin: PipeWriter,
+        batches: &Receiver<RecordBatch>,
+        events: &SyncSender<Event>,
+    ) -> Result<(), InputError> {
+        let lines = JsonLines::of(&self.input)?;
+        let mut buffer = Vec::with_capacity(BUFFER);
+        for batch in batches {
+            let mut written = Ok(());
+            let appended = lines.append(&batch, &mut buffer, |buffer| {
+                if buffer.len() >= BUFFER && written.is_ok() {
+                    written = stdin.write_all(buffer);
+                    buffer.clear();
+                }
+                Ok(())
+            });
+            written?;
+            appended?;
+            stdin.write_all(&buffer)?;
+            buffer.clear();
+            events.send(Event::Taken).ok();
+        }
+        Ok(())
     }
-    out.flush()?;
-    Ok(())
 }
 
 /// The types that every Arrow library knows: text as `Utf8`, bytes as `Binary`.

@@ -36,6 +36,7 @@ use gapless_common::{
 
 use crate::{source::csv::arrow_type, type_names::type_name};
 pub use inherited::Inherited;
+use input::InputError;
 use output::{OutputError, Reshape};
 use process::Process;
 
@@ -79,7 +80,7 @@ enum Event {
     /// The program has taken a batch.
     Taken,
     /// It has taken all of them, or no more.
-    InputEnded(std::io::Result<()>),
+    InputEnded(Result<(), InputError>),
     Schema(SchemaRef),
     Batch(RecordBatch),
     OutputEnded(Result<(), OutputError>),
@@ -269,7 +270,7 @@ impl Running {
         let mut first = Some(first);
         let mut room = BATCHES_AHEAD;
         let mut reshape: Option<Reshape> = None;
-        let mut input_broken = None;
+        let mut closed_early = false;
         loop {
             // What the program has written goes first, so that it is not held up.
             let event = match self.batches.is_some() && room > 0 {
@@ -280,7 +281,7 @@ impl Running {
                 Ok(Event::Taken) => room += 1,
                 Ok(Event::InputEnded(ended)) => {
                     self.batches = None;
-                    input_broken = ended.err();
+                    closed_early = self.is_closed_early(ended)?;
                 }
                 Ok(Event::Schema(written)) => {
                     let made = Reshape::new(&written, columns.as_ref()).map_err(|what| self.process.wrong(&what))?;
@@ -333,15 +334,15 @@ impl Running {
         // writer may still tell.
         let unread = self.process.left_unread(self.end_mark + 1) > self.end_mark;
         let unfinished = unfinished || (has_records && unread);
-        if !unfinished && input_broken.is_none() {
+        if !unfinished && !closed_early {
             // The writer may still have something to tell of its last batch.
             while let Ok(event) = self.events.recv_timeout(LOOK) {
                 if let Event::InputEnded(ended) = event {
-                    input_broken = ended.err();
+                    closed_early = self.is_closed_early(ended)?;
                 }
             }
         }
-        if unfinished || input_broken.is_some() {
+        if unfinished || closed_early {
             return Err(self.process.error(
                 ErrorClass::Data,
                 "ended before it had read all of its records; it must read its input to the end",
@@ -351,6 +352,20 @@ impl Running {
             records.said(said);
         }
         Ok(())
+    }
+
+    /// Whether the program has closed its input before all records were written.
+    ///
+    /// Errors: records that cannot be written at all.
+    fn is_closed_early(&mut self, ended: Result<(), InputError>) -> Result<bool, TaskError> {
+        match ended {
+            Ok(()) => Ok(false),
+            Err(InputError::Closed) => Ok(true),
+            Err(InputError::Formless(error)) => {
+                let words = format!("cannot be given its records: {}", error.message);
+                Err(self.process.error(error.class, &words))
+            }
+        }
     }
 
     fn in_time(&mut self) -> Result<(), TaskError> {

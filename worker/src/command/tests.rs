@@ -1,8 +1,9 @@
 //! Programs of every kind of behaviour, run for real: `cat` is one that passes records on in either format.
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, StringArray, StringViewArray},
-    datatypes::{DataType, Int64Type},
+    array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, StringArray, StringViewArray, UnionArray},
+    buffer::ScalarBuffer,
+    datatypes::{DataType, Float64Type, Int64Type, UnionFields},
 };
 use gapless_common::job::{ColumnType, CommandFormat};
 
@@ -113,6 +114,61 @@ fn records_come_back_as_they_went() {
             assert_eq!(concat(&made), concat(&given), "{format:?}, {count} times {rows}");
         }
     }
+}
+
+/// What a program makes of one batch.
+fn run_over_columns(command: &Command, columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch, TaskError> {
+    let batch = RecordBatch::try_from_iter(columns).expect("columns of one length");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut external = External::new(command, folder.path().to_path_buf(), Inherited::default(), None)?;
+    let mut records = Given {
+        batches: vec![batch.clone()].into_iter(),
+        looks: 0,
+        stop_after: u32::MAX,
+    };
+    let mut made = Vec::new();
+    external.run(&batch.schema(), &Environment::new(), &mut records, &mut |batch| {
+        made.push(batch);
+        Ok(())
+    })?;
+    Ok(made.remove(0))
+}
+
+#[test]
+fn what_json_has_no_number_for_comes_back_as_it_went() {
+    let given = [1.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e300];
+    let cat = Command {
+        columns: vec![
+            ("f".to_string(), ColumnType::Float64),
+            ("b".to_string(), ColumnType::String),
+        ],
+        ..command(&["cat"], CommandFormat::Ndjson)
+    };
+    let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values([b"\x00\xff"; 6]));
+    let columns = vec![
+        ("f", Arc::new(Float64Array::from(given.to_vec())) as ArrayRef),
+        ("b", bytes),
+    ];
+    let made = run_over_columns(&cat, columns).expect("passes");
+    assert_eq!(made.column(0).null_count(), 0);
+    let bits = |values: &[f64]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+    let found = made.column(0).as_primitive::<Float64Type>().values();
+    assert_eq!(bits(found), bits(&given));
+    assert_eq!(made.column(1).as_string_view().value(5), "00ff");
+}
+
+#[test]
+fn a_column_that_has_no_json_is_told() {
+    let fields = UnionFields::from_fields([Field::new("a", DataType::Int64, true)]);
+    let values: Vec<ArrayRef> = vec![Arc::new(Int64Array::from(vec![1]))];
+    let union = UnionArray::try_new(fields, ScalarBuffer::from(vec![0i8]), None, values).expect("a union");
+    let cat = command(&["cat"], CommandFormat::Ndjson);
+    let error = run_over_columns(&cat, vec![("u", Arc::new(union) as ArrayRef)]).expect_err("has no JSON");
+    assert_eq!(error.class, ErrorClass::Config, "{error}");
+    assert!(
+        error.message.contains("cannot be given its records: column u is"),
+        "{error}"
+    );
 }
 
 #[test]

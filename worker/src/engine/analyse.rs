@@ -30,6 +30,7 @@ use gapless_common::{
 use super::{
     Checks, INPUT, classify,
     errors::{self, Cause, PlanFault},
+    room::{check_chains, with_room},
     session,
 };
 
@@ -71,6 +72,16 @@ pub fn analyse(
 
 /// As [`analyse`], with the cause of an error.
 pub fn examine(
+    sql: Option<&str>,
+    input: SchemaRef,
+    lookups: &[(String, SchemaRef)],
+    checks: &[Check],
+    now_micros: i64,
+) -> Result<Analysis, PlanFault> {
+    with_room(|| examine_here(sql, input, lookups, checks, now_micros))
+}
+
+fn examine_here(
     sql: Option<&str>,
     input: SchemaRef,
     lookups: &[(String, SchemaRef)],
@@ -137,6 +148,10 @@ pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, PlanF
 }
 
 fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> {
+    check_chains(sql).map_err(|what| PlanFault {
+        message: format!("the SQL: {what}"),
+        cause: Cause::Other,
+    })?;
     let dialect = session::dialect(state, sql);
     let statement = state
         .sql_to_statement(sql, &dialect)
@@ -155,7 +170,7 @@ fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> 
 /// Reads `sql` as a query, where nothing is known of its tables.
 pub fn check_syntax(sql: &str) -> Result<(), PlanFault> {
     let state = session::open(0, None)?;
-    parse_query(&state, sql).map(drop)
+    with_room(|| parse_query(&state, sql).map(drop))
 }
 
 /// Whether a query asks for all columns of something (`SELECT *`, `input.*`): then what it gives depends on

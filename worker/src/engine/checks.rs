@@ -10,7 +10,7 @@ use arrow::{
 };
 use datafusion::{
     common::{DFSchema, DataFusionError, tree_node::TreeNode},
-    logical_expr::{Expr, expr_rewriter::FunctionRewrite, simplify::SimplifyContext},
+    logical_expr::{Expr, simplify::SimplifyContext},
     optimizer::simplify_expressions::ExprSimplifier,
     physical_expr::{PhysicalExpr, utils::collect_columns},
 };
@@ -21,7 +21,8 @@ use gapless_common::{
 
 use super::{
     errors::{self, Cause, PlanFault},
-    overflow::CheckArithmetic,
+    overflow::check_arithmetic,
+    room::{check_chains, with_room},
     session,
 };
 use crate::type_names::{type_name, with_type_names};
@@ -85,9 +86,13 @@ impl Checks {
 
     /// As [`Checks::compile`], with the cause of an error.
     pub fn examine(checks: &[Check], input: &SchemaRef, now_micros: i64) -> Result<Checks, PlanFault> {
-        if checks.is_empty() {
-            return Ok(Checks::none());
+        match checks.is_empty() {
+            true => Ok(Checks::none()),
+            false => with_room(|| Checks::examine_here(checks, input, now_micros)),
         }
+    }
+
+    fn examine_here(checks: &[Check], input: &SchemaRef, now_micros: i64) -> Result<Checks, PlanFault> {
         let state = session::open(now_micros, None)?;
         let schema = DFSchema::try_from(input.as_ref().clone())
             .map_err(|error| errors::fault("the columns of the source", &error))?;
@@ -96,6 +101,10 @@ impl Checks {
             .map(|check| {
                 let place = format!("check «{}»", check.name);
                 let planning = |error: DataFusionError| errors::fault(&place, &error);
+                check_chains(&check.that).map_err(|what| PlanFault {
+                    message: format!("{place}: {what}"),
+                    cause: Cause::Other,
+                })?;
                 let expr = state
                     .sql_to_expr_with_alias(&check.that, &session::dialect(&state, &check.that))
                     .and_then(|expr| state.create_logical_expr_from_sql_expr(expr, &schema))
@@ -123,9 +132,8 @@ impl Checks {
                         .with_query_execution_start_time(state.execution_props().query_execution_start_time)
                         .build(),
                 );
-                let checked = |expr| CheckArithmetic.rewrite(expr, &schema, state.config_options());
-                let expr = expr.transform_up(checked).map_err(planning)?.data;
                 let expr = simplifier.coerce(expr, &schema).map_err(planning)?;
+                let expr = check_arithmetic(expr, &schema).map_err(planning)?.data;
                 let expr = simplifier.simplify(expr).map_err(planning)?;
                 let that = state.create_physical_expr(expr, &schema).map_err(planning)?;
                 let ty = that.data_type(input).map_err(planning)?;
@@ -158,6 +166,13 @@ impl Checks {
 
     /// Asks every rule of every record. The batch has the columns that the rules were compiled for.
     pub fn judge(&self, batch: &RecordBatch) -> Result<Verdict, TaskError> {
+        match self.rules.is_empty() {
+            true => Ok(Verdict::Right),
+            false => with_room(|| self.judge_here(batch)),
+        }
+    }
+
+    fn judge_here(&self, batch: &RecordBatch) -> Result<Verdict, TaskError> {
         let rows = batch.num_rows();
         let mut broken: Vec<Broken> = Vec::new();
         // Rows that have broken no rule yet; allocated with the first one that has.

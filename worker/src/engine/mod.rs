@@ -15,6 +15,7 @@ mod errors;
 mod input;
 mod overflow;
 mod program;
+mod room;
 mod session;
 mod sum;
 
@@ -27,6 +28,7 @@ pub use analyse::{Analysis, analyse, check_syntax, examine, takes_all_columns};
 pub use checks::{Broken, Checks, Verdict};
 pub use errors::{Cause, PlanFault, near, offer};
 pub use program::{LookupTable, Program, RunError, RunTotals};
+pub use room::STACK;
 pub use session::{Slot, SlotLimits};
 
 /// The name of a step's records in its SQL.

@@ -2,10 +2,7 @@
 //! another number: `+`, `-`, `*` and the sign before whole numbers and the widest decimals. (Smaller decimals become
 //! wider with each operation; a division fails by itself; floating-point numbers become infinite, as IEEE 754 has it.)
 
-use std::{
-    fmt,
-    sync::{Arc, LazyLock},
-};
+use std::{any::Any, fmt, sync::Arc};
 
 use arrow::{
     array::{ArrayRef, AsArray, Datum},
@@ -15,48 +12,100 @@ use arrow::{
 };
 use datafusion::{
     common::{
-        DFSchema, DataFusionError, ExprSchema, Result, ScalarValue, config::ConfigOptions, tree_node::Transformed,
+        DFSchema, DataFusionError, ExprSchema, Result, ScalarValue,
+        config::ConfigOptions,
+        tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
-        BinaryExpr, ColumnarValue, Expr, ExprSchemable, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
-        ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction, expr_rewriter::FunctionRewrite,
-        type_coercion::binary::BinaryTypeCoercer,
+        BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
+        ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
+        type_coercion::binary::BinaryTypeCoercer, utils::merge_schema,
     },
+    optimizer::{AnalyzerRule, utils::NamePreserver},
     physical_expr_common::datum::apply,
 };
 
-/// Puts the functions below in the places of operators.
+/// Puts the functions below in the places of operators: behind the engine's own rules, when all types are known (in a
+/// chain of functions it would ask for each again and again), and before anything is calculated.
 #[derive(Debug)]
 pub(super) struct CheckArithmetic;
 
-impl FunctionRewrite for CheckArithmetic {
+impl AnalyzerRule for CheckArithmetic {
     fn name(&self) -> &str {
         "check_arithmetic"
     }
 
-    fn rewrite(&self, expr: Expr, schema: &DFSchema, _: &ConfigOptions) -> Result<Transformed<Expr>> {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(checked_plan).map(|plan| plan.data)
+    }
+}
+
+fn checked_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let schema = merge_schema(&plan.inputs());
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let expr = check_arithmetic(expr, &schema)?;
+        Ok(expr.update_data(|expr| name.restore(expr)))
+    })
+}
+
+/// The expression, whose types are coerced, with checks.
+pub(super) fn check_arithmetic(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| {
         Ok(match checked(expr, schema) {
             Ok(checked) => Transformed::yes(checked),
             Err(as_it_was) => Transformed::no(as_it_was),
         })
-    }
+    })
 }
 
-/// The expression with a check; as it was where its type needs none, or is not known yet.
+/// One operator with a check; as it was where its type needs none.
 fn checked(expr: Expr, schema: &dyn ExprSchema) -> std::result::Result<Expr, Expr> {
-    if !expr.get_type(schema).is_ok_and(|ty| may_overflow(&ty)) {
-        return Err(expr);
-    }
+    let is_operator = match &expr {
+        Expr::BinaryExpr(binary) => Operation::of(binary.op).is_some(),
+        Expr::Negative(_) => true,
+        _ => false,
+    };
+    let ty = match is_operator {
+        true => type_of(&expr, schema).ok().filter(may_overflow),
+        false => None,
+    };
+    let Some(ty) = ty else { return Err(expr) };
+    // The days between two dates are a whole number too, and no difference of whole numbers.
+    let is_time = |side: &Expr| type_of(side, schema).is_ok_and(|ty| ty.is_temporal());
     let (operation, args) = match expr {
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => match Operation::of(op) {
-            Some(operation) => (operation, vec![*left, *right]),
-            None => return Err(Expr::BinaryExpr(BinaryExpr { left, op, right })),
+            Some(operation) if !is_time(&left) && !is_time(&right) => (operation, vec![*left, *right]),
+            _ => return Err(Expr::BinaryExpr(BinaryExpr { left, op, right })),
         },
         Expr::Negative(value) => (Operation::Negate, vec![*value]),
         other => return Err(other),
     };
-    let function = FUNCTIONS[operation as usize].clone();
+    let function = Arc::new(ScalarUDF::from(Checked {
+        operation,
+        ty,
+        signature: Signature::variadic_any(Volatility::Immutable),
+    }));
     Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, args)))
+}
+
+/// The engine's own way to the type of a function asks for all of its arguments, with their names.
+fn type_of(expr: &Expr, schema: &dyn ExprSchema) -> Result<DataType> {
+    match expr {
+        Expr::ScalarFunction(function) => {
+            let function: &dyn Any = function.func.inner().as_ref();
+            match function.downcast_ref::<Checked>() {
+                Some(checked) => Ok(checked.ty.clone()),
+                None => expr.get_type(schema),
+            }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            BinaryTypeCoercer::new(&type_of(left, schema)?, op, &type_of(right, schema)?).get_result_type()
+        }
+        Expr::Negative(value) => type_of(value, schema),
+        other => other.get_type(schema),
+    }
 }
 
 fn may_overflow(ty: &DataType) -> bool {
@@ -89,37 +138,13 @@ impl Operation {
             Operation::Negate => "checked_negate",
         }
     }
-
-    /// `None` for one that has a single side.
-    fn operator(self) -> Option<Operator> {
-        match self {
-            Operation::Add => Some(Operator::Plus),
-            Operation::Subtract => Some(Operator::Minus),
-            Operation::Multiply => Some(Operator::Multiply),
-            Operation::Negate => None,
-        }
-    }
 }
-
-/// In the order of [`Operation`].
-static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
-    [
-        Operation::Add,
-        Operation::Subtract,
-        Operation::Multiply,
-        Operation::Negate,
-    ]
-    .map(|operation| {
-        Arc::new(ScalarUDF::from(Checked {
-            operation,
-            signature: Signature::user_defined(Volatility::Immutable),
-        }))
-    })
-});
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Checked {
     operation: Operation,
+    /// Of the result.
+    ty: DataType,
     signature: Signature,
 }
 
@@ -132,34 +157,17 @@ impl ScalarUDFImpl for Checked {
         &self.signature
     }
 
-    fn coerce_types(&self, args: &[DataType]) -> Result<Vec<DataType>> {
-        match (self.operation.operator(), args) {
-            (Some(operator), [left, right]) => {
-                let (left, right) = BinaryTypeCoercer::new(left, &operator, right).get_input_types()?;
-                Ok(vec![left, right])
-            }
-            _ => Ok(args.to_vec()),
-        }
-    }
-
-    fn return_type(&self, args: &[DataType]) -> Result<DataType> {
-        match (self.operation.operator(), args) {
-            (Some(operator), [left, right]) => BinaryTypeCoercer::new(left, &operator, right).get_result_type(),
-            _ => args
-                .first()
-                .cloned()
-                .ok_or_else(|| DataFusionError::Plan(format!("{} of nothing", self.name()))),
-        }
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(self.ty.clone())
     }
 
     fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
-        let types: Vec<DataType> = args.arg_fields.iter().map(|field| field.data_type().clone()).collect();
         let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
-        Ok(Arc::new(Field::new(self.name(), self.return_type(&types)?, nullable)))
+        Ok(Arc::new(Field::new(self.name(), self.ty.clone(), nullable)))
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let ty = args.return_type().clone();
+        let ty = self.ty.clone();
         let told = |error: DataFusionError| match error.find_root() {
             DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
                 ArrowError::ArithmeticOverflow(message) => does_not_fit(message, &ty),

@@ -32,6 +32,7 @@ use super::{
     analyse::plan_query,
     classify, errors,
     input::{Feed, InputExec, InputTable},
+    room::with_room,
     session,
 };
 
@@ -115,6 +116,16 @@ impl Program {
     ///
     /// Errors: `Config` when the SQL does not fit, `Resource` when the slot cannot be set up.
     pub fn compile(
+        slot: &mut Slot,
+        sql: Option<&str>,
+        input: SchemaRef,
+        lookups: Vec<LookupTable>,
+        now_micros: i64,
+    ) -> Result<Program, TaskError> {
+        with_room(|| Program::compile_here(slot, sql, input, lookups, now_micros))
+    }
+
+    fn compile_here(
         slot: &mut Slot,
         sql: Option<&str>,
         input: SchemaRef,
@@ -212,7 +223,7 @@ impl Program {
         };
         let row_wise = matches!(self.mode, TransformMode::RowWise { .. });
         compiled.prepare()?;
-        let result = compiled.run(slot, pull, push);
+        let result = with_room(|| compiled.run(slot, pull, push));
         if result.is_err() {
             // Whatever state the plan was left in is not used again.
             compiled.runs = compiled.keep;

@@ -123,11 +123,9 @@ static BASE: LazyLock<SessionState> = LazyLock::new(|| {
         .with_default_features()
         .build();
     let sum = Arc::new(AggregateUDF::from(CheckedSum::default()));
-    // Neither fails; were they to, nothing could be planned.
+    // It does not fail; were it to, nothing could be planned.
     state.register_udaf(sum).expect("a function of the engine is replaced");
-    state
-        .register_function_rewrite(Arc::new(CheckArithmetic))
-        .expect("a rewrite is added");
+    state.add_analyzer_rule(Arc::new(CheckArithmetic));
     state
 });
 

@@ -609,6 +609,22 @@ fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
             None,
         ),
         ("SELECT sum(CAST(n AS DOUBLE)) AS r FROM input", &[1, 2], Some("3.0")),
+        // What is no arithmetic of numbers stays what it is.
+        (
+            "SELECT arrow_cast(small, 'Date32') - DATE '1969-12-31' AS r FROM input",
+            &[30],
+            Some("31"),
+        ),
+        (
+            "SELECT (DATE '2024-03-01' - arrow_cast(small, 'Date32')) * n AS r FROM input",
+            &[2],
+            Some("39562"),
+        ),
+        (
+            "SELECT DATE '2024-02-28' + small AS r FROM input",
+            &[2],
+            Some("2024-03-01"),
+        ),
     ];
     for (sql, numbers, expected) in cases {
         match (ask(sql, numbers), expected) {
@@ -623,6 +639,31 @@ fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
             (found, _) => panic!("{sql} of {numbers:?}: {found:?}"),
         }
     }
+}
+
+#[test]
+fn a_long_chain_takes_no_more_stack_than_there_is() {
+    let (_folder, mut slot) = slot();
+    let input = extremes(&[]).schema();
+    for sign in [" + ", " - "] {
+        let sql = format!("SELECT {} AS r FROM input", vec!["n"; 400].join(sign));
+        let mut program = Program::compile(&mut slot, Some(&sql), input.clone(), vec![], NOW).expect("compiles");
+        let (shown, _) = run(&mut program, &mut slot, vec![extremes(&[3])]).expect("calculates");
+        assert_eq!(shown[0][0], if sign == " + " { "1200" } else { "-1194" });
+    }
+    let refused = |result: Result<(), TaskError>| {
+        let error = result.expect_err("refused");
+        assert_eq!(error.class, ErrorClass::Config, "{error}");
+        assert!(error.message.contains("more than 1000 signs"), "{error}");
+    };
+    let longer = vec!["n"; 100_000].join(" + ");
+    let sql = format!("SELECT {longer} AS r FROM input");
+    refused(analyse(Some(&sql), input.clone(), &[], &[], NOW).map(drop));
+    let rule = Check {
+        name: "long".to_string(),
+        that: format!("{longer} > 0"),
+    };
+    refused(Checks::compile(&[rule], &input, NOW).map(drop));
 }
 
 /// The type that a job is told the first column has.

@@ -1,13 +1,62 @@
 //! Values as JSON, exact: lists are arrays, structs objects with all of their fields, maps objects whose names are the keys.
 
 use arrow::{
-    array::{Array, ArrayRef, AsArray, LargeListArray, MapArray, StructArray},
+    array::{Array, ArrayRef, AsArray, LargeListArray, MapArray, RecordBatch, StructArray},
     compute::cast,
-    datatypes::DataType,
+    datatypes::{DataType, Schema},
 };
 use gapless_common::error::{ErrorClass, TaskError};
 
 use super::text::{self, TextColumn, textual};
+
+/// Rows as lines of JSON: one object for each, every column in it, NULL as `null`.
+///
+/// Numbers are written exactly; what JSON has no number for (`NaN`, `inf`) is written as text, which reads
+/// back as the same value. Dates, timestamps and bytes are text too.
+pub(crate) struct JsonLines {
+    /// Each column's name as it begins its member: `{"a":`, `,"b":`.
+    names: Vec<Vec<u8>>,
+}
+
+impl JsonLines {
+    /// Errors: `Config` for a column whose values have no JSON.
+    pub fn of(schema: &Schema) -> Result<JsonLines, TaskError> {
+        let mut names = Vec::with_capacity(schema.fields().len());
+        for (number, field) in schema.fields().iter().enumerate() {
+            check_type(field.name(), field.data_type())?;
+            let mut name = vec![if number == 0 { b'{' } else { b',' }];
+            append_text(field.name(), &mut name)?;
+            name.push(b':');
+            names.push(name);
+        }
+        Ok(JsonLines { names })
+    }
+
+    /// Appends the rows of a batch, which has the columns of the schema. `behind` is called behind each, and may take
+    /// what is there.
+    pub fn append(
+        &self,
+        batch: &RecordBatch,
+        out: &mut Vec<u8>,
+        mut behind: impl FnMut(&mut Vec<u8>) -> Result<(), TaskError>,
+    ) -> Result<(), TaskError> {
+        let schema = batch.schema_ref();
+        let columns = schema.fields().iter().zip(batch.columns());
+        let parts: Result<Vec<Parts>, TaskError> =
+            columns.map(|(field, column)| Parts::of(field.name(), column)).collect();
+        let parts = parts?;
+        let cells = parts.iter().map(Cells::of).collect::<Result<Vec<_>, _>>()?;
+        for row in 0..batch.num_rows() {
+            for (name, cells) in self.names.iter().zip(&cells) {
+                out.extend_from_slice(name);
+                cells.append(row, out)?;
+            }
+            out.extend_from_slice(if self.names.is_empty() { b"{}\n" } else { b"}\n" });
+            behind(out)?;
+        }
+        Ok(())
+    }
+}
 
 /// Whether values of a type can be written as JSON.
 ///
@@ -32,7 +81,7 @@ pub(super) fn check_type(name: &str, ty: &DataType) -> Result<(), TaskError> {
 }
 
 /// A column taken apart, down to columns without parts.
-pub(super) enum Parts {
+enum Parts {
     Flat(ArrayRef),
     List {
         lists: ArrayRef,
@@ -51,7 +100,7 @@ pub(super) enum Parts {
 
 impl Parts {
     /// Errors: as of [`check_type`].
-    pub fn of(name: &str, column: &ArrayRef) -> Result<Parts, TaskError> {
+    fn of(name: &str, column: &ArrayRef) -> Result<Parts, TaskError> {
         let failed = |error| TaskError::new(ErrorClass::Data, format!("column {name}: {error}"));
         Ok(match column.data_type() {
             DataType::List(item)
@@ -90,7 +139,7 @@ impl Parts {
 }
 
 /// The values of a column, ready to be written one by one.
-pub(super) enum Cells<'a> {
+enum Cells<'a> {
     Flat(TextColumn<'a>, &'a DataType),
     List(&'a LargeListArray, Box<Cells<'a>>),
     Struct(&'a StructArray, Vec<(&'a [u8], Cells<'a>)>),
@@ -98,7 +147,7 @@ pub(super) enum Cells<'a> {
 }
 
 impl<'a> Cells<'a> {
-    pub fn of(parts: &'a Parts) -> Result<Cells<'a>, TaskError> {
+    fn of(parts: &'a Parts) -> Result<Cells<'a>, TaskError> {
         Ok(match parts {
             Parts::Flat(column) => Cells::Flat(TextColumn::new(column)?, column.data_type()),
             Parts::List { lists, items } => Cells::List(lists.as_list(), Box::new(Cells::of(items)?)),
@@ -118,7 +167,7 @@ impl<'a> Cells<'a> {
     /// Appends the value, NULL as `null`.
     ///
     /// Errors: `Data` for a value outside of what its type can show.
-    pub fn append(&self, row: usize, out: &mut Vec<u8>) -> Result<(), TaskError> {
+    fn append(&self, row: usize, out: &mut Vec<u8>) -> Result<(), TaskError> {
         let is_null = match self {
             Cells::Flat(column, _) => column.is_null(row),
             Cells::List(lists, _) => lists.is_null(row),
@@ -207,7 +256,7 @@ fn is_bare(ty: &DataType, value: &[u8]) -> bool {
 }
 
 /// Appends a text in quotes.
-pub(super) fn append_text(text: &str, out: &mut Vec<u8>) -> Result<(), TaskError> {
+fn append_text(text: &str, out: &mut Vec<u8>) -> Result<(), TaskError> {
     serde_json::to_writer(out, text)
         .map_err(|error| TaskError::new(ErrorClass::Data, format!("a text has no JSON: {error}")))
 }

@@ -29,6 +29,7 @@ use crate::storage::{SealedFile, create_durable};
 pub(crate) use avro::BlockWriter;
 pub(crate) use encoder::{TextEncoder, decoder};
 pub(crate) use format::Format;
+pub(crate) use json::JsonLines;
 pub(crate) use layout::{BodyTotals, LayoutStyle};
 pub use open::{ChunkTarget, check_sink, check_sink_alone, open_chunk, written_schema};
 pub(crate) use parquet::{parquet_error, read_back};
