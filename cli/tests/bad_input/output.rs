@@ -121,3 +121,20 @@ fn what_is_published_is_seen() {
     room.makes(&["1"]);
     room.check_nothing_published();
 }
+
+/// What a process may hold at once beside some files that are open: the engine, and a part of the rows.
+const PEAK_MIB: u64 = 400;
+
+#[test]
+fn many_folders_of_many_columns_take_bounded_memory() {
+    let names: Vec<String> = (0..200).map(|column| format!("c{column}")).collect();
+    let rows = (0..200).map(|row| vec![format!("v{row}"); names.len()].join(",") + "\n");
+    let text = names.join(",") + "\n" + &rows.collect::<String>();
+    let sink = "parquet: {path: out/a, partition_by: [c0]}";
+    let job = copy_of("{}").replace("csv: {path: out/a}", sink);
+    let room = Room::new("200 folders of 200 columns").file("in.csv", text).job(&job);
+    let ended = room.gapless(&["run", "job.yaml"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(room.path("out/a/c0=v199").is_dir());
+    assert!(ended.peak_mib < PEAK_MIB, "{} MiB", ended.peak_mib);
+}

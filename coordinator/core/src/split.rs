@@ -266,7 +266,10 @@ impl<'a> Planner<'a> {
         }
         let transform = &self.facts.transform.reason;
         let why = match &self.facts.sample {
-            None => format!("the SQL makes '{}', so its ranges are not known before", first.column),
+            None => format!(
+                "the SQL makes '{}', or its type has no key order, so its ranges are not known before",
+                first.column
+            ),
             Some(sample) => match keys {
                 Some(keys) if !keys.contains(&sample.column) => {
                     format!("the SQL brings other rows together ({transform})")

@@ -224,14 +224,14 @@ fn merge_parquet(
             })?;
             let open = match &mut merged {
                 Some(open) => open,
-                empty => empty.insert(staging.begin(hive, 0, Arc::clone(&schema), Some(&batch))?),
+                empty => empty.insert(staging.begin(hive, 0, Arc::clone(&schema), Some(&batch), 1)?),
             };
             open.write(&batch)?;
             rows += batch.num_rows() as u64;
             go_on(rows)?;
         }
         if merged.is_none() {
-            merged = Some(staging.begin(hive, 0, schema, None)?);
+            merged = Some(staging.begin(hive, 0, schema, None, 1)?);
         }
     }
     if let Some(open) = merged {

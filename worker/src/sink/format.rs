@@ -20,6 +20,12 @@ use super::{
 };
 use crate::{avro::Codec, storage::DurableFile};
 
+/// Columns of Parquet files that are open at a time: each has some 50 KiB of tables and buffers of its own.
+const OPEN_COLUMNS: usize = 1024;
+
+/// With fewer, rows without an order would make a file of each handful.
+const LEAST_OPEN_FILES: usize = 4;
+
 /// How the files of a sink are written.
 #[derive(Clone, Debug)]
 pub(crate) enum Format {
@@ -94,19 +100,32 @@ impl Format {
         }
     }
 
+    /// How many files with these columns may be open at a time, of which `most` would be useful.
+    pub fn open_files(&self, columns: usize, most: usize) -> usize {
+        match self {
+            Format::Parquet(_) => (OPEN_COLUMNS / columns.max(1)).clamp(LEAST_OPEN_FILES.min(most), most),
+            _ => most,
+        }
+    }
+
     /// Begins a file of this schema. `first` is what will be written first, from which the writer
-    /// learns how long texts are.
+    /// learns how long texts are. `together`: how many such files are open at the same time at most.
     pub fn begin(
         &self,
         file: DurableFile,
         schema: SchemaRef,
         first: Option<&RecordBatch>,
+        together: usize,
     ) -> Result<FormatFile, TaskError> {
         Ok(match self {
             Format::Avro(codec) => FormatFile::Avro(Box::new(AvroFile::begin(file, schema, *codec)?)),
-            Format::Parquet(compression) => {
-                FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first)?))
-            }
+            Format::Parquet(compression) => FormatFile::Parquet(Box::new(ParquetFile::begin(
+                file,
+                schema,
+                *compression,
+                first,
+                together,
+            )?)),
             Format::Csv(style) => FormatFile::Csv(Box::new(CsvFile::begin(file, schema, style.clone())?)),
             Format::Report(_) => {
                 let message = "a report is written when the rows of all chunks are merged";

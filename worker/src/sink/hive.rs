@@ -22,7 +22,7 @@ use super::{
     text::{TextColumn, textual},
 };
 
-/// Files open at a time: each holds the buffers of all its columns.
+/// Files open at a time at most: each holds the buffers of all its columns.
 const OPEN_FILES: usize = 48;
 
 /// Encoded bytes in all open files together; above it the fullest ends its row group.
@@ -94,9 +94,11 @@ impl HiveSink {
             .iter()
             .map(|&key| SortField::new(input.field(key).data_type().clone()))
             .collect();
+        let schema = Arc::new(input.project(&rest).map_err(|e| wrong_batch(&e))?);
+        let open = staging.format().open_files(schema.flattened_fields().len(), OPEN_FILES);
         Ok(Self {
             staging,
-            schema: Arc::new(input.project(&rest).map_err(|e| wrong_batch(&e))?),
+            schema,
             names: by.to_vec(),
             bare: false,
             keys,
@@ -105,7 +107,7 @@ impl HiveSink {
             numbers: HashMap::new(),
             by_name: HashMap::new(),
             folders: Vec::new(),
-            open: (0..OPEN_FILES).map(|_| None).collect(),
+            open: (0..open).map(|_| None).collect(),
             waiting_bytes: 0,
             clock: 0,
         })
@@ -189,9 +191,10 @@ impl HiveSink {
 
     fn open_in(&mut self, place: usize, folder: usize, first: &RecordBatch) -> Result<(), TaskError> {
         let entry = &mut self.folders[folder];
+        let (schema, together) = (self.schema.clone(), self.open.len());
         let file = self
             .staging
-            .begin(&entry.name, entry.files, self.schema.clone(), Some(first))?;
+            .begin(&entry.name, entry.files, schema, Some(first), together)?;
         entry.files += 1;
         entry.open = Some(place);
         self.open[place] = Some(Slot {

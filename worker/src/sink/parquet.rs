@@ -48,6 +48,11 @@ const STATISTICS_TEXT_BYTES: usize = 24;
 /// Rows looked at to tell how long texts are.
 const TEXT_SAMPLE_ROWS: usize = 1024;
 
+/// What an encoder of differences reserves for its column, used or not (parquet 59.3), and what all of those that are
+/// open at a time may: with more columns, values stand as they are, and compression has to do.
+const DELTA_ENCODER_BYTES: usize = 1 << 20;
+const DELTA_BYTES: usize = 96 << 20;
+
 /// Two percent larger than level 3, in a fraction of its time.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -62,9 +67,10 @@ impl ParquetFile {
         schema: SchemaRef,
         compression: Compression,
         first: Option<&RecordBatch>,
+        together: usize,
     ) -> Result<Self, TaskError> {
         let path = file.path().to_path_buf();
-        let mut properties = properties(&schema, compression, first)?;
+        let mut properties = properties(&schema, compression, first, together)?;
         add_encoded_arrow_schema_to_metadata(&embedded(&schema), &mut properties);
         let options = ArrowWriterOptions::new()
             .with_properties(properties)
@@ -180,7 +186,9 @@ fn properties(
     schema: &SchemaRef,
     compression: Compression,
     first: Option<&RecordBatch>,
+    together: usize,
 ) -> Result<WriterProperties, TaskError> {
+    let delta = (schema.flattened_fields().len() * together).saturating_mul(DELTA_ENCODER_BYTES) <= DELTA_BYTES;
     let mut builder = WriterProperties::builder()
         .set_compression(codec(compression)?)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
@@ -190,7 +198,7 @@ fn properties(
         .set_created_by(concat!("gapless ", env!("CARGO_PKG_VERSION")).to_string());
     for (number, field) in schema.fields().iter().enumerate() {
         let path = || ColumnPath::new(vec![field.name().clone()]);
-        if let Some(encoding) = fallback_encoding(field.data_type()) {
+        if let Some(encoding) = fallback_encoding(field.data_type()).filter(|found| delta || !is_delta(*found)) {
             builder = builder.set_column_encoding(path(), encoding);
         }
         let column = first.and_then(|batch| batch.columns().get(number));
@@ -242,6 +250,13 @@ fn fallback_encoding(ty: &DataType) -> Option<Encoding> {
         Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView => Some(Encoding::DELTA_LENGTH_BYTE_ARRAY),
         _ => None,
     }
+}
+
+fn is_delta(encoding: Encoding) -> bool {
+    matches!(
+        encoding,
+        Encoding::DELTA_BINARY_PACKED | Encoding::DELTA_LENGTH_BYTE_ARRAY
+    )
 }
 
 /// 0 for columns that are not text.

@@ -65,18 +65,20 @@ impl Staging {
         Ok((rel, file))
     }
 
+    /// `together`: how many files are open at the same time at most.
     pub fn begin(
         &mut self,
         hive: &str,
         further: u32,
         schema: SchemaRef,
         first: Option<&RecordBatch>,
+        together: usize,
     ) -> Result<OpenFile, TaskError> {
         let (rel, file) = self.create(hive, further)?;
         Ok(OpenFile {
             rel,
             rows: 0,
-            file: self.format.begin(file, schema, first)?,
+            file: self.format.begin(file, schema, first, together)?,
         })
     }
 
@@ -168,7 +170,7 @@ impl PlainSink {
     }
 
     fn begin(&mut self, first: Option<&RecordBatch>) -> Result<OpenFile, TaskError> {
-        self.staging.begin("", self.full, self.schema.clone(), first)
+        self.staging.begin("", self.full, self.schema.clone(), first, 1)
     }
 }
 

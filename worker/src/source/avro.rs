@@ -21,6 +21,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
     csv::projected_schema,
+    nested::{open_type, opened},
     pins::{changed, config, file_of, open_pinned, pin},
     shown::row_as_text,
 };
@@ -113,7 +114,7 @@ fn engine_type(field: &Field) -> Result<DataType, String> {
             );
         }
         DataType::Null => return Err("its type is null alone: it holds nothing".into()),
-        other => part_type(other)?,
+        other => open_type(&part_type(other)?),
     })
 }
 
@@ -434,6 +435,7 @@ fn conform(
             let column = batch
                 .column_by_name(field.name())
                 .ok_or_else(|| differs(format!("no column {}", field.name())))?;
+            let column = &opened(column).map_err(|error| differs(error.to_string()))?;
             if column.data_type() == field.data_type() {
                 return Ok(column.clone());
             }

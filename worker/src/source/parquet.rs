@@ -37,6 +37,7 @@ use crate::{
 use super::{
     InputBatch, Intake, Origin, Place, SourceReader,
     csv::{projected, projected_schema},
+    nested::{open_type, opened},
     pins::{changed, config, data, file_of, io_error, open_pinned, pin},
     shown::row_as_text,
 };
@@ -62,9 +63,11 @@ pub fn footer(base_dir: &Path, path: &str) -> Result<Footer, TaskError> {
     let group_rows: Vec<u64> = groups.iter().map(|group| group.num_rows() as u64).collect();
     pinned.units = group_rows.len() as u64;
     pinned.rows = Some(group_rows.iter().sum());
+    let open = |field: &Arc<Field>| with_type(field, open_type(field.data_type()));
+    let fields: Vec<Arc<Field>> = metadata.schema().fields().iter().map(open).collect();
     Ok(Footer {
         pinned,
-        schema: metadata.schema().clone(),
+        schema: Arc::new(Schema::new(fields)),
         group_rows,
     })
 }
@@ -88,14 +91,26 @@ fn load(file: &StoredFile, path: &str) -> Result<ArrowReaderMetadata, TaskError>
         .fields()
         .iter()
         .map(|field| match field.data_type() {
-            DataType::Utf8 | DataType::LargeUtf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
-            _ => field.clone(),
+            DataType::Dictionary(_, value) => with_type(field, viewed(value)),
+            plain => with_type(field, viewed(plain)),
         })
         .collect();
     // Metadata of the writer (pandas, Spark) is nobody's business downstream, and differs by file.
     let viewed = Arc::new(Schema::new(fields));
     let options = ArrowReaderOptions::new().with_schema(viewed);
     ArrowReaderMetadata::try_new(stored.metadata().clone(), options).map_err(broken)
+}
+
+/// Text as a view; all else as it is.
+fn viewed(ty: &DataType) -> DataType {
+    match ty {
+        DataType::Utf8 | DataType::LargeUtf8 => DataType::Utf8View,
+        other => other.clone(),
+    }
+}
+
+fn with_type(field: &Field, ty: DataType) -> Arc<Field> {
+    Arc::new(field.clone().with_data_type(ty))
 }
 
 /// The schema that holds rows of both files, or the column that differs.
@@ -349,9 +364,10 @@ fn conform(batch: RecordBatch, schema: &SchemaRef, path: &str) -> Result<RecordB
             let column = batch
                 .column_by_name(field.name())
                 .ok_or_else(|| differs(&format!("no column {}", field.name())))?;
+            let column = opened(column).map_err(|error| differs(&error))?;
             match column.data_type() == field.data_type() {
-                true => Ok(column.clone()),
-                false => cast(column, field.data_type()).map_err(|error| differs(&error)),
+                true => Ok(column),
+                false => cast(&column, field.data_type()).map_err(|error| differs(&error)),
             }
         })
         .collect();

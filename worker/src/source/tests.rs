@@ -3,8 +3,9 @@
 use std::{fs, path::Path, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray},
-    datatypes::{DataType, Field, Int64Type, Schema, SchemaRef},
+    array::{Array, ArrayRef, AsArray, DictionaryArray, Int64Array, RecordBatch, StringArray, StructArray},
+    buffer::NullBuffer,
+    datatypes::{DataType, Field, Fields, Int32Type, Int64Type, Schema, SchemaRef},
 };
 use gapless_common::{
     attempt::RecordHash,
@@ -210,6 +211,42 @@ fn parquet_is_read_by_row_groups_and_resumes_at_them() {
     let error = read(&job, &job.steps[0], dir.path(), &facts, 0, 1).unwrap_err();
     assert_eq!(error.class, ErrorClass::Config);
     assert!(error.message.contains("changed after planning"), "{error}");
+}
+
+#[test]
+fn parts_of_a_null_struct_in_parquet_are_null_and_dictionaries_are_texts() {
+    let dir = tempfile::tempdir().unwrap();
+    let parts = Fields::from(vec![Field::new("n", DataType::Int64, false)]);
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![5, 7]));
+    let nulls = NullBuffer::from(vec![false, true]);
+    let structs: ArrayRef = Arc::new(StructArray::new(parts, vec![numbers], Some(nulls)));
+    let shops: ArrayRef = Arc::new(DictionaryArray::<Int32Type>::from_iter([Some("b"), None]));
+    let batch = RecordBatch::try_from_iter_with_nullable([("rec", structs, true), ("shop", shops, true)]).unwrap();
+    let file = fs::File::create(dir.path().join("a.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let job = one(Source::Parquet(ParquetSource {
+        paths: vec!["a.parquet".into()],
+        places: Default::default(),
+    }));
+    let found = survey(&job, dir.path()).unwrap();
+    assert_eq!(columns_of(&found.schema)[1].key_type, Some(KeyType::Text));
+    let mut reader = open(
+        &job,
+        &job.steps[0],
+        dir.path(),
+        &plan(&found),
+        UnitRange::new(0, 1),
+        None,
+    )
+    .unwrap();
+    let read = reader.next_batch().unwrap().expect("two rows").batch;
+    let parts = read.column(0).as_struct();
+    assert!(parts.is_null(0));
+    let numbers: Vec<Option<i64>> = parts.column(0).as_primitive::<Int64Type>().iter().collect();
+    assert_eq!(numbers, [None, Some(7)]);
+    assert!(read.column(1).as_string_view().iter().eq([Some("b"), None]));
 }
 
 #[test]
