@@ -12,7 +12,10 @@ use gapless_platform::{
 };
 use gapless_proto::access::{Access, Pems};
 
-use crate::failure::{Failure, Kind, talk};
+use crate::{
+    arguments::folder_flag,
+    failure::{Failure, Kind, talk},
+};
 
 pub struct App {
     /// The configuration file that was named.
@@ -29,6 +32,12 @@ impl App {
             config_file,
             clock: Clock::system(),
         }
+    }
+
+    /// The configuration file that was named, as words that go on in a command line.
+    pub fn words(&self) -> String {
+        let named = self.config_file.as_ref();
+        named.map_or(String::new(), |path| folder_flag("--config", path))
     }
 
     /// The settings in force: these flags over variables over the configuration file over defaults.

@@ -1,6 +1,9 @@
 //! The command line: verbs and the flags they share.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, Parser, Subcommand};
 use gapless_platform::config::Setting;
@@ -13,6 +16,7 @@ use crate::{
     },
     failure::Failure,
     output::Format,
+    wording::word,
 };
 
 const EXIT_CODES: &str = "\
@@ -184,6 +188,20 @@ pub struct AccessArguments {
 }
 
 impl AccessArguments {
+    /// The flags that were given, as words of a command line.
+    pub fn words(&self) -> String {
+        let given = [
+            ("--tls-ca", &self.tls.tls_ca),
+            ("--tls-cert", &self.tls.tls_cert),
+            ("--tls-key", &self.tls.tls_key),
+            ("--token-file", &self.token_file),
+        ];
+        given
+            .iter()
+            .filter_map(|(flag, path)| path.as_ref().map(|path| folder_flag(flag, path)))
+            .collect()
+    }
+
     pub fn note(&self, flags: &mut Flags) {
         self.tls.note(flags);
         flag(
@@ -219,6 +237,11 @@ impl TellingArguments {
         flag(flags, Setting::LogFormat, self.log_format.as_ref());
         flag(flags, Setting::LogLevel, self.log_level.as_ref());
     }
+}
+
+/// A flag with a path, as words that go on in a command line.
+pub fn folder_flag(flag: &str, path: &Path) -> String {
+    format!(" {flag} {}", word(&path.display().to_string()))
 }
 
 /// How results are printed.

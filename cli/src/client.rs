@@ -25,10 +25,11 @@ use tonic::{Code, Request, Response, Status, Streaming, service::interceptor::In
 
 use crate::{
     app::{App, Flags, flag},
-    arguments::TargetArguments,
+    arguments::{TargetArguments, folder_flag},
     embedded::{self, Coordinator},
     failure::{Failure, Kind},
     job_file::JobFile,
+    wording::word,
 };
 
 /// A coordinator that does not take a connection for so long is taken for unreachable.
@@ -101,13 +102,14 @@ impl Client {
         let access = app.access(&config)?;
         let given = target.endpoint.as_ref();
         let client = Self::connect(config.endpoints, access).await?;
-        let target = given.map_or(String::new(), |given| format!(" --endpoint {given}"));
+        let endpoint = given.map_or(String::new(), |given| format!(" --endpoint {}", word(given)));
+        let target = endpoint + &target.access.words() + &app.words();
         Ok(Client { target, ..client })
     }
 
     /// Speaks to an embedded store: through the process that has it open, or by opening it here.
     async fn open_state(state: PathBuf, given: &TargetArguments, app: &App) -> Result<Client, Failure> {
-        let target = format!(" --state {}", state.display());
+        let target = folder_flag("--state", &state) + &given.access.words() + &app.words();
         let Some(endpoint) = embedded::live_endpoint(&state) else {
             let own = embedded::open_store(&state).await?;
             let client = Self::connect(vec![own.endpoint()], Access::default()).await?;
@@ -208,7 +210,7 @@ impl Client {
 
     /// Names the embedded store in messages, for a client that is connected to it already.
     pub fn speak_of(&mut self, state: &Path) {
-        self.target = format!(" --state {}", state.display());
+        self.target = folder_flag("--state", state);
     }
 
     /// Hands a job over.
@@ -407,7 +409,12 @@ impl Client {
     }
 
     pub fn failure(&self, status: &Status) -> Failure {
-        failure_of(status, &self.line.endpoint)
+        let mut failure = failure_of(status, &self.line.endpoint);
+        if failure.kind == Kind::NotFound {
+            let list = format!("`gapless list{}`", self.target);
+            failure.message = failure.message.replace("`gapless list`", &list);
+        }
+        failure
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
     result,
     terminal::Display,
     view::{self, RunView},
-    wording::short,
+    wording::{short, word},
 };
 
 /// A coordinator that is started again, or a fail-over, is waited for so long.
@@ -245,7 +245,10 @@ impl Signals {
 pub fn again(verb: &str, file: &Path, parameters: &[(String, String)], target: &str) -> String {
     let parameters: String = parameters
         .iter()
-        .map(|(name, value)| format!(" -p {name}={value}"))
+        .map(|(name, value)| format!(" -p {}", word(&format!("{name}={value}"))))
         .collect();
-    format!("gapless {verb} {}{parameters}{target}", file.display())
+    format!(
+        "gapless {verb} {}{parameters}{target}",
+        word(&file.display().to_string())
+    )
 }

@@ -83,7 +83,7 @@ pub fn changes(previous: Option<&Run>, run: &Run) -> Vec<String> {
         lines.extend(run_line(run));
     }
     for event in &run.events {
-        if previous.is_none_or(|previous| !previous.events.contains(event)) {
+        if previous.is_none_or(|previous| !previous.events.contains(event)) && !is_told_at_end(&event.text, run) {
             lines.push(match event.step.is_empty() {
                 true => event.text.clone(),
                 false => format!("{}: {}", event.step, event.text),
@@ -98,10 +98,15 @@ pub fn changes(previous: Option<&Run>, run: &Run) -> Vec<String> {
             }
         }
         if before.is_none_or(|before| before.state != step.state) {
-            lines.extend(step_line(step));
+            lines.extend(step_line(step, run));
         }
     }
     lines
+}
+
+/// Whether a text is a part of why the run has failed, which its end tells in full.
+fn is_told_at_end(text: &str, run: &Run) -> bool {
+    run.error.contains(text)
 }
 
 fn run_line(run: &Run) -> Option<String> {
@@ -113,7 +118,7 @@ fn run_line(run: &Run) -> Option<String> {
     }
 }
 
-fn step_line(step: &StepStatus) -> Option<String> {
+fn step_line(step: &StepStatus, run: &Run) -> Option<String> {
     let name = &step.name;
     let partitions = step.partitions.unwrap_or_default().total;
     match step.state.as_str() {
@@ -123,7 +128,7 @@ fn step_line(step: &StepStatus) -> Option<String> {
             counted(step.output_rows, "row"),
             counted(step.output_files, "file")
         )),
-        "failed" | "aborted" if !step.error.is_empty() => Some(format!("{name}: {}: {}", step.state, step.error)),
+        "failed" | "aborted" if !step.error.is_empty() && !is_told_at_end(&step.error, run) => Some(format!("{name}: {}: {}", step.state, step.error)),
         "scatter" | "execute" | "merge" if partitions > 0 => Some(format!(
             "{name}: {} of {}",
             step.state,
@@ -325,6 +330,22 @@ mod tests {
             "execute   0 %  5 of 12 done, 4 running, 3 waiting, 1 failed  1 row  0 rows/s  1 take-over"
         );
         assert_eq!(status(&step("publish", 0, 0), None), "publish");
+    }
+
+    #[test]
+    fn what_the_end_tells_is_not_told_before() {
+        let before = run(step("execute", 1, 1), &[(1, "tried again: no room")]);
+        let mut after = run(step("failed", 1, 1), &[(1, "tried again: no room"), (2, "step load: no room")]);
+        after.steps[0].error = "step load: no room".into();
+        let told = changes(Some(&before), &after);
+        assert_eq!(
+            told,
+            ["load: step load: no room", "load: failed: step load: no room"],
+            "a failure of a run that goes on"
+        );
+        after.error = "step load: no room".into();
+        assert_eq!(changes(Some(&before), &after), ["load: failed"]);
+        assert_eq!(changes(None, &before)[0], "load: tried again: no room");
     }
 
     #[test]

@@ -132,6 +132,20 @@ pub fn next(run: &Run, target: &str) -> Vec<String> {
         format!("gapless describe {id}{target}"),
         "steps, partitions, attempts, events",
     );
+    if run.state() != RunState::Completed {
+        add(format!("gapless logs {id}{target}"), "what happened, in order");
+    }
+    // A step over its limit has committed nothing, and its error says where they lie.
+    let rejected = |step: &StepStatus| {
+        step.counters.is_some_and(|counters| counters.rejected > 0)
+            || (!step.rejects.is_empty() && run.error.contains(&step.rejects))
+    };
+    if run.steps.iter().any(rejected) {
+        add(
+            format!("gapless rejects {id}{target}"),
+            "the rejected records, with their places and reasons",
+        );
+    }
     if run.state() == RunState::Completed {
         add(
             format!("gapless verify {id}{target}"),

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use gapless_proto::v1::{Run, StepStatus};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::{
     failure::talk,
@@ -88,22 +88,27 @@ impl Bars {
         let width = run.steps.iter().map(|step| step.name.len()).max().unwrap_or_default();
         for (index, step) in run.steps.iter().enumerate() {
             if self.steps.len() <= index {
-                let bar = self.all.add(ProgressBar::new(BAR_LENGTH));
-                bar.set_prefix(format!("{:width$}", step.name));
-                self.steps.push(bar);
+                // Whole before it is seen: a bar is drawn when it is added, and whenever something of it changes.
+                let bar = ProgressBar::with_draw_target(Some(BAR_LENGTH), ProgressDrawTarget::hidden())
+                    .with_style(self.style(step))
+                    .with_prefix(format!("{:width$}", step.name))
+                    .with_message(progress::status(step, None));
+                self.steps.push(self.all.add(bar));
             }
             self.draw(&self.steps[index], step);
         }
         self.previous = Some(run.clone());
     }
 
+    fn style(&self, step: &StepStatus) -> ProgressStyle {
+        match progress::is_working(step) {
+            true => self.working.clone(),
+            false => self.resting.clone(),
+        }
+    }
+
     fn draw(&self, bar: &ProgressBar, step: &StepStatus) {
-        let style = if progress::is_working(step) {
-            &self.working
-        } else {
-            &self.resting
-        };
-        bar.set_style(style.clone());
+        bar.set_style(self.style(step));
         bar.set_position(view::percent(step).into());
         bar.set_message(progress::status(step, self.meter.speed(&step.name)));
     }

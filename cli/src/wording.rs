@@ -48,6 +48,15 @@ pub fn span(micros: i64) -> String {
     }
 }
 
+/// A word of a command line, quoted for a shell where it needs to be.
+pub fn word(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,~".contains(c);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => text.to_string(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
 /// A point in time, UTC, to the second; `None` for 0, which means never.
 pub fn time(micros: i64) -> Option<String> {
     let seconds = i128::from(micros.div_euclid(1_000_000)) * 1_000_000;
@@ -87,6 +96,13 @@ mod tests {
             (7_800_000_000, "2 h 10 min"),
         ] {
             assert_eq!(span(micros), text);
+        }
+        for (text, quoted) in [
+            ("/data/in.csv", "/data/in.csv"),
+            ("city=O'Slo now", "'city=O'\\''Slo now'"),
+            ("", "''"),
+        ] {
+            assert_eq!(word(text), quoted);
         }
         assert_eq!(time(0), None);
         assert_eq!(time(1_500_000).as_deref(), Some("1970-01-01T00:00:01Z"));

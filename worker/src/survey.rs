@@ -387,7 +387,7 @@ fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) 
     let first: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     Err(config(format!(
         "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the same \
-         columns in the same order",
+         columns in the same order; where they differ, `source: {{merge: …}}` takes them as inputs of their own",
         header.join(","),
         first.join(",")
     )))

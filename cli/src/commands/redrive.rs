@@ -24,7 +24,7 @@ use crate::{
     job_file::JobFile,
     local::{self, InputRecords, RedriveRecords},
     view,
-    wording::{count, short},
+    wording::{counted, short, word},
 };
 
 #[derive(Debug, Args)]
@@ -57,7 +57,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut client = Client::open(&arguments.target, app).await?;
     let named = named_run(&mut client, &arguments.run.run).await?;
     let found = client.get_with_job(&named.id).await?;
-    let step = the_step(&found, arguments.step.as_deref(), &named.others)?;
+    let step = the_step(&found, arguments.step.as_deref(), &named.others, client.target())?;
     let job = mended(&found, arguments.job.as_deref())?;
     let parameters = found.parameters.clone().into_iter().collect();
     // What the file itself says of the source: a redrive that the run may have been says something else.
@@ -75,11 +75,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let job = with_redrive(job, &step.name, number, &records);
     local::bind(&job, &parameters)?;
     talk(format_args!(
-        "redrive {number} of step {}: {} records",
+        "redrive {number} of step {}: {}",
         step.name,
-        count(records.count as u64)
+        counted(records.count as u64, "record")
     ));
-    let again = again(&arguments);
+    let again = again(&arguments, app);
     let manner = Manner {
         format: arguments.output.output,
         timeout: arguments.timeout.timeout,
@@ -117,7 +117,7 @@ pub(super) fn is_void(run: &Run) -> bool {
 }
 
 /// The command that goes on with a redrive.
-fn again(arguments: &Arguments) -> String {
+fn again(arguments: &Arguments, app: &App) -> String {
     let mut again = format!("gapless redrive {} --rejects", arguments.run.run);
     let given = [
         ("--step", arguments.step.clone()),
@@ -131,14 +131,14 @@ fn again(arguments: &Arguments) -> String {
     ];
     for (name, value) in given {
         if let Some(value) = value {
-            again += &format!(" {name} {value}");
+            again += &format!(" {name} {}", word(&value));
         }
     }
-    again
+    again + &arguments.target.access.words() + &app.words()
 }
 
 /// The published step with rejected records.
-fn the_step(run: &Run, wanted: Option<&str>, others: &str) -> Result<StepStatus, Failure> {
+fn the_step(run: &Run, wanted: Option<&str>, others: &str, target: &str) -> Result<StepStatus, Failure> {
     let id = short(&run.id);
     let rejected = |step: &&StepStatus| step.counters.is_some_and(|counters| counters.rejected > 0);
     let steps: Vec<_> = steps(run, wanted)?.into_iter().filter(rejected).collect();
@@ -153,7 +153,7 @@ fn the_step(run: &Run, wanted: Option<&str>, others: &str) -> Result<StepStatus,
             Kind::Conflict,
             format!(
                 "run {id} is {}: what it rejected is not published, so there is nothing to add to. Mend the data or the \
-                 job and submit it again; `gapless rejects {id}` shows the records{others}",
+                 job and submit it again; `gapless rejects {id}{target}` shows the records{others}",
                 view::state_name(run)
             ),
         )),

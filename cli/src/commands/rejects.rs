@@ -64,8 +64,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
             each(&steps, arguments.limit, &mut |step, record| file.write(step, record))?;
             let rows = file.finish()?;
             talk(format_args!(
-                "{} rejected records are in {}",
-                count(rows),
+                "{} in {}",
+                match rows {
+                    1 => "1 rejected record is".to_string(),
+                    rows => format!("{} rejected records are", count(rows)),
+                },
                 path.display()
             ));
             Ok(())

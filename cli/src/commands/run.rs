@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use super::{redrive::redriven, submit::completed};
 use crate::{
     app::{App, Flags, flag, start_log},
-    arguments::{JobArguments, OutputArguments, TimeoutArgument},
+    arguments::{JobArguments, OutputArguments, TimeoutArgument, folder_flag},
     client::{Client, Submitted},
     embedded::{
         self, Announced, Coordinator, CoordinatorMetrics, CoordinatorSettings, Security, State, WorkerMetrics,
@@ -58,17 +58,31 @@ pub struct Arguments {
     output: OutputArguments,
 }
 
+impl Arguments {
+    /// The flags that say where the run lives and how it is done, as words that go on in a command line.
+    fn words(&self) -> String {
+        let folders = [
+            ("--state", &self.state),
+            ("--scratch", &self.scratch),
+            ("--spill-dir", &self.spill_dir),
+        ];
+        let folders = folders
+            .iter()
+            .filter_map(|(flag, path)| path.as_ref().map(|path| folder_flag(flag, path)));
+        let workers = (self.workers != 1).then(|| format!(" --workers {}", self.workers));
+        let slots = self.slots.map(|slots| format!(" --slots {slots}"));
+        folders.chain(workers).chain(slots).collect()
+    }
+}
+
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let parameters = arguments.job.parameters()?;
     let job = JobFile::read(&arguments.job.file)?;
     // The coordinator would find the same faults; here they cost no store.
     local::check(&job, &parameters)?;
     let config = settings(&arguments, &job, app)?;
-    let target = match arguments.state {
-        Some(_) => format!(" --state {}", config.state_dir.display()),
-        None => String::new(),
-    };
-    let again = again("run", &arguments.job.file, &arguments.job.parameters, &target);
+    let same = arguments.words() + &app.words();
+    let again = again("run", &arguments.job.file, &arguments.job.parameters, &same);
     let manner = Manner {
         format: arguments.output.output,
         timeout: arguments.timeout.timeout,

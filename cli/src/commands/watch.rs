@@ -26,6 +26,11 @@ pub struct Arguments {
     output: OutputArguments,
 }
 
+/// The command that goes on with a run whose job file is elsewhere.
+fn again(verb: &str, client: &Client) -> String {
+    format!("gapless {verb} JOB.yaml{}", client.target())
+}
+
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut client = Client::open(&arguments.target, app).await?;
     // A job's name may come to mean a newer run while this one is followed.
@@ -41,9 +46,11 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         if manner.stream {
             output::print(&output::json_line(&RunView::from(&run))?)?;
         }
+        let again = again("run", &client);
         client.close().await?;
-        return outcome(&run, "gapless run");
+        return outcome(&run, &again);
     }
-    follow(&mut client, &run.id, manner, "gapless submit", app).await?;
+    let again = again("submit", &client);
+    follow(&mut client, &run.id, manner, &again, app).await?;
     client.close().await
 }

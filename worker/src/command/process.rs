@@ -80,10 +80,11 @@ impl Process {
                 }
             });
         }
-        let mut child = command.spawn().map_err(|error| cannot_start(program, folder, &error))?;
+        let name = shown(run, folder);
+        let mut child = command.spawn().map_err(|error| cannot_start(&name, folder, &error))?;
         let said = Arc::default();
         let mut process = Process {
-            name: program.clone(),
+            name,
             stdin: Some(stdin),
             unread: Some(unread),
             stdout: child.stdout.take(),
@@ -235,6 +236,37 @@ impl Drop for Process {
     fn drop(&mut self) {
         (self.stdin, self.stdout) = (None, None);
         self.kill();
+    }
+}
+
+/// Bytes of a command line in a message.
+const SHOWN: usize = 100;
+
+/// A program as messages name it, with what it was told to run: `python3 clean.py`. Its arguments may hold what is
+/// nobody's business, so of them only plain options and the first file are shown.
+fn shown(run: &[String], folder: &Path) -> String {
+    let mut words: Vec<&str> = Vec::new();
+    let mut left = run.iter().peekable();
+    words.extend(left.next().map(String::as_str));
+    while let Some(argument) = left.peek() {
+        let is_file = !argument.is_empty() && !argument.starts_with('-') && folder.join(argument).is_file();
+        let is_letter = argument.len() == 2 && argument.starts_with('-');
+        if !(is_file || is_letter) {
+            break;
+        }
+        words.extend(left.next().map(String::as_str));
+        if is_file {
+            break;
+        }
+    }
+    if left.peek().is_some() {
+        words.push("…");
+    }
+    let text = words.join(" ");
+    match words.len() {
+        0 | 1 => text,
+        _ if text.len() > SHOWN => format!("`{}…`", &text[..text.floor_char_boundary(SHOWN)]),
+        _ => format!("`{text}`"),
     }
 }
 

@@ -76,6 +76,7 @@ pub fn fault(place: &str, error: &DataFusionError) -> PlanFault {
             "a step's SQL is one query, and here are several statements".to_string(),
             Cause::Syntax,
         ),
+        DataFusionError::NotImplemented(message) => (not_there(message), Cause::Other),
         root => (in_words(&root.message()), Cause::Other),
     };
     PlanFault {
@@ -102,7 +103,11 @@ pub fn running(error: &DataFusionError) -> TaskError {
         }
         _ => ErrorClass::Data,
     };
-    TaskError::new(class, format!("the SQL failed: {}", with_type_names(&root.message())))
+    let message = match root {
+        DataFusionError::NotImplemented(message) => not_there(message),
+        root => with_type_names(&root.message()),
+    };
+    TaskError::new(class, format!("the SQL failed: {message}"))
 }
 
 fn schema_message(error: &SchemaError) -> String {
@@ -221,12 +226,112 @@ fn in_words(message: &str) -> String {
             with_type_names(arguments)
         );
     }
+    if let Some(words) = unsupported(message) {
+        return words;
+    }
     // What is no fault of the engine's is not to be reported to its makers.
     let message = message
         .split("\nThis issue was likely caused by a bug in")
         .next()
         .unwrap_or(message);
     with_type_names(message.trim_start_matches("Internal error: "))
+}
+
+/// SQL that the engine reads and does not do, by what it calls it, and what to write instead.
+const INSTEAD: &[(&str, &str)] = &[
+    (
+        "JOIN operator Semi",
+        "SEMI JOIN is not supported; write LEFT SEMI JOIN, which gives the rows of the left side that have a match, or RIGHT \
+         SEMI JOIN",
+    ),
+    (
+        "JOIN operator Anti",
+        "ANTI JOIN is not supported; write LEFT ANTI JOIN, which gives the rows of the left side that have no match, or \
+         RIGHT ANTI JOIN",
+    ),
+    (
+        "JOIN operator AsOf",
+        "ASOF JOIN is not supported; join by an inequality, and take the nearest row with a window function",
+    ),
+    (
+        "JOIN operator CrossApply",
+        "CROSS APPLY is not supported; write JOIN LATERAL (…) ON true",
+    ),
+    (
+        "JOIN operator OuterApply",
+        "OUTER APPLY is not supported; write LEFT JOIN LATERAL (…) ON true",
+    ),
+    (
+        "RLike",
+        "RLIKE is not supported; write regexp_like(text, pattern)",
+    ),
+    ("Convert", "CONVERT is not supported; write CAST or TRY_CAST"),
+    (
+        "Pivot",
+        "PIVOT is not supported; write a sum for each value: sum(x) FILTER (WHERE kind = 'a')",
+    ),
+    (
+        "Unpivot",
+        "UNPIVOT is not supported; write a SELECT for each column, joined by UNION ALL",
+    ),
+    ("TOP", "TOP is not supported; write LIMIT behind the query"),
+    ("FETCH clause", "FETCH is not supported; write LIMIT"),
+    (
+        "LATERAL VIEWS",
+        "LATERAL VIEW is not supported; write unnest(list) in the SELECT list",
+    ),
+];
+
+/// Words for what the engine calls unsupported, beside which it shows a part of its own tree.
+fn unsupported(message: &str) -> Option<String> {
+    let what = message.strip_prefix("Unsupported ")?;
+    let what = what.strip_prefix("ast node in sqltorel: ").unwrap_or(what);
+    let what = what.strip_prefix("ast node ").unwrap_or(what);
+    let name = without_tree(what);
+    let known = INSTEAD.iter().find(|(called, _)| *called == name);
+    Some(match known {
+        Some((_, words)) => words.to_string(),
+        None if name.len() < what.len() => format!("{name} is not supported"),
+        None => with_type_names(message),
+    })
+}
+
+fn not_there(message: &str) -> String {
+    let known = || {
+        INSTEAD
+            .iter()
+            .find(|(called, _)| message.split(" is not supported").next() == Some(*called))
+    };
+    if let Some(words) = unsupported(message) {
+        return words;
+    }
+    if let Some((_, words)) = known() {
+        return words.to_string();
+    }
+    if let Some(expr) = message.strip_prefix("Physical plan does not support logical expression ") {
+        return match without_tree(expr) {
+            "OuterReferenceColumn" | "ScalarSubquery" | "InSubquery" | "Exists" | "SetComparison" => {
+                "a subquery depends on the row in a way that has no form as a join; write it as a join".to_string()
+            }
+            name => format!("{name} is not supported here"),
+        };
+    }
+    let short = without_tree(message);
+    let is_name = !short.contains(' ') || short.chars().all(|c| !c.is_lowercase());
+    match is_name {
+        true => format!("{short} is not supported"),
+        false => with_type_names(short),
+    }
+}
+
+/// A text up to the part of the engine's tree within it.
+fn without_tree(text: &str) -> &str {
+    const SIGNS: [&str; 4] = ["Ident {", "Span(", "relation: ", "subquery"];
+    if !SIGNS.iter().any(|sign| text.contains(sign)) {
+        return text.trim_end();
+    }
+    let end = text.find(['(', '{']).unwrap_or(text.len());
+    text[..end].trim_end_matches([' ', ':'])
 }
 
 /// The near names to one that does not exist, else all of them.

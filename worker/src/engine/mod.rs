@@ -9,6 +9,7 @@
 //!   bounded folder for spilled data.
 
 mod analyse;
+mod casts;
 mod checks;
 mod classify;
 mod errors;

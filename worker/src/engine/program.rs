@@ -30,6 +30,7 @@ use gapless_common::{
 use super::{
     INPUT, Slot,
     analyse::plan_query,
+    casts::Casts,
     classify, errors,
     input::{Feed, InputExec, InputTable},
     room::with_room,
@@ -66,6 +67,8 @@ struct Compiled {
     runs: u32,
     /// Rows dropped in the runs since the plan was made new.
     dropped: u64,
+    /// What may fail on a value, for messages.
+    casts: Casts,
 }
 
 /// What a run did with its rows.
@@ -101,9 +104,13 @@ impl From<RunError> for TaskError {
     }
 }
 
-/// An error of the running plan.
-fn running(error: &DataFusionError) -> RunError {
-    let error = errors::running(error);
+/// An error of the running plan, which `record` alone was given to, if there was only one.
+fn running(error: &DataFusionError, casts: &Casts, record: Option<&RecordBatch>) -> RunError {
+    let place = casts.place(error, record);
+    let mut error = errors::running(error);
+    if let Some(place) = place {
+        error.message = format!("{} ({place})", error.message);
+    }
     match error.class {
         ErrorClass::Data => RunError::OnValue(error),
         _ => RunError::Other(error),
@@ -153,6 +160,7 @@ impl Program {
         let query = plan_query(&state, sql)?;
         let names: Vec<String> = input.fields().iter().map(|field| field.name().clone()).collect();
         let mode = classify::classify(&query.optimized, &names).map_err(planning)?.mode;
+        let casts = Casts::of(&query.optimized).map_err(planning)?;
         let shared = classify::input_scans(&query.optimized).map_err(planning)? > 1;
         let plan = resources
             .runtime
@@ -176,6 +184,7 @@ impl Program {
                 shared,
                 runs: 0,
                 dropped: 0,
+                casts,
             }),
         })
     }
@@ -276,20 +285,28 @@ impl Compiled {
             ended = true;
             self.feed.share(batches);
         }
-        let feed = &self.feed;
+        let (feed, casts) = (&self.feed, &self.casts);
         let (plan, context) = (&self.plan, &self.context);
+        let mut record = None;
         resources.runtime.block_on(async {
-            let mut stream = plan.execute(0, context.clone()).map_err(|error| running(&error))?;
+            let mut stream = plan
+                .execute(0, context.clone())
+                .map_err(|error| running(&error, casts, None))?;
             std::future::poll_fn(|task| {
                 loop {
                     match stream.poll_next_unpin(task) {
                         Poll::Ready(Some(Ok(batch))) => push(batch)?,
-                        Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(running(&error))),
+                        Poll::Ready(Some(Err(error))) => {
+                            return Poll::Ready(Err(running(&error, casts, record.as_ref())));
+                        }
                         Poll::Ready(None) => return Poll::Ready(Ok(())),
                         Poll::Pending if feed.is_hungry(task.waker()) => {
                             let batch = pull()?;
                             fed += batch.as_ref().map_or(0, |batch| batch.num_rows() as u64);
                             ended = batch.is_none();
+                            if let Some(batch) = &batch {
+                                record = (fed == 1).then(|| batch.clone());
+                            }
                             feed.give(batch);
                         }
                         Poll::Pending => return Poll::Pending,

@@ -6,6 +6,7 @@ pub mod csv;
 pub mod keys;
 pub mod lookup;
 pub mod merge;
+mod nature;
 mod nested;
 pub mod open;
 pub mod parquet;

@@ -32,7 +32,7 @@ impl fmt::Display for NoByteOrderMark {
 
 /// A file begins with the byte order mark of an encoding that is not the declared one.
 #[derive(Debug)]
-pub(super) struct OtherByteOrderMark {
+pub(in crate::source) struct OtherByteOrderMark {
     found: Encoding,
     declared: Encoding,
 }
@@ -55,7 +55,7 @@ impl fmt::Display for OtherByteOrderMark {
 
 /// Checks how a file begins. In the encodings with one byte for a character a mark may be two letters,
 /// but not before half an ASCII character.
-pub(super) fn check_mark(declared: Encoding, bytes: &[u8]) -> Result<(), OtherByteOrderMark> {
+pub(in crate::source) fn check_mark(declared: Encoding, bytes: &[u8]) -> Result<(), OtherByteOrderMark> {
     let found = match bytes {
         [0xFF, 0xFE, ..] => Encoding::Utf16Le,
         [0xFE, 0xFF, ..] => Encoding::Utf16Be,

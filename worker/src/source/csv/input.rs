@@ -2,7 +2,7 @@
 //! ones. Knows where records begin and end, nothing of fields.
 
 use std::{
-    io::{self, Read},
+    io::Read,
     path::PathBuf,
     sync::Arc,
 };
@@ -15,10 +15,14 @@ use super::{
     encoding::utf8,
     layout::{Codec, Format, Head, Layout, decode_error, first_names, read_full},
     lines::LineBase,
+    members::{gunzip, unzstd},
     scan::Scan,
 };
 use crate::{
-    source::pins::{config, data, io_error},
+    source::{
+        nature,
+        pins::{config, data, io_error},
+    },
     storage::{FromOffset, StoredFile},
 };
 
@@ -64,15 +68,22 @@ pub(super) struct Block {
 }
 
 /// How files begin: of zstd also those with a frame to skip in front, whose first four bits count.
-const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
-const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
+pub(super) const GZIP_MAGIC: &[u8] = &[0x1f, 0x8b];
+pub(super) const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+pub(super) const ZSTD_SKIPPABLE: &[u8] = &[0x2a, 0x4d, 0x18];
 
-/// Whether a file that is said to be compressed begins as such files do.
+/// Whether a file that is said to be compressed begins as such files do, and one that is not does not.
 pub(in crate::source) fn check_magic(codec: Codec, path: &str, file: &StoredFile) -> Result<(), TaskError> {
     let mut first = [0; 4];
-    let got =
-        read_full(&mut FromOffset::new(file, 0), &mut first).map_err(|error| io_error(path, "reading", &error))?;
+    let read = |first: &mut [u8]| {
+        read_full(&mut FromOffset::new(file, 0), first).map_err(|error| io_error(path, "reading", &error))
+    };
+    if codec == Codec::Plain {
+        let mut first = [0; nature::TOLD_BY];
+        let got = read(&mut first)?;
+        return nature::check(path, &first[..got]);
+    }
+    let got = read(&mut first)?;
     let (name, is_one) = match codec {
         Codec::Plain => return Ok(()),
         Codec::Gzip => ("gzip", first.starts_with(GZIP_MAGIC)),
@@ -93,7 +104,10 @@ pub(in crate::source) fn check_magic(codec: Codec, path: &str, file: &StoredFile
 /// The text of a file, from its first byte.
 fn decoder(format: &Format, path: &str, file: StoredFile) -> Result<Box<dyn Read + Send>, TaskError> {
     let codec = format.codec(path)?;
-    check_magic(codec, path, &file)?;
+    // Of plain UTF-8 whoever reads it looks at the first bytes.
+    if codec != Codec::Plain || format.dialect.encoding != Encoding::Utf8 {
+        check_magic(codec, path, &file)?;
+    }
     unpacked(codec, format.dialect.encoding, path, file.into_reader())
 }
 
@@ -106,13 +120,8 @@ pub(in crate::source) fn unpacked(
 ) -> Result<Box<dyn Read + Send>, TaskError> {
     let bytes: Box<dyn Read + Send> = match codec {
         Codec::Plain => file,
-        Codec::Gzip => Box::new(flate2::read::MultiGzDecoder::new(io::BufReader::with_capacity(
-            BLOCK / 4,
-            file,
-        ))),
-        Codec::Zstd => {
-            Box::new(zstd::stream::read::Decoder::new(file).map_err(|error| io_error(path, "opening", &error))?)
-        }
+        Codec::Gzip => gunzip(file).map_err(|error| io_error(path, "opening", &error))?,
+        Codec::Zstd => unzstd(file).map_err(|error| io_error(path, "opening", &error))?,
     };
     Ok(utf8(encoding, bytes))
 }
@@ -125,7 +134,7 @@ pub(super) fn head(file: StoredFile, path: &str, format: &Format) -> Result<Head
 
 /// The names in the first record of a file of objects.
 pub(super) fn names(file: StoredFile, path: &str, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
-    first_names(path, &mut decoder(format, path, file)?)
+    first_names(path, &mut decoder(format, path, file)?, format)
 }
 
 impl Input {

@@ -23,10 +23,14 @@ use super::{
     encoding::{NoByteOrderMark, OtherByteOrderMark, check_mark},
     exact, first_record,
     json::{self, Fields, Shape},
+    members::Trailing,
     scan::{Signs, split_line},
 };
 use crate::{
-    source::pins::{config, io_error},
+    source::{
+        nature,
+        pins::{config, data, io_error},
+    },
     storage::object_error_in,
 };
 
@@ -328,7 +332,7 @@ impl Layout {
         let planned: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
         Err(config(format!(
             "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the \
-             same columns in the same order",
+             same columns in the same order; where they differ, `source: {{merge: …}}` takes them as inputs of their own",
             header.join(","),
             planned.join(",")
         )))
@@ -451,8 +455,8 @@ impl Head {
             let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
             bytes.truncate(had + got);
             let ended = got < step;
-            if had == 0 && format.dialect.encoding == Encoding::Utf8 && format.records == Records::Delimited {
-                check_mark(Encoding::Utf8, &bytes).map_err(|other| config(format!("{path}: {other}")))?;
+            if had == 0 && format.dialect.encoding == Encoding::Utf8 {
+                check_plain(path, &bytes, format)?;
             }
             if let Some((header, data_start)) = places(&bytes, format, ended) {
                 let newline = format.signs().newline;
@@ -488,6 +492,19 @@ impl Head {
             }
         }
     }
+}
+
+/// Whether a text in UTF-8 begins as one.
+fn check_plain(path: &str, first: &[u8], format: &Format) -> Result<(), TaskError> {
+    if format.codec(path)? == Codec::Plain {
+        nature::check(path, first)?;
+    }
+    check_mark(Encoding::Utf8, first).map_err(|other| match format.records {
+        Records::Delimited => config(format!("{path}: {other}")),
+        Records::Json { .. } => config(format!(
+            "{path}: it begins with a byte order mark of utf-16, and ndjson is read as UTF-8; convert it"
+        )),
+    })
 }
 
 /// Where the header line stands (empty without one) and where the first record may begin; `None` where
@@ -592,7 +609,11 @@ fn header_names(path: &str, number: usize, line: &[u8], format: &Format) -> Resu
 
 /// The names in the first record of a file of objects, which may begin with empty lines; `None` for a file
 /// without a record.
-pub(super) fn first_names(path: &str, input: &mut dyn Read) -> Result<Option<Vec<String>>, TaskError> {
+pub(super) fn first_names(
+    path: &str,
+    input: &mut dyn Read,
+    format: &Format,
+) -> Result<Option<Vec<String>>, TaskError> {
     let mut bytes = Vec::new();
     let mut from = 0;
     loop {
@@ -602,6 +623,9 @@ pub(super) fn first_names(path: &str, input: &mut dyn Read) -> Result<Option<Vec
         let got = read_full(input, &mut bytes[had..]).map_err(|error| decode_error(path, &error))?;
         bytes.truncate(had + got);
         let ended = got < step;
+        if had == 0 {
+            check_plain(path, &bytes, format)?;
+        }
         if had == 0 && bytes.starts_with(BOM) {
             from = BOM.len();
         }
@@ -661,6 +685,9 @@ pub(in crate::source) fn decode_error(path: &str, error: &io::Error) -> TaskErro
     {
         return config(format!("{path}: {other}"));
     }
+    if let Some(trailing) = error.get_ref().and_then(|inner| inner.downcast_ref::<Trailing>()) {
+        return data(format!("{path}: {trailing}"));
+    }
     let what = match error.kind() {
         io::ErrorKind::UnexpectedEof => "the compressed file ends too early: it is cut off".to_string(),
         _ if error.to_string().contains("requires too much memory") => {
@@ -671,5 +698,5 @@ pub(in crate::source) fn decode_error(path: &str, error: &io::Error) -> TaskErro
         }
         _ => format!("the compressed file is damaged: {error}"),
     };
-    super::super::pins::data(format!("{path}: {what}; copy or make the file again"))
+    data(format!("{path}: {what}; copy or make the file again"))
 }

@@ -4,8 +4,8 @@
 //! either, except in a file of one column.
 //!
 //! `scan` finds the ends (`exact` where a line is not always a record, or escapes are used), `encoding`
-//! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `layout`
-//! knows the header and the types, `first_record` what stands in its place without one, `json` makes fields of lines that are objects,
+//! brings other encodings to UTF-8, `columns` and `values` decode, `input` brings blocks of text, `members` unpacks
+//! compressed ones, `layout` knows the header and the types, `first_record` what stands in its place without one, `json` makes fields of lines that are objects,
 //! `objects` reads such lines that lie in no file, `lines` knows line numbers; the reader here joins them.
 
 pub(in crate::source) mod block;
@@ -17,6 +17,7 @@ pub(in crate::source) mod input;
 mod json;
 pub(in crate::source) mod layout;
 pub(in crate::source) mod lines;
+mod members;
 mod objects;
 mod reader;
 mod scan;

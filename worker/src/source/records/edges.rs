@@ -1,13 +1,21 @@
 //! Header and trailer: where the records of a file begin and end, and what the file declares.
 
-use gapless_common::{error::TaskError, exact::Exact, job::LineType};
+use gapless_common::{
+    error::TaskError,
+    exact::Exact,
+    job::{Encoding, LineType},
+};
 
 use super::{
     cells::{exact, spans_of},
     content::Content,
     shape::{Shape, has_tag},
 };
-use crate::source::{csv::MAX_RECORD, pins::data};
+use crate::source::{
+    csv::{MAX_RECORD, encoding::check_mark},
+    nature,
+    pins::{config, data},
+};
 
 /// Read at once at either end of a file.
 const STEP: usize = 4096;
@@ -65,13 +73,20 @@ fn missing(path: &str, edge: &LineType, why: &str) -> TaskError {
     ))
 }
 
+/// How long the byte order mark is, if there is one.
+///
+/// Errors: `Config` where a file that is read as it is begins as no text in UTF-8 does.
 fn byte_order_mark(file: &Content, size: u64) -> Result<u64, TaskError> {
-    let mut start = [0; BOM.len()];
-    if size < BOM.len() as u64 {
-        return Ok(0);
+    let mut first = [0; nature::TOLD_BY];
+    let first = &mut first[..size.min(nature::TOLD_BY as u64) as usize];
+    let got = file.read_some(first, 0)?;
+    let first = &first[..got];
+    if !file.is_packed() {
+        let path = &file.path;
+        nature::check(path, first)?;
+        check_mark(Encoding::Utf8, first).map_err(|other| config(format!("{path}: {other}")))?;
     }
-    file.read_some(&mut start, 0)?;
-    Ok(if start == BOM { BOM.len() as u64 } else { 0 })
+    Ok(if first.starts_with(BOM) { BOM.len() as u64 } else { 0 })
 }
 
 fn too_long(path: &str, at: u64) -> TaskError {
