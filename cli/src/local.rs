@@ -256,7 +256,7 @@ pub fn rejects(
     let mut stopped = None;
     quarantine
         .map_err(failed)?
-        .read(&mut |record| {
+        .read_in_order(&mut |record| {
             visit(record).or_else(|failure| {
                 stopped = Some(failure);
                 Ok(false)
@@ -342,6 +342,10 @@ pub struct RejectsFile(ParquetRejects);
 
 impl RejectsFile {
     pub fn create(path: &Path) -> Result<RejectsFile, Failure> {
+        if path.exists() {
+            let message = format!("{} exists; give another name, or move it away", path.display());
+            return Err(Failure::new(Kind::Conflict, message));
+        }
         let made = ParquetRejects::create(path);
         made.map(RejectsFile).map_err(|error| Failure::failed(error.message))
     }

@@ -128,7 +128,9 @@ fn step_line(step: &StepStatus, run: &Run) -> Option<String> {
             counted(step.output_rows, "row"),
             counted(step.output_files, "file")
         )),
-        "failed" | "aborted" if !step.error.is_empty() && !is_told_at_end(&step.error, run) => Some(format!("{name}: {}: {}", step.state, step.error)),
+        "failed" | "aborted" if !step.error.is_empty() && !is_told_at_end(&step.error, run) => {
+            Some(format!("{name}: {}: {}", step.state, step.error))
+        }
         "scatter" | "execute" | "merge" if partitions > 0 => Some(format!(
             "{name}: {} of {}",
             step.state,
@@ -335,7 +337,10 @@ mod tests {
     #[test]
     fn what_the_end_tells_is_not_told_before() {
         let before = run(step("execute", 1, 1), &[(1, "tried again: no room")]);
-        let mut after = run(step("failed", 1, 1), &[(1, "tried again: no room"), (2, "step load: no room")]);
+        let mut after = run(
+            step("failed", 1, 1),
+            &[(1, "tried again: no room"), (2, "step load: no room")],
+        );
         after.steps[0].error = "step load: no room".into();
         let told = changes(Some(&before), &after);
         assert_eq!(

@@ -109,8 +109,9 @@ impl Bars {
 
     fn draw(&self, bar: &ProgressBar, step: &StepStatus) {
         bar.set_style(self.style(step));
-        bar.set_position(view::percent(step).into());
+        // Setting the message draws it, in the style set before.
         bar.set_message(progress::status(step, self.meter.speed(&step.name)));
+        bar.set_position(view::percent(step).into());
     }
 
     fn say(&self, line: &str) {

@@ -144,3 +144,82 @@ shops
         Some(2)
     );
 }
+
+const BAD: &str = "\
+job: bad
+steps:
+  - name: load
+    source: {csv: {path: in.csv, columns: {id: int64}}}
+    sink: {csv: {path: out/load}}
+";
+
+/// Runs a line as somebody pastes it into a shell.
+fn pasted(folder: &Path, line: &str) -> Output {
+    let program = Path::new(env!("CARGO_BIN_EXE_gapless"));
+    let path = format!("{}:/usr/bin:/bin", program.parent().expect("a folder").display());
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", line])
+        .env_clear()
+        .env("PATH", path)
+        .env("HOME", "/nonexistent");
+    shell.current_dir(folder).output().expect("started")
+}
+
+fn commands(stderr: &str) -> Vec<String> {
+    let listed = stderr.lines().filter_map(|line| line.strip_prefix("  gapless "));
+    let listed = listed.map(|line| line.split("  ").next().unwrap_or_default().to_string());
+    listed.map(|rest| format!("gapless {rest}")).collect()
+}
+
+#[test]
+fn a_failure_is_told_once_and_the_printed_commands_reach_its_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("job.yaml"), BAD).expect("written");
+    fs::write(folder.join("in.csv"), "id\n1\nx\n").expect("written");
+    let first = pasted(
+        folder,
+        "gapless run job.yaml --state 'a state' --scratch 'it''s' --slots 1",
+    );
+    assert_eq!(first.status.code(), Some(1));
+    let stderr = String::from_utf8_lossy(&first.stderr).into_owned();
+    let told = stderr.matches("«x» is not a whole number").count();
+    assert_eq!(told, 1, "{stderr}");
+    assert!(stderr.contains("load: failed\n"), "{stderr}");
+    let id = stderr
+        .lines()
+        .find_map(|line| line.strip_prefix("run "))
+        .expect("an id");
+    let mut verbs = Vec::new();
+    for command in commands(&stderr) {
+        let ended = pasted(folder, &command);
+        assert!(
+            ended.status.success(),
+            "{command}: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        let stdout = String::from_utf8_lossy(&ended.stdout);
+        let verb = command.split(' ').nth(1).unwrap_or_default().to_string();
+        let says = match verb.as_str() {
+            "rejects" => "in.csv     3",
+            "logs" => "failed",
+            _ => id,
+        };
+        assert!(stdout.contains(says), "{command}: {stdout}");
+        verbs.push(verb);
+    }
+    assert_eq!(verbs, ["describe", "logs", "rejects", "list"]);
+    let again = stderr.split('`').nth(1).expect("a command");
+    assert_eq!(again, "gapless run job.yaml --state 'a state' --scratch its --slots 1");
+    let goes_on = pasted(folder, again);
+    let stderr = String::from_utf8_lossy(&goes_on.stderr);
+    assert!(stderr.starts_with(&format!("run {id} goes on\n")), "{stderr}");
+
+    let kept = format!("gapless rejects {id} --state 'a state' --to kept.parquet");
+    assert!(pasted(folder, &kept).status.success());
+    let once_more = pasted(folder, &kept);
+    assert_eq!(once_more.status.code(), Some(7));
+    let stderr = String::from_utf8_lossy(&once_more.stderr);
+    assert!(stderr.contains("kept.parquet exists; give another name"), "{stderr}");
+}

@@ -17,4 +17,5 @@ pub mod labels;
 pub mod manifest;
 pub mod order;
 pub mod plan;
+pub mod plural;
 pub mod range;

@@ -119,15 +119,22 @@ fn a_program_that_fails_publishes_nothing_and_is_told_in_words() {
             "more than 1 MiB",
         ),
         ("run: no-such-program", "the program no-such-program cannot be started"),
+        // The script is named, and nothing behind it.
+        (
+            "run: [sh, -e, ends.sh, --token, hunter2], columns: {id: int64}",
+            "the program `sh -e ends.sh …` ended with exit code 3 (data)",
+        ),
         (
             "run: [sh, -c, \"kill -9 $$\"], columns: {id: int64}",
             "was killed by signal 9",
         ),
     ] {
         let world = world(command, "");
+        std::fs::write(world.path("ends.sh"), "cat > /dev/null; exit 3").expect("written");
         let output = run(&world, &[]);
         assert_eq!(output.status.code(), Some(1), "{command}");
         let said = text(&output.stderr);
+        assert!(!said.contains("hunter2"), "{said}");
         assert!(said.contains(words), "{command}: {said}\nlacks {words}");
         assert!(!world.path("out/load").exists(), "{command}");
     }

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     sink::parquet_error,
-    source::Reject,
+    source::{Place, Reject},
     storage::{StoredFile, io_error, list_folder},
 };
 
@@ -36,6 +36,10 @@ const BATCH: usize = 4096;
 const BATCH_BYTES: usize = 32 << 20;
 /// Records of which a second copy is noticed where attempts that did not count have left theirs: 16 bytes each.
 const MAX_SEEN: usize = 4_000_000;
+/// Memory for records that are put in order before they are shown: some 300,000 short ones.
+const ORDERED_BYTES: usize = 128 << 20;
+/// What a record takes beside its texts.
+const RECORD_BYTES: usize = 256;
 /// A line: the record, cut, escaped at worst to six times its length, with its reason.
 const MAX_LINE: u64 = 2 << 20;
 
@@ -88,6 +92,34 @@ impl Quarantine {
         Ok(Quarantine { files, staged: false })
     }
 
+    /// Gives each record in the order of where it stood, by file and line, until `visit` wants no more. Of very many
+    /// records the first that are found are in order, the others as [`Quarantine::read`] gives them.
+    ///
+    /// Errors: as of [`Quarantine::read`].
+    pub fn read_in_order(
+        &self,
+        visit: &mut dyn FnMut(Quarantined) -> Result<bool, TaskError>,
+    ) -> Result<(), TaskError> {
+        let (mut held, mut bytes, mut more) = (Vec::new(), 0, true);
+        let mut over = false;
+        self.read(&mut |record| {
+            if !over {
+                bytes += record.reject.place.raw.len() + record.reject.reason.len() + RECORD_BYTES;
+                held.push(record);
+                over = bytes > ORDERED_BYTES;
+                if over {
+                    more = in_order(&mut held, visit)?;
+                }
+                return Ok(more);
+            }
+            visit(record)
+        })?;
+        match over {
+            true => Ok(()),
+            false => in_order(&mut held, visit).map(drop),
+        }
+    }
+
     /// Gives each record, in the order of files, until `visit` wants no more.
     ///
     /// Errors: those of reading; `Data` for a line that is none.
@@ -126,6 +158,24 @@ impl Quarantine {
     }
 }
 
+/// Gives out records by where they stood; `false` once `visit` wants no more.
+fn in_order(
+    held: &mut Vec<Quarantined>,
+    visit: &mut dyn FnMut(Quarantined) -> Result<bool, TaskError>,
+) -> Result<bool, TaskError> {
+    held.sort_by(|one, other| {
+        let (one, other) = (&one.reject.place, &other.reject.place);
+        let key = |place: &Place| (place.line, place.block, place.row);
+        one.file.cmp(&other.file).then_with(|| key(one).cmp(&key(other)))
+    });
+    for record in held.drain(..) {
+        if !visit(record)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Names a record by where it stands.
 fn place_hash(reject: &Reject) -> u128 {
     let place = &reject.place;
@@ -148,7 +198,10 @@ fn place_hash(reject: &Reject) -> u128 {
 fn files_in(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, TaskError> {
     let names = list_folder(folder)?;
     let names = names.iter().filter(|name| name.ends_with(".ndjson") && wanted(name));
-    Ok(names.map(|name| folder.join(name)).collect())
+    let mut paths: Vec<PathBuf> = names.map(|name| folder.join(name)).collect();
+    // A folder lists in any order.
+    paths.sort_unstable();
+    Ok(paths)
 }
 
 /// A file's name without folders and ending.

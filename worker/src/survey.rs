@@ -10,6 +10,7 @@ use gapless_common::{
     job::{ColumnType, Job, MergeSource, RecordLayout, Source, Step},
     manifest::{DataFile, Verdict, VerdictKind},
     plan::{KeySample, PinnedFile, Unit},
+    plural::counted,
     range::UnitRange,
 };
 
@@ -375,8 +376,9 @@ pub(crate) fn survey_text(
 
 fn read_from_start(large: usize, why: &str) -> String {
     format!(
-        "{large} large file(s) that can only be read from their beginning ({why}): each is read by one partition and resumes \
-         only at file ends; more, smaller files run in parallel"
+        "{} that can only be read from the beginning ({why}): each is read by one partition and resumes only at file \
+         ends; more, smaller files run in parallel",
+        counted(large as u64, "large file")
     )
 }
 
@@ -387,7 +389,8 @@ fn same_header(path: &str, header: &[String], columns: &[(String, ColumnType)]) 
     let first: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     Err(config(format!(
         "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the same \
-         columns in the same order; where they differ, `source: {{merge: …}}` takes them as inputs of their own",
+         columns in the same order. `source: {{merge: …}}` takes files with other columns as inputs of their own and matches \
+         columns by name, with `missing_columns: fill` also where one lacks some",
         header.join(","),
         first.join(",")
     )))

@@ -118,7 +118,7 @@ fn a_header_that_does_not_fit_is_told_with_its_names() {
         .file("in-1.csv", "id,v\n1,2\n")
         .file("in-2.csv", "id,w\n1,2\n")
         .job(&of("\"in-*.csv\""));
-    room.fails("in-2.csv: its header differs from that of the first file: id,w instead of id,v; all files of a source have the same columns in the same order");
+    room.fails("in-2.csv: its header differs from that of the first file: id,w instead of id,v; all files of a source have the same columns in the same order. `source: {merge: …}` takes files with other columns as inputs");
     let room = Room::new("Latin-1")
         .file("in.csv", b"id,v\xe4\n1,2\n")
         .job(&of("in.csv"));
@@ -459,6 +459,24 @@ fn packed_files_that_are_cut_off_or_none_are_told() {
             "in.csv.zst: the compressed file ends too early",
         ),
         (
+            "gzip with something behind it",
+            "in.csv.gz",
+            &[&gz[..], b"<html>no gzip</html>"].concat(),
+            &format!(
+                "in.csv.gz: its gzip data ends at byte {}, and what stands behind it is none («<html>no gzip</h»); cut the file off there",
+                gz.len()
+            ),
+        ),
+        (
+            "zstd with zeros behind it",
+            "in.csv.zst",
+            &[&zst[..], &[0; 512]].concat(),
+            &format!(
+                "in.csv.zst: its zstd data ends at byte {}, and what stands behind it is none (zeros)",
+                zst.len()
+            ),
+        ),
+        (
             "no gzip",
             "in.csv.gz",
             b"id,v\n1,2\n",
@@ -480,6 +498,59 @@ fn packed_files_that_are_cut_off_or_none_are_told() {
         .file("in.csv.gz", damaged)
         .job(&of("in.csv.gz"));
     room.fails("in.csv.gz: the compressed file is damaged: ");
+}
+
+#[test]
+fn files_that_are_no_text_are_told_as_what_they_are() {
+    let (gz, zst) = (
+        gzip("id,v\n1,2\n"),
+        zstd::encode_all(&b"id,v\n1,2\n"[..], 1).expect("packed"),
+    );
+    let parquet = parquet("SELECT n AS id, n AS v FROM input");
+    let avro = made("avro", "SELECT n AS id, n AS v FROM input");
+    let utf16: Vec<u8> = "\u{feff}id,v\n1,2\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    let sources = [
+        "csv: {path: in}",
+        "csv: {path: in, header: false, columns: {id: int64, v: int64}}",
+        "csv: {path: in, encoding: latin1}",
+        "ndjson: {path: in}",
+        "ndjson: {path: in, columns: {id: int64}}",
+        "records: {path: in, fields: [{name: id, width: 1}]}",
+    ];
+    for source in sources {
+        for (bytes, says) in [
+            (
+                &gz,
+                "in: this is gzip data, and is read as plain text; name it `….gz`, or declare `compression: gzip`",
+            ),
+            (
+                &zst,
+                "in: this is zstd data, and is read as plain text; name it `….zst`, or declare `compression: zstd`",
+            ),
+            (
+                &parquet,
+                "in: this is a Parquet file, and is read as plain text; read it with `source: {parquet: …}`",
+            ),
+            (
+                &avro,
+                "in: this is an Avro file, and is read as plain text; read it with `source: {avro: …}`",
+            ),
+            (&utf16, "in: it begins with "),
+        ] {
+            let job = format!(
+                "job: j\nsteps:\n  - name: a\n    source: {{{source}}}\n    sink: {{csv: {{path: out/a}}}}\n    on_error: {{reject: {{limit: 1000}}}}\n"
+            );
+            Room::new(source).file("in", bytes).job(&job).fails(says);
+        }
+    }
+    // Letters that formats begin with are letters.
+    Room::new("a column of this name")
+        .file("in.csv", "PAR1,PK\n1,2\n")
+        .job(&copy_of("{PAR1: int64}"))
+        .makes(&["1,2"]);
 }
 
 /// Makes a file of generated numbers, with the program itself, and gives its bytes.

@@ -56,7 +56,7 @@ fn rows_of_packed_files_are_estimated_by_what_they_hold() {
     let room = room.job(&job);
     let (rows, warnings) = planned(&room);
     assert!(near(rows, 1_500_000), "{rows} rows");
-    let told = "1 large file(s) that can only be read from their beginning (compressed, or not in UTF-8): each is read by one \
+    let told = "1 large file that can only be read from the beginning (compressed, or not in UTF-8): each is read by one \
                 partition and resumes only at file ends; more, smaller files run in parallel";
     assert_eq!(warnings, [told]);
     // Of a small one nobody wants to hear.
@@ -162,6 +162,22 @@ fn names_in_sql_that_nothing_has_are_told_with_their_place() {
             "types that do not go together",
             "SELECT id + (amount > 1) AS x FROM input",
             "step a: the SQL: Cannot coerce arithmetic expression int64 + bool to valid types",
+        ),
+        (
+            "a join of another dialect",
+            "SELECT id FROM input SEMI JOIN input AS other USING (id)",
+            "step a: the SQL: SEMI JOIN is not supported; write LEFT SEMI JOIN, which gives the rows of the left side that have a \
+             match, or RIGHT SEMI JOIN\n",
+        ),
+        (
+            "an operator of another dialect",
+            "SELECT id FROM input WHERE CAST(id AS VARCHAR) RLIKE 'x'",
+            "step a: the SQL: RLIKE is not supported; write regexp_like(text, pattern)\n",
+        ),
+        (
+            "what nobody here knows",
+            "SELECT MATCH(id) AGAINST ('x') FROM input",
+            "step a: the SQL: MatchAgainst is not supported\n",
         ),
         ("no SQL", "SELEKT id", "step a: the SQL"),
         ("two statements", "SELECT 1; SELECT 2", "step a: the SQL"),

@@ -158,4 +158,30 @@ fn sql_that_fails_on_a_value_is_told_with_the_remedy() {
         .file("in.csv", "id\n1\n0\n")
         .job(job)
         .fails("Divide by zero error");
+    let job = "job: j\nsteps:\n  - name: a\n    source: {csv: {path: in.csv}}\n    transform: {sql: SQL}\n    sink: {csv: {path: out/a}}\n";
+    for (sql, says) in [
+        // The record tells which of two conversions it was.
+        (
+            "SELECT CAST(a AS BIGINT) AS a, CAST(b AS BIGINT) AS b FROM input",
+            "in.csv, line 3: transform: the SQL failed: Cast error: Cannot cast string 'x' to value of int64 type (converting column b to int64)",
+        ),
+        (
+            "SELECT a FROM input WHERE b > 3",
+            "Cannot cast string 'x' to value of int64 type (converting column b to int64)",
+        ),
+        (
+            "SELECT CAST(upper(b) AS BIGINT) AS b FROM input",
+            "Cannot cast string 'X' to value of int64 type (converting «upper(b)» to int64)",
+        ),
+        // Where all records are taken together, those that it may be.
+        (
+            "SELECT sum(CAST(a AS BIGINT)) AS a, sum(CAST(b AS BIGINT)) AS b, max(CAST(a AS DOUBLE)) AS c FROM input",
+            "Cannot cast string 'x' to value of int64 type (converting column a to int64, or column b to int64)",
+        ),
+    ] {
+        Room::new(sql)
+            .file("in.csv", "a,b\n1,2\n3,x\n")
+            .job(&job.replace("SQL", &format!("\"{sql}\"")))
+            .fails(says);
+    }
 }

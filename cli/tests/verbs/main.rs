@@ -202,7 +202,9 @@ fn each_refusal_has_its_exit_code() {
         let ended = Program::new(&[verb, "nothing"]).at(&fake).end();
         assert_eq!(ended.code, 4, "{verb}: {}", ended.stderr);
         assert!(
-            ended.stderr.contains("`gapless list` shows"),
+            ended
+                .stderr
+                .contains(&format!("`gapless list --endpoint {}` shows", fake.endpoint())),
             "{verb}: {}",
             ended.stderr
         );

@@ -6,6 +6,7 @@ use gapless_common::{
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
     job::PartitionFailed,
     plan::Unit,
+    plural::counted,
 };
 
 use serde::Deserialize;
@@ -317,14 +318,16 @@ pub(crate) fn over_limit(run: &Run, number: StepNo, broken: &BrokenLimit) -> Str
     });
     let what = match broken {
         BrokenLimit::Count { rejected, limit } => {
-            format!("{rejected} records rejected, the limit is {limit} (on_error.reject.limit)")
+            let rejected = counted(*rejected, "record");
+            format!("{rejected} rejected, the limit is {limit} (on_error.reject.limit)")
         }
         BrokenLimit::Share {
             rejected,
             records,
             millionths,
         } => format!(
-            "{rejected} of {records} records rejected, the limit is {} % of them (on_error.reject.share)",
+            "{rejected} of {} rejected, the limit is {} % of them (on_error.reject.share)",
+            counted(*records, "record"),
             f64::from(*millionths) / 10_000.0
         ),
     };

@@ -8,6 +8,7 @@ use std::{cmp::Ordering, collections::VecDeque};
 use gapless_common::{
     attempt::Fence,
     ids::{RunId, SessionId, Stage, StepNo, TaskKey},
+    plural::counted,
 };
 
 use crate::{
@@ -281,18 +282,18 @@ fn published(publication: Option<&Publication>) -> String {
     match publication {
         Some(it) => {
             let files = files(it.files);
-            format!("published {} rows in {files} at {}", it.rows, it.output)
+            format!("published {} in {files} at {}", counted(it.rows, "row"), it.output)
         }
         None => "published".to_string(),
     }
 }
 
 fn partitions(count: u32) -> String {
-    format!("{count} {}", if count == 1 { "partition" } else { "partitions" })
+    counted(count.into(), "partition")
 }
 
 fn files(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "file" } else { "files" })
+    counted(count, "file")
 }
 
 /// A run's history after `after`. Where its beginning is not kept (a coordinator that was started anew,

@@ -179,7 +179,10 @@ pub(crate) fn lost(draft: &mut Draft, id: SessionId) {
             run,
             step,
             Kind::WorkerLost,
-            format!("worker {} lost; {count} tasks wait for another", session.row.name),
+            match count {
+                1 => format!("worker {} lost; 1 task waits for another", session.row.name),
+                count => format!("worker {} lost; {count} tasks wait for another", session.row.name),
+            },
         );
     }
     take_back(draft, id, session, !session.row.draining);

@@ -321,7 +321,7 @@ fn a_run_over_its_reject_limit_tells_where_the_rejected_records_lie() {
         leader.commit(task(0, Stage::Execute, 0), commit).unwrap();
         assert_eq!(leader.run_state(), RunState::Failed);
         let error = leader.state.run(RUN).unwrap().row.error.clone().unwrap();
-        assert!(error.contains("1 records rejected, the limit is 0"), "{error}");
+        assert!(error.contains("1 record rejected, the limit is 0"), "{error}");
         let told = error.contains("the rejected records are in /.out.gapless/run/r-0/rejects until");
         assert_eq!(told, place, "{error}");
     }

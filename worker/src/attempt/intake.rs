@@ -15,6 +15,7 @@ use gapless_common::{
     attempt::RecordHash,
     error::{ErrorClass, TaskError},
     manifest::{FileTotals, InputSpan},
+    plural::counted,
 };
 
 use super::{Leader, Stop};
@@ -327,7 +328,9 @@ pub fn over_limit(limit: u64, reject: &Reject) -> TaskError {
     TaskError::new(
         ErrorClass::Data,
         format!(
-            "more than {limit} records were rejected (reject: limit); the last: {}: {}: {}",
+            "more than {} {} rejected (reject: limit); the last: {}: {}: {}",
+            counted(limit, "record"),
+            if limit == 1 { "was" } else { "were" },
             reject.place,
             reject.rule,
             short(&reject.reason)

@@ -463,7 +463,7 @@ fn lines_of_json_are_read_as_those_of_a_source_and_nothing_is_guessed() {
         fails(
             &writes(line),
             ErrorClass::Data,
-            &["the program sh wrote", "line 3: ", words, line],
+            &["the program `sh -c …` wrote", "line 3: ", words, line],
         );
     }
     // The first of several lines that are none.

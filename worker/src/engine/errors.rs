@@ -261,10 +261,7 @@ const INSTEAD: &[(&str, &str)] = &[
         "JOIN operator OuterApply",
         "OUTER APPLY is not supported; write LEFT JOIN LATERAL (…) ON true",
     ),
-    (
-        "RLike",
-        "RLIKE is not supported; write regexp_like(text, pattern)",
-    ),
+    ("RLike", "RLIKE is not supported; write regexp_like(text, pattern)"),
     ("Convert", "CONVERT is not supported; write CAST or TRY_CAST"),
     (
         "Pivot",

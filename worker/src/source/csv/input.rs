@@ -1,11 +1,7 @@
 //! Blocks of whole lines from one file: by position for plain files, as a stream for compressed
 //! ones. Knows where records begin and end, nothing of fields.
 
-use std::{
-    io::Read,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{io::Read, path::PathBuf, sync::Arc};
 
 use arrow::buffer::Buffer;
 use gapless_common::{error::TaskError, job::Encoding, plan::PinnedFile};

@@ -332,7 +332,7 @@ impl Layout {
         let planned: Vec<&str> = self.columns.iter().map(|(name, _)| name.as_str()).collect();
         Err(config(format!(
             "{path}: its header differs from that of the first file: {} instead of {}; all files of a source have the \
-             same columns in the same order; where they differ, `source: {{merge: …}}` takes them as inputs of their own",
+             same columns in the same order",
             header.join(","),
             planned.join(",")
         )))
@@ -609,11 +609,7 @@ fn header_names(path: &str, number: usize, line: &[u8], format: &Format) -> Resu
 
 /// The names in the first record of a file of objects, which may begin with empty lines; `None` for a file
 /// without a record.
-pub(super) fn first_names(
-    path: &str,
-    input: &mut dyn Read,
-    format: &Format,
-) -> Result<Option<Vec<String>>, TaskError> {
+pub(super) fn first_names(path: &str, input: &mut dyn Read, format: &Format) -> Result<Option<Vec<String>>, TaskError> {
     let mut bytes = Vec::new();
     let mut from = 0;
     loop {

@@ -2,6 +2,7 @@
 //! behind the last of them and is none is told with its place.
 
 use std::{
+    collections::VecDeque,
     fmt,
     io::{self, BufRead, BufReader, Read},
 };
@@ -37,27 +38,54 @@ impl fmt::Display for Trailing {
     }
 }
 
-/// A reader of packed bytes that counts them.
+/// A reader of packed bytes that counts them, and can look ahead.
 struct Counted<R> {
     inner: BufReader<R>,
     at: u64,
+    /// Bytes that were looked at and not taken yet.
+    ahead: VecDeque<u8>,
+}
+
+impl<R: Read> Counted<R> {
+    /// The next bytes, fewer than [`SHOWN`] only at the end.
+    fn look(&mut self) -> io::Result<&[u8]> {
+        while self.ahead.len() < SHOWN {
+            let next = match self.inner.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                next => next?,
+            };
+            let count = next.len().min(SHOWN - self.ahead.len());
+            if count == 0 {
+                break;
+            }
+            self.ahead.extend(&next[..count]);
+            self.inner.consume(count);
+        }
+        Ok(self.ahead.make_contiguous())
+    }
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.inner.read(buffer)?;
-        self.at += got as u64;
+        let got = self.fill_buf()?.read(buffer)?;
+        self.consume(got);
         Ok(got)
     }
 }
 
 impl<R: Read> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        match self.ahead.is_empty() {
+            true => self.inner.fill_buf(),
+            false => Ok(self.ahead.make_contiguous()),
+        }
     }
 
     fn consume(&mut self, count: usize) {
-        self.inner.consume(count);
+        match self.ahead.is_empty() {
+            true => self.inner.consume(count),
+            false => drop(self.ahead.drain(..count)),
+        }
         self.at += count as u64;
     }
 }
@@ -71,7 +99,7 @@ trait Member<R: Read>: Read + Sized {
     /// What is left behind the member, which has ended.
     fn packed(self) -> Counted<R>;
 
-    /// Whether a further member may begin so. Where fewer bytes are there than tell, it may.
+    /// Whether a further member may begin so. One that is cut off before that can be told may.
     fn may_begin(bytes: &[u8]) -> bool;
 }
 
@@ -133,12 +161,12 @@ impl<R: Read, M: Member<R>> Read for Members<R, M> {
             }
             let mut packed = self.member.take().expect("it was read from").packed();
             let at = packed.at;
-            let next = packed.fill_buf()?;
+            let next = packed.look()?;
             if next.is_empty() {
                 break;
             }
             if !M::may_begin(next) {
-                let begins = next[..next.len().min(SHOWN)].to_vec();
+                let begins = next.to_vec();
                 let codec = M::NAME;
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
@@ -153,7 +181,11 @@ impl<R: Read, M: Member<R>> Read for Members<R, M> {
 
 fn members<M: Member<Packed> + Send + 'static>(packed: Packed) -> io::Result<Box<dyn Read + Send>> {
     let inner = BufReader::with_capacity(PACKED, packed);
-    let member = Some(M::open(Counted { inner, at: 0 })?);
+    let member = Some(M::open(Counted {
+        inner,
+        at: 0,
+        ahead: VecDeque::new(),
+    })?);
     let packed = std::marker::PhantomData;
     Ok(Box::new(Members::<Packed, M> { member, packed }))
 }
@@ -221,7 +253,7 @@ mod tests {
                 ends.swap_remove(0)
             };
             assert!(read(&all) == Ok(texts.concat()), "{name}");
-            for garbage in [&b"X"[..], b"GARBAGE that is no packed data", &[0; 512]] {
+            for garbage in [&b"A"[..], b"GARBAGE that is no packed data", &[0; 512]] {
                 let error = read(&[&all, garbage].concat()).expect_err("it is none");
                 assert!(
                     error.starts_with(&format!(
