@@ -217,11 +217,11 @@ mod tests {
     }
 
     /// Gives a byte at a time, so that each look ahead sees one.
-    struct Dribble(std::vec::IntoIter<u8>);
+    struct Dribble(VecDeque<u8>);
 
     impl Read for Dribble {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            match (buffer.first_mut(), self.0.next()) {
+            match (buffer.first_mut(), self.0.pop_front()) {
                 (Some(place), Some(byte)) => {
                     *place = byte;
                     Ok(1)
@@ -243,7 +243,7 @@ mod tests {
             let read = |bytes: &[u8]| {
                 let mut ends = Vec::new();
                 let whole: Packed = Box::new(io::Cursor::new(bytes.to_vec()));
-                let dribble: Packed = Box::new(Dribble(bytes.to_vec().into_iter()));
+                let dribble: Packed = Box::new(Dribble(bytes.iter().copied().collect()));
                 for packed in [whole, dribble] {
                     let mut text = Vec::new();
                     let read = open(packed).expect("opened").read_to_end(&mut text);
