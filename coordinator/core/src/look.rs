@@ -83,9 +83,11 @@ pub(crate) fn looked(draft: &mut Draft, key: TaskKey, holding: &Holding, phase: 
     let same = changed.0.is_empty();
     let is_last = step.row.edition >= MAX_EDITIONS;
     let told = format!("{changed} since the run was planned: the step begins anew");
-    let at = draft.now;
+    let (at, restart) = (draft.now, run.row.restarts);
     draft.change_step(key.run, key.step, step, |row| {
         row.back_to = None;
+        // It may have taken several restarts to look.
+        row.looked = restart;
         if same || is_last {
             row.phase = phase;
         } else {

@@ -6,11 +6,10 @@ use gapless_common::{
     certificate::Certificate,
     error::{ErrorClass, TaskError},
     job::{Compression, Exists, Job, Sink, Step},
-    manifest::VerdictKind,
     plan::{Column, Facts, TransformMode},
 };
 
-use super::verdict::verdicts_from;
+use super::verdict::last_committed;
 use crate::{
     storage::{StepFolders, read_if_present},
     type_names::type_names,
@@ -30,9 +29,7 @@ pub(super) fn check_added(job: &Job, step: &Step, facts: &Facts, folders: &StepF
     if is_redrive {
         check_by_rows(step, facts, folders)?;
     }
-    let mut verdicts = verdicts_from(folders, 0)?;
-    verdicts.retain(|verdict| verdict.verdict == VerdictKind::Committed);
-    let Some(last) = verdicts.into_iter().max_by_key(|verdict| verdict.generation) else {
+    let Some(last) = last_committed(folders)? else {
         return Ok(());
     };
     let path = folders.certificate_of(last.run, last.step);

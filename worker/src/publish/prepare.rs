@@ -18,7 +18,7 @@ use super::{
     Preparation,
     added::check_added,
     exists_mode, is_own,
-    verdict::{generations, verdicts_from},
+    verdict::{generations, last_committed, verdicts_from},
 };
 use crate::{
     attempt::StepContext,
@@ -113,13 +113,12 @@ pub fn foresee(job: &Job, step: &Step, base_dir: &Path, facts: Option<&Facts>) -
     // Folders of a run that is none: those that all runs share are looked at.
     let nobody = RunId(Uuid::nil());
     let folders = StepFolders::new(&step.sink, base_dir, Path::new(""), nobody, 0)?;
-    let known = generations(&folders)?;
     if let Some(facts) = facts {
         check_columns(file, &step.sink, &facts.output)?;
         check_added(job, step, facts, &folders)?;
     }
     if let Err(error) = check_output(file.exists, &folders) {
-        return match standing(job, step, base_dir, facts, &folders, known.last().copied())? {
+        return match standing(job, step, base_dir, facts, &folders)? {
             Some(run) => Ok(Foreseen::Stands(run)),
             None => Err(error),
         };
@@ -153,10 +152,8 @@ fn standing(
     base_dir: &Path,
     facts: Option<&Facts>,
     folders: &StepFolders,
-    generation: Option<u64>,
 ) -> Result<Option<RunId>, TaskError> {
-    let Some(last) = generation else { return Ok(None) };
-    let Some(verdict) = verdicts_from(folders, last)?.pop() else {
+    let Some(verdict) = last_committed(folders)? else {
         return Ok(None);
     };
     let own = StepFolders::new(&step.sink, base_dir, Path::new(""), verdict.run, verdict.step)?;
@@ -265,9 +262,7 @@ fn check_output(exists: Exists, folders: &StepFolders) -> Result<(), TaskError> 
 
 /// Whether nobody is about to show what he has published already.
 fn check_undisturbed(folders: &StepFolders) -> Result<(), TaskError> {
-    if let Some(last) = generations(folders)?.last()
-        && let Some(verdict) = verdicts_from(folders, *last)?.pop()
-        && verdict.verdict == VerdictKind::Committed
+    if let Some(verdict) = last_committed(folders)?
         && folder_exists(&staged_below(
             parent_of(folders.staged()),
             verdict.run,

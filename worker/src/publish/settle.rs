@@ -165,8 +165,10 @@ pub fn published_already(context: &StepContext) -> Option<Result<Publication, Ta
     let preparation: Preparation = serde_json::from_slice(context.preparation.as_ref()?).ok()?;
     let folders = StepFolders::of(context).ok()?;
     let verdicts = verdicts_from(&folders, preparation.generation).ok()?;
-    let own = verdicts.into_iter().find(|verdict| is_own(verdict, context))?;
-    (own.verdict == VerdictKind::Committed).then(|| adopted(&folders, own))
+    // Behind that of an edition which was aborted there may be that of the next.
+    let is_published = |verdict: &Verdict| is_own(verdict, context) && verdict.verdict == VerdictKind::Committed;
+    let own = verdicts.into_iter().find(is_published)?;
+    Some(adopted(&folders, own))
 }
 
 fn adopted(folders: &StepFolders, verdict: Verdict) -> Result<Publication, TaskError> {

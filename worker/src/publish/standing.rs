@@ -16,7 +16,7 @@ use gapless_platform::objects::Trouble;
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::verdict::{generations, verdicts_from};
+use super::verdict::{last_committed, verdicts_from};
 use crate::storage::{StepFolders, StoredFile, io_error, object_error_in};
 
 /// Bytes of a file that are compared at once.
@@ -69,13 +69,10 @@ pub fn standing_certificate(step: &Step, base_dir: &Path) -> Result<Option<Strin
     }
     // Verdicts lie in a folder that all runs share.
     let any = StepFolders::new(&step.sink, base_dir, base_dir, RunId(Uuid::nil()), 0)?;
-    let Some(last) = generations(&any)?.pop() else {
+    let Some(verdict) = last_committed(&any)? else {
         return Ok(None);
     };
-    let Some(verdict) = verdicts_from(&any, last)?.pop() else {
-        return Ok(None);
-    };
-    let is_whole = verdict.verdict == VerdictKind::Committed && damages(&any, &verdict, Look::Size).next().is_none();
+    let is_whole = damages(&any, &verdict, Look::Size).next().is_none();
     let certificate = any.certificate_of(verdict.run, verdict.step);
     Ok(is_whole.then(|| certificate.display().to_string()))
 }

@@ -8,7 +8,7 @@ use gapless_common::{
     attempt::Counters,
     certificate::Certificate,
     ids::Stage,
-    job::{FileSink, Sink},
+    job::{FileSink, IfUnchanged, Sink, Step},
     manifest::{ChunkManifest, Version},
 };
 use uuid::Uuid;
@@ -239,6 +239,47 @@ fn an_edition_is_touched_by_nobody_of_the_one_before() {
         assert_eq!(numbers(second.folders().output()), shown);
         second.check_nothing_staged();
     }
+}
+
+#[test]
+fn a_verdict_that_was_aborted_hides_nothing_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = || Sink::Csv(file_sink(Exists::Fail));
+    let first = Run::executed(folder.path(), 1, sink());
+    let second = Run::executed(folder.path(), 2, sink());
+    let third = context(folder.path(), 3, sink());
+    publish(&first.sealed(30), &mut |action| {
+        // Decided and not yet to be seen.
+        if action == Action::Decided {
+            assert_eq!(second.abort(31).unwrap().verdict, VerdictKind::Aborted);
+            let refused = prepare(&third, fence(32)).unwrap_err();
+            assert!(refused.message.contains("is publishing to"), "{refused}");
+        }
+        Ok(())
+    })
+    .unwrap();
+    let step = Step {
+        if_unchanged: IfUnchanged::Skip,
+        ..third.step().clone()
+    };
+    let stands = standing_certificate(&step, folder.path()).unwrap();
+    assert_eq!(stands, Some(first.folders().certificate().display().to_string()));
+}
+
+#[test]
+fn what_a_later_edition_has_published_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = || Sink::Csv(file_sink(Exists::Fail));
+    let mut first = Run::executed(folder.path(), 1, sink());
+    assert_eq!(first.abort(30).unwrap().verdict, VerdictKind::Aborted);
+    let second = Run::executed_anew(folder.path(), 1, sink(), 1);
+    let published = second.publish(31).unwrap();
+    // As a store knows the step that was restored from a copy of before.
+    first.context.preparation = Some(serde_json::to_vec(&first.preparation).unwrap());
+    let found = settle::published_already(&first.context)
+        .expect("is published")
+        .unwrap();
+    assert_eq!(found.rows, published.rows);
 }
 
 #[test]

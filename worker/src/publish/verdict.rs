@@ -3,7 +3,7 @@
 use gapless_common::{
     attempt::Fence,
     error::{ErrorClass, TaskError},
-    manifest::Verdict,
+    manifest::{Verdict, VerdictKind},
 };
 
 use crate::storage::{Created, StepFolders, create_once, list_folder, read_if_present};
@@ -28,6 +28,20 @@ pub(super) fn verdicts_from(folders: &StepFolders, generation: u64) -> Result<Ve
         }
     }
     Ok(verdicts)
+}
+
+/// The last verdict that has published something. Those behind it were aborted, which changed nothing.
+pub(super) fn last_committed(folders: &StepFolders) -> Result<Option<Verdict>, TaskError> {
+    for number in generations(folders)?.into_iter().rev() {
+        let Some(content) = read_if_present(&folders.verdict_file(number))? else {
+            continue;
+        };
+        let verdict = parse(folders, number, &content)?;
+        if verdict.verdict == VerdictKind::Committed {
+            return Ok(Some(verdict));
+        }
+    }
+    Ok(None)
 }
 
 /// Creates the verdict, or returns the one that another was first to create.
