@@ -5,9 +5,12 @@
 use std::{any::Any, fmt, sync::Arc};
 
 use arrow::{
-    array::{ArrayRef, AsArray, Datum},
+    array::{Array, AsArray, Datum},
     compute::kernels::numeric::{add, mul, neg, sub},
-    datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef},
+    datatypes::{
+        DECIMAL32_MAX_PRECISION, DECIMAL64_MAX_PRECISION, DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType,
+        Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, DecimalType, Field, FieldRef,
+    },
     error::ArrowError,
 };
 use datafusion::{
@@ -24,6 +27,8 @@ use datafusion::{
     optimizer::{AnalyzerRule, utils::NamePreserver},
     physical_expr_common::datum::apply,
 };
+
+use crate::type_names::type_name;
 
 /// Puts the functions below in the places of operators: behind the engine's own rules, when all types are known (in a
 /// chain of functions it would ask for each again and again), and before anything is calculated.
@@ -109,7 +114,14 @@ fn type_of(expr: &Expr, schema: &dyn ExprSchema) -> Result<DataType> {
 }
 
 fn may_overflow(ty: &DataType) -> bool {
-    ty.is_integer() || matches!(ty, DataType::Decimal128(DECIMAL128_MAX_PRECISION, _))
+    let widest = match *ty {
+        DataType::Decimal32(precision, _) => precision == DECIMAL32_MAX_PRECISION,
+        DataType::Decimal64(precision, _) => precision == DECIMAL64_MAX_PRECISION,
+        DataType::Decimal128(precision, _) => precision == DECIMAL128_MAX_PRECISION,
+        DataType::Decimal256(precision, _) => precision == DECIMAL256_MAX_PRECISION,
+        _ => false,
+    };
+    widest || ty.is_integer()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,22 +213,29 @@ fn negated(value: &ColumnarValue) -> Result<ColumnarValue> {
     })
 }
 
-/// The value, where each number has as many digits as its type allows: 128 bits hold a few more.
+/// The value, where each number has as many digits as its type allows: its bits hold a few more.
 fn within(value: ColumnarValue, ty: &DataType) -> Result<ColumnarValue> {
-    let &DataType::Decimal128(precision, _) = ty else {
-        return Ok(value);
-    };
-    let check = |array: &ArrayRef| {
-        array
-            .as_primitive::<Decimal128Type>()
-            .validate_decimal_precision(precision)
-            .map_err(|error| does_not_fit(&error.to_string(), ty))
-    };
-    match &value {
-        ColumnarValue::Array(array) => check(array)?,
-        ColumnarValue::Scalar(scalar) => check(&scalar.to_array()?)?,
+    fn check<T: DecimalType>(array: &dyn Array, precision: u8) -> std::result::Result<(), ArrowError> {
+        array.as_primitive::<T>().validate_decimal_precision(precision)
     }
-    Ok(value)
+    if !ty.is_decimal() {
+        return Ok(value);
+    }
+    let array = match &value {
+        ColumnarValue::Array(array) => array.clone(),
+        ColumnarValue::Scalar(scalar) => scalar.to_array()?,
+    };
+    let checked = match *ty {
+        DataType::Decimal32(precision, _) => check::<Decimal32Type>(&array, precision),
+        DataType::Decimal64(precision, _) => check::<Decimal64Type>(&array, precision),
+        DataType::Decimal128(precision, _) => check::<Decimal128Type>(&array, precision),
+        DataType::Decimal256(precision, _) => check::<Decimal256Type>(&array, precision),
+        _ => Ok(()),
+    };
+    match checked {
+        Ok(()) => Ok(value),
+        Err(error) => Err(does_not_fit(&error.to_string(), ty)),
+    }
 }
 
 /// `what`: the numbers and the operation, or the engine's words.
@@ -227,6 +246,6 @@ fn does_not_fit(what: &str, ty: &DataType) -> DataFusionError {
 
 /// The error of a result that its type cannot hold.
 pub(super) fn overflow(what: fmt::Arguments<'_>, ty: &DataType) -> DataFusionError {
-    let name = ty.to_string().to_lowercase().replace("decimal128", "decimal");
+    let name = type_name(ty);
     DataFusionError::Execution(format!("{what} does not fit {name}; cast to a wider type first"))
 }

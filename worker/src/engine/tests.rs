@@ -609,6 +609,57 @@ fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
             None,
         ),
         ("SELECT sum(CAST(n AS DOUBLE)) AS r FROM input", &[1, 2], Some("3.0")),
+        (
+            "SELECT sum(DISTINCT n) OVER (ORDER BY n ROWS 2 PRECEDING) AS r FROM input",
+            &[1, 2, 2, max - 2],
+            Some("1 3 3 9223372036854775807"),
+        ),
+        (
+            "SELECT sum(DISTINCT n) OVER (ORDER BY n ROWS 2 PRECEDING) AS r FROM input",
+            &[1, 2, 3, max - 2],
+            None,
+        ),
+        (
+            "SELECT sum(DISTINCT d) OVER (ORDER BY n ROWS 1 PRECEDING) AS r FROM input",
+            &[1, 1, 2],
+            Some("5000000000000000000 5000000000000000000 15000000000000000000"),
+        ),
+        // Of 76 digits, and of 9.
+        (
+            "SELECT sum(CAST(d AS DECIMAL(76, 0)) * CAST(d AS DECIMAL(76, 0))) AS r FROM input WHERE n > 1 GROUP BY one",
+            &[max, max],
+            Some("4253529586511730792369845389211625062450000000000000000000000000000000000000"),
+        ),
+        (
+            "SELECT sum(CAST(d AS DECIMAL(76, 0)) * CAST(d AS DECIMAL(76, 0))) AS r FROM input GROUP BY one",
+            &[max, max, max, max, max],
+            None,
+        ),
+        (
+            "SELECT sum(CAST(d AS DECIMAL(76, 0)) * CAST(d AS DECIMAL(76, 0))) AS r FROM input",
+            &[max; 30],
+            None,
+        ),
+        (
+            "SELECT sum(arrow_cast(n, 'Decimal32(9, 0)')) AS r FROM input",
+            &[999_999_990, 9],
+            Some("999999999"),
+        ),
+        (
+            "SELECT sum(arrow_cast(n, 'Decimal32(9, 0)')) AS r FROM input",
+            &[999_999_990, 10],
+            None,
+        ),
+        (
+            "SELECT arrow_cast(n, 'Decimal32(9, 0)') + arrow_cast(n, 'Decimal32(9, 0)') AS r FROM input",
+            &[999_999_990],
+            None,
+        ),
+        (
+            "SELECT CAST(d AS DECIMAL(76, 0)) * CAST(d AS DECIMAL(76, 0)) * 5 AS r FROM input",
+            &[max],
+            None,
+        ),
         // What is no arithmetic of numbers stays what it is.
         (
             "SELECT arrow_cast(small, 'Date32') - DATE '1969-12-31' AS r FROM input",
