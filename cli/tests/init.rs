@@ -6,9 +6,11 @@ use std::{
     process::{Command, Output},
 };
 
-const SOURCES: &[&str] = &["csv", "parquet", "avro", "sequence"];
-const TRANSFORMS: &[&str] = &["", "sql,"];
-const SINKS: &[&str] = &["csv", "parquet", "avro", "discard"];
+const SOURCES: &[&str] = &["csv", "ndjson", "records", "merge", "parquet", "avro", "sequence"];
+const TRANSFORMS: &[&str] = &["", "sql,", "command,"];
+const SINKS: &[&str] = &["csv", "parquet", "avro", "ndjson", "records", "report", "discard"];
+/// Sources whose columns differ, and which are paired with every sink; the others give what the first does.
+const KINDS: &[&str] = &["csv", "sequence"];
 
 fn gapless(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gapless"));
@@ -32,6 +34,9 @@ fn every_pairing_runs_as_it_is() {
     for source in SOURCES {
         for transform in TRANSFORMS {
             for sink in SINKS {
+                if *sink != SINKS[0] && !KINDS.contains(source) {
+                    continue;
+                }
                 let words = format!("{source},{transform}{sink}");
                 let folder = tempfile::tempdir().expect("a folder");
                 let folder = folder.path();
@@ -41,17 +46,19 @@ fn every_pairing_runs_as_it_is() {
                 succeeds(folder, &["plan", "mine/job.yaml"]);
                 let result = succeeds(folder, &["run", "mine/job.yaml"]);
                 let rows = match (*source, *transform) {
-                    ("sequence", "") => "1,000",
-                    ("sequence", _) => "500",
-                    (_, "") => "24",
+                    ("sequence", "sql,") => "500",
+                    ("sequence", _) => "1,000",
                     // Two of the orders are of nothing.
-                    _ => "22",
+                    (_, "sql,") => "22",
+                    _ => "24",
                 };
                 let row: Vec<&str> = result.lines().nth(1).unwrap_or_default().split_whitespace().collect();
                 assert_eq!((row[1], row[3]), ("published", rows), "{words}: {result}");
                 assert_eq!(folder.join("mine/out/load-1").exists(), *sink != "discard", "{words}");
-                // Once more, as the file says.
-                succeeds(folder, &["run", "mine/job.yaml", "-p", "run=2"]);
+                if *sink == SINKS[0] {
+                    // Once more, as the file says.
+                    succeeds(folder, &["run", "mine/job.yaml", "-p", "run=2"]);
+                }
             }
         }
     }
@@ -74,8 +81,9 @@ fn all_samples_hold_the_same_rows() {
     };
     let of_csv = rows("csv,csv");
     assert_eq!(of_csv.lines().count(), 25);
-    assert_eq!(of_csv, rows("parquet,csv"));
-    assert_eq!(of_csv, rows("avro,csv"));
+    for source in SOURCES.iter().filter(|source| **source != "sequence") {
+        assert_eq!(of_csv, rows(&format!("{source},csv")), "{source}");
+    }
 }
 
 #[test]
@@ -105,23 +113,19 @@ fn words_that_are_not_known_are_told_with_those_that_are() {
     for (words, says) in [
         (
             "cvs,csv",
-            "`cvs` is no source that is known; did you mean `csv`? allowed: csv, parquet, avro, sequence",
+            "`cvs` is no source that is known; did you mean `csv`? allowed: csv, ndjson, records, merge, parquet, avro, sequence",
         ),
         (
             "csv,sqk,csv",
-            "`sqk` is no transform that is known; did you mean `sql`? allowed: sql",
+            "`sqk` is no transform that is known; did you mean `sql`? allowed: sql, command",
         ),
         (
             "csv,nowhere",
-            "`nowhere` is no sink that is known; allowed: csv, parquet, avro, discard",
+            "`nowhere` is no sink that is known; allowed: csv, parquet, avro, ndjson, records, report, discard",
         ),
         (
-            "ndjson,csv",
-            "a job may have the source `ndjson`, but `gapless init` cannot write one; it writes csv, ",
-        ),
-        (
-            "csv,report",
-            "a job may have the sink `report`, but `gapless init` cannot write one; it writes csv, ",
+            "step,csv",
+            "a job may have the source `step`, but `gapless init` cannot write one; it writes csv, ",
         ),
         ("csv", "`csv` is not SOURCE,TRANSFORM,SINK or SOURCE,SINK"),
         ("a,b,c,d", "`a,b,c,d` is not SOURCE,TRANSFORM,SINK"),

@@ -15,12 +15,12 @@ use crate::{
     failure::{Failure, Kind, talk},
     output,
 };
-use pieces::{Piece, SINKS, SOURCES, TRANSFORMS};
+use pieces::{Column, Piece, SINKS, SOURCES, TRANSFORMS};
 
 const ABOUT: &str = "\
-Sources:     csv, parquet, avro, sequence
-Transforms:  sql; left out, the records pass through
-Sinks:       csv, parquet, avro, discard
+Sources:     csv, ndjson, records, merge, parquet, avro, sequence
+Transforms:  sql, command; left out, the records pass through
+Sinks:       csv, parquet, avro, ndjson, records, report, discard
 
 For example `gapless init csv,sql,parquet first-job`, then `gapless run first-job/job.yaml`.";
 
@@ -73,28 +73,71 @@ fn skeleton(words: &str) -> Result<Vec<(&'static str, Vec<u8>)>, Failure> {
         }
     };
     let source = find("source", SOURCES, OTHER_SOURCES, source)?;
-    let find_transform = |word| find("transform", TRANSFORMS, OTHER_TRANSFORMS, word);
+    let find_transform = |word| find("transform", TRANSFORMS, &[], word);
     let transform = transform.map(find_transform).transpose()?;
-    let sink = find("sink", SINKS, OTHER_SINKS, sink)?;
-    let sql = match (transform, source.word) {
-        (None, _) => String::new(),
-        (Some(transform), "sequence") => transform.text.replace("{sql}", pieces::SQL_OF_NUMBERS),
-        (Some(transform), _) => transform.text.replace("{sql}", pieces::SQL_OF_ORDERS),
+    let sink = find("sink", SINKS, &[], sink)?;
+    let is_of_numbers = source.word == "sequence";
+    let sql = match is_of_numbers {
+        true => pieces::SQL_OF_NUMBERS,
+        false => pieces::SQL_OF_ORDERS,
     };
+    let columns = columns(is_of_numbers, transform.map(|transform| transform.word));
+    let transform_text = transform.map_or(String::new(), |transform| {
+        let types = columns
+            .iter()
+            .map(|column| format!("{}: {}", column.name, quoted(column.ty)));
+        let types: Vec<String> = types.collect();
+        let text = transform.text.replace("{sql}", sql);
+        text.replace("{columns}", &types.join(", "))
+    });
     let text = pieces::JOB
         .replace("{words}", words)
         .replace("{source}", source.text)
-        .replace("{transform}", &sql)
-        .replace("{sink}", sink.text);
+        .replace("{transform}", &transform_text)
+        .replace("{sink}", &with_columns(sink.text, &columns, is_of_numbers));
+    let samples = [Some(source), transform, Some(sink)].into_iter().flatten();
+    let samples = samples.flat_map(|piece| piece.sample);
     let mut files = vec![(JOB, text.into_bytes())];
-    files.extend(source.sample.iter().map(|(path, bytes)| (*path, bytes.to_vec())));
+    files.extend(samples.map(|(path, bytes)| (*path, bytes.to_vec())));
     Ok(files)
 }
 
+/// What the sink is given.
+fn columns(is_of_numbers: bool, transform: Option<&str>) -> Vec<Column> {
+    let (mut columns, made) = match is_of_numbers {
+        true => (pieces::NUMBERS.to_vec(), pieces::SQUARE),
+        false => (pieces::ORDERS.to_vec(), pieces::TAX),
+    };
+    match transform {
+        // Where the SQL puts it.
+        Some("sql") => columns.insert(columns.len().min(4), made),
+        Some(_) => columns.push(pieces::FILLED),
+        None => {}
+    }
+    columns
+}
+
+/// A sink that names its columns.
+fn with_columns(text: &str, columns: &[Column], is_of_numbers: bool) -> String {
+    let fields = columns.iter().map(|column| {
+        let Column { name, ty, width } = column;
+        format!("          - {{name: {name}, width: {width}, type: \"{ty}\"}}")
+    });
+    let row = columns.iter().map(|column| {
+        let side = if matches!(column.ty, "string" | "date") {
+            "left"
+        } else {
+            "right"
+        };
+        format!("{{{{ {} | {side}({}) }}}}", column.name, column.width)
+    });
+    text.replace("{fields}", &fields.collect::<Vec<_>>().join("\n"))
+        .replace("{row}", &row.collect::<Vec<_>>().join(" "))
+        .replace("{total}", if is_of_numbers { "n" } else { "amount" })
+}
+
 /// What jobs may have besides, of which there is no piece.
-const OTHER_SOURCES: &[&str] = &["ndjson", "records", "step", "merge"];
-const OTHER_TRANSFORMS: &[&str] = &["command"];
-const OTHER_SINKS: &[&str] = &["ndjson", "records", "report"];
+const OTHER_SOURCES: &[&str] = &["step"];
 
 fn find<'a>(what: &str, pieces: &'a [Piece], others: &[&str], word: &str) -> Result<&'a Piece, Failure> {
     let known: Vec<&str> = pieces.iter().map(|piece| piece.word).collect();
@@ -135,4 +178,12 @@ fn create(path: &Path, content: &[u8]) -> Result<(), Failure> {
     }
     let mut file = File::create_new(path).map_err(cannot)?;
     file.write_all(content).map_err(cannot)
+}
+
+/// A type as YAML: one with a comma needs quotes within `{…}`.
+fn quoted(ty: &str) -> String {
+    match ty.contains(',') {
+        true => format!("\"{ty}\""),
+        false => ty.to_string(),
+    }
 }

@@ -43,6 +43,32 @@ pub const SQL_OF_NUMBERS: &str = "        SELECT n, n * n AS square
         WHERE n % 2 = 0
 ";
 
+/// A column of what a source or a transform gives.
+#[derive(Clone, Copy)]
+pub struct Column {
+    pub name: &'static str,
+    pub ty: &'static str,
+    /// Characters that hold all values of the samples.
+    pub width: u32,
+}
+
+const fn column(name: &'static str, ty: &'static str, width: u32) -> Column {
+    Column { name, ty, width }
+}
+
+pub const ORDERS: [Column; 5] = [
+    column("id", "int64", 6),
+    column("customer", "string", 12),
+    column("city", "string", 14),
+    column("amount", "decimal(12,2)", 14),
+    column("day", "date", 12),
+];
+pub const TAX: Column = column("tax", "decimal(12,2)", 14);
+pub const NUMBERS: [Column; 1] = [column("n", "int64", 6)];
+pub const SQUARE: Column = column("square", "int64", 12);
+/// Of the program.
+pub const FILLED: Column = column("filled", "int64", 4);
+
 pub const SOURCES: &[Piece] = &[
     Piece {
         word: "csv",
@@ -54,6 +80,43 @@ pub const SOURCES: &[Piece] = &[
           amount: decimal(12,2)
           day: date",
         sample: &[("data/orders.csv", include_bytes!("samples/orders.csv"))],
+    },
+    Piece {
+        word: "ndjson",
+        text: "    source:
+      ndjson:
+        path: data/orders*.ndjson    # a path, a glob, or a list of them; an object a line
+        columns: {id: int64, customer: string, city: string, amount: \"decimal(12,2)\", day: date}
+        required: [id]               # must be there, else the record is rejected",
+        sample: &[("data/orders.ndjson", include_bytes!("samples/orders.ndjson"))],
+    },
+    Piece {
+        word: "records",
+        text: "    source:
+      records:
+        path: data/orders*.txt       # lines of fields with fixed widths, in characters
+        fields:
+          - {name: id, width: 6, type: int64}
+          - {name: customer, width: 12}
+          - {name: city, width: 14}
+          - {name: amount, width: 10, type: \"decimal(12,2)\"}
+          - {name: day, width: 10, type: date}",
+        sample: &[("data/orders.txt", include_bytes!("samples/orders.txt"))],
+    },
+    Piece {
+        word: "merge",
+        text: "    source:
+      merge:
+        inputs:                      # one behind the other; with `by: [id]` in one order
+          - csv: {path: data/old.csv, columns: {id: int64, amount: \"decimal(12,2)\", day: date}}
+          - ndjson:
+              path: data/new.ndjson
+              columns: {id: int64, customer: string, city: string, amount: \"decimal(12,2)\", day: date}
+        unique: [id]                 # no two records may have the same",
+        sample: &[
+            ("data/old.csv", include_bytes!("samples/orders-old.csv")),
+            ("data/new.ndjson", include_bytes!("samples/orders-new.ndjson")),
+        ],
     },
     Piece {
         word: "parquet",
@@ -77,13 +140,26 @@ pub const SOURCES: &[Piece] = &[
     },
 ];
 
-pub const TRANSFORMS: &[Piece] = &[Piece {
-    word: "sql",
-    text: "    transform:
+pub const TRANSFORMS: &[Piece] = &[
+    Piece {
+        word: "sql",
+        text: "    transform:
       sql: |                         # one SELECT over `input`
 {sql}",
-    sample: &[],
-}];
+        sample: &[],
+    },
+    Piece {
+        word: "command",
+        text: "    transform:
+      command:                       # any program; records on its stdin and stdout
+        run: [python3, fill.py]
+        format: ndjson               # or Arrow IPC, which is faster
+        columns: {{columns}}
+        mode: rows                   # what it makes of a record depends on no other
+",
+        sample: &[("fill.py", include_bytes!("samples/fill.py"))],
+    },
+];
 
 pub const SINKS: &[Piece] = &[
     Piece {
@@ -108,6 +184,37 @@ pub const SINKS: &[Piece] = &[
       avro:
         path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
         compression: deflate",
+        sample: &[],
+    },
+    Piece {
+        word: "ndjson",
+        text: "    sink:
+      ndjson:
+        path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
+        compression: gzip",
+        sample: &[],
+    },
+    Piece {
+        word: "records",
+        text: "    sink:
+      records:
+        path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
+        fields:                      # of fixed widths; what does not fit fails the step
+{fields}
+        trailer:                     # left out: records alone
+          fields: [{value: END}, {name: records, width: 9, type: int64, pad: zero, count: records}]",
+        sample: &[],
+    },
+    Piece {
+        word: "report",
+        text: "    sink:
+      report:                        # one text; templates are those of Jinja
+        path: out/load-${param.run}  # a folder; it appears whole, when the step is complete
+        page_rows: 20
+        totals: [{total}]
+        header: \"Run ${param.run}, page {{ page }}\"
+        row: \"{row}\"
+        end: \"{{ rows }} rows, {{ totals.{total} | grouped }} in all\"",
         sample: &[],
     },
     Piece {
