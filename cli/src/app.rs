@@ -6,6 +6,7 @@ use gapless_platform::{
     clock::Clock,
     config::{Config, Layers, Setting},
     monitor::{self, Monitor, Monitored},
+    said::SaidLayer,
     secret::Secret,
     telemetry,
     traces::{self, Exporter, TracesConfig},
@@ -76,7 +77,9 @@ impl Telling {
 }
 
 /// Starts the log on stderr, for verbs that serve, and the spans for a collector, where the settings name one.
-pub fn start_log(config: &Config, part: &'static str) -> Result<Telling, Failure> {
+///
+/// `said` keeps what programs say, for a process whose log nobody keeps.
+pub fn start_log(config: &Config, part: &'static str, said: Option<SaidLayer>) -> Result<Telling, Failure> {
     let usage = |error: String| Failure::usage(error);
     let (layer, exporter) = match &config.traces_endpoint {
         None => (None, None),
@@ -88,7 +91,7 @@ pub fn start_log(config: &Config, part: &'static str) -> Result<Telling, Failure
             (Some(layer), Some(exporter))
         }
     };
-    telemetry::init(config.log_format, &config.log_level, layer).map_err(|error| usage(error.to_string()))?;
+    telemetry::init(config.log_format, &config.log_level, layer, said).map_err(|error| usage(error.to_string()))?;
     Ok(Telling(exporter))
 }
 

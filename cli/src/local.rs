@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use gapless_common::{
@@ -335,6 +335,11 @@ pub fn named<'a>(step: &'a str, record: &'a Rejected) -> impl Serialize + 'a {
         record: &'a Rejected,
     }
     Named { step, record }
+}
+
+/// Where `gapless run` keeps what the programs of its jobs say, for `gapless logs`.
+pub fn programs_log(state: &Path) -> PathBuf {
+    state.join("logs")
 }
 
 /// Quarantined records kept as Parquet.

@@ -256,3 +256,41 @@ fn a_program_dies_when_its_run_is_cancelled() {
     assert_eq!(gapless.code(), 1);
     assert!(!world.path("out/load").exists());
 }
+
+#[test]
+fn what_a_program_says_is_in_the_log_of_a_run_in_one_process_after_it_too() {
+    let state = ["--state", ".gapless"];
+    for (end, code) in [("", 0), ("; exit 3", 1)] {
+        let command = format!(
+            "run: [sh, -c, \"cat; for i in $(seq 203); do echo line $i >&2; done{end}\"], columns: {{id: int64, shop: string}}"
+        );
+        let world = World::with("in.csv", "id,shop\n1,a\n", &job(&command, ""));
+        assert_eq!(run(&world, &[]).status.code(), Some(code));
+        let output = world.gapless(&[&["logs", "programs", "-o", "json"], &state[..]].concat());
+        let told = text(&output.stdout);
+        let told: Vec<serde_json::Value> = told
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let said: Vec<&str> = told
+            .iter()
+            .filter(|event| event["kind"] == "said" && event["step"] == "load")
+            .filter_map(|event| event["text"].as_str()?.strip_prefix("partition 0: "))
+            .collect();
+        assert_eq!(said.len(), 201, "{said:?}");
+        assert_eq!((said[0], said[199]), ("line 1", "line 200"));
+        assert!(
+            said[200].starts_with("and 3 more lines; the last that it said: line 192 | "),
+            "{}",
+            said[200]
+        );
+        assert!(said[200].ends_with(" | line 203"), "{}", said[200]);
+        let times: Vec<i64> = told.iter().filter_map(|event| event["at_micros"].as_i64()).collect();
+        assert!(
+            times.iter().take(times.len() - 1).is_sorted(),
+            "in order, but for the gap: {times:?}"
+        );
+        let end = if code == 0 { "completed" } else { "failed" };
+        assert!(told.iter().any(|event| event["kind"] == end), "{told:?}");
+    }
+}

@@ -129,7 +129,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     let config = app.config(flags)?;
     let state = state(&config)?;
-    let telling = start_log(&config, "coordinator")?;
+    let telling = start_log(&config, "coordinator", None)?;
 
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;

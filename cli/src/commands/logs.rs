@@ -1,8 +1,13 @@
 //! `gapless logs`: what happened to a run, as its coordinator keeps it.
 
+use std::{collections::VecDeque, path::Path};
+
 use clap::{Args, ValueEnum};
-use gapless_platform::retry::Delays;
-use gapless_proto::v1::RunEvent;
+use gapless_platform::{
+    retry::Delays,
+    said::{self, Said},
+};
+use gapless_proto::v1::{Run, RunEvent};
 use tonic::Streaming;
 
 use crate::{
@@ -11,6 +16,7 @@ use crate::{
     client::Client,
     failure::{Failure, Kind, talk},
     follow::{RECONNECT, is_passing},
+    local::programs_log,
     output,
     view::EventView,
     wording::time,
@@ -42,13 +48,20 @@ enum Form {
 pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     let mut client = Client::open(&arguments.target, app).await?;
     // A job's name may come to mean a newer run while this one is followed.
-    let run = client.get(&arguments.run.run).await?.id;
+    let run = client.get(&arguments.run.run).await?;
+    // In a store that nobody else has open nothing more happens.
+    let follow = arguments.follow && !client.owns_store();
+    let said = match &arguments.target.state {
+        Some(state) if !follow => said(state, &run)?,
+        _ => Vec::new(),
+    };
     let mut reader = Reader {
-        run,
-        // In a store that nobody else has open nothing more happens.
-        follow: arguments.follow && !client.owns_store(),
+        run: run.id,
+        follow,
         form: arguments.output,
         after_micros: 0,
+        has_lines: !said.is_empty(),
+        said: said.into(),
     };
     reader.read(&mut client).await?;
     client.close().await
@@ -60,7 +73,39 @@ struct Reader {
     form: Form,
     /// The time of the last event that was printed.
     after_micros: i64,
+    /// What programs said, by time, that is not printed yet.
+    said: VecDeque<RunEvent>,
+    /// Whether there was any, so that the last words in the history say nothing more.
+    has_lines: bool,
 }
+
+/// What the programs of a run that was done by `gapless run` have said, line by line.
+fn said(state: &Path, run: &Run) -> Result<Vec<RunEvent>, Failure> {
+    let folder = programs_log(state);
+    let Ok(id) = run.id.parse() else {
+        return Ok(Vec::new());
+    };
+    let lines = said::of_run(&folder, id)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", folder.display())))?;
+    let event = |said: Said| RunEvent {
+        at_micros: said.at_micros,
+        step: run
+            .steps
+            .get(usize::from(said.step))
+            .map_or(String::new(), |step| step.name.clone()),
+        text: match said.stage.as_str() {
+            "execute" => format!("partition {}: {}", said.partition, said.text),
+            stage => format!("{stage}: {}", said.text),
+        },
+        kind: SAID.to_string(),
+    };
+    let mut events: Vec<RunEvent> = lines.into_iter().map(event).collect();
+    events.sort_by_key(|event| event.at_micros);
+    Ok(events)
+}
+
+/// The kind of events that are words of programs.
+const SAID: &str = "said";
 
 impl Reader {
     /// Prints to the end of the history; one that is followed survives a fail-over.
@@ -68,8 +113,12 @@ impl Reader {
         let mut events = client.events(&self.run, self.after_micros, self.follow).await?;
         loop {
             match events.message().await {
-                Ok(Some(event)) => self.print(&event)?,
-                Ok(None) => return Ok(()),
+                Ok(Some(event)) if self.has_lines && event.kind == SAID => {}
+                Ok(Some(event)) => {
+                    self.print_said(event.at_micros)?;
+                    self.print(&event)?;
+                }
+                Ok(None) => return self.print_said(i64::MAX),
                 Err(status) if self.follow && is_passing(status.code()) => {
                     talk(format_args!(
                         "lost the coordinator ({}); trying again",
@@ -94,6 +143,14 @@ impl Reader {
             };
             tokio::time::sleep(delay).await;
         }
+    }
+
+    /// Prints what programs said up to a time.
+    fn print_said(&mut self, until: i64) -> Result<(), Failure> {
+        while let Some(event) = self.said.pop_front_if(|event| event.at_micros <= until) {
+            output::print(&line(&event, self.form)?)?;
+        }
+        Ok(())
     }
 
     fn print(&mut self, event: &RunEvent) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use clap::Args;
 use gapless_platform::{
     clock::Clock,
     config::{Config, Origin, Setting},
+    said::SaidLayer,
     shutdown::Shutdown,
 };
 use gapless_proto::{access::Access, v1::RunState};
@@ -28,7 +29,8 @@ use crate::{
     failure::{Failure, Kind, talk},
     follow::{Manner, again, follow},
     job_file::JobFile,
-    local, view,
+    local::{self, programs_log},
+    view,
     wording::short,
 };
 
@@ -119,7 +121,8 @@ pub async fn do_here(whole: Whole<'_>, mut config: Config, manner: Manner, app: 
     if *config.origin(Setting::AllowCommand) == Origin::Default {
         config.allow_command = true;
     }
-    let telling = start_log(&config, "run")?;
+    let said = SaidLayer::new(programs_log(&config.state_dir), app.clock.clone());
+    let telling = start_log(&config, "run", Some(said))?;
     let mut house = Household::open(&config, whole.workers).await?;
     let endpoint = house.coordinator.endpoint();
     let work = async {

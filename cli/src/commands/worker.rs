@@ -66,7 +66,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
     );
     let config = app.config(flags)?;
     let access = app.access(&config)?;
-    let telling = start_log(&config, "worker")?;
+    let telling = start_log(&config, "worker", None)?;
     let shutdown = Shutdown::new();
     let signals = follow_signals(&shutdown, GRACE)?;
     let metrics = WorkerMetrics::new(config.slots, app.clock.clone());

@@ -10,6 +10,7 @@ pub mod monitor;
 pub mod objects;
 pub mod process;
 pub mod retry;
+pub mod said;
 pub mod secret;
 pub mod shutdown;
 pub mod telemetry;

@@ -13,7 +13,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use crate::traces::TracesLayer;
+use crate::{said::SaidLayer, traces::TracesLayer};
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,8 +75,13 @@ pub fn filter(level: &str) -> Result<EnvFilter, TelemetryError> {
 }
 
 /// Installs the process's subscriber: the log, and spans for a collector, where they are asked for,
-/// whatever the level of the log is. Call once.
-pub fn init(format: LogFormat, level: &str, traces: Option<TracesLayer>) -> Result<(), TelemetryError> {
+/// whatever the level of the log is, and likewise what programs say. Call once.
+pub fn init(
+    format: LogFormat,
+    level: &str,
+    traces: Option<TracesLayer>,
+    said: Option<SaidLayer>,
+) -> Result<(), TelemetryError> {
     // A closed stderr must not end a worker: write errors are not reported anywhere.
     let lines = log::layer()
         .with_writer(io::stderr)
@@ -97,6 +102,7 @@ pub fn init(format: LogFormat, level: &str, traces: Option<TracesLayer>) -> Resu
     let installed = tracing_subscriber::registry()
         .with(lines.with_filter(filter(level)?))
         .with(traces.map(TracesLayer::filtered))
+        .with(said.map(SaidLayer::filtered))
         .try_init();
     installed.map_err(|_| TelemetryError::Installed)
 }

@@ -7,6 +7,9 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use gapless_common::plural::counted;
+use gapless_platform::said::PROGRAM;
+
 /// Lines of a run that go into the log; the others are counted.
 const LOGGED_LINES: u64 = 200;
 /// A line is cut here.
@@ -59,13 +62,15 @@ pub(super) fn listen(stderr: ChildStderr, said: &Mutex<Said>) {
         }
         count += 1;
         if count <= LOGGED_LINES {
-            tracing::info!(target: "gapless_worker::program", "{text}");
+            tracing::info!(target: PROGRAM, "{text}");
         }
         said.lock()
             .unwrap_or_else(PoisonError::into_inner)
             .add(text.to_string());
     }
     if count > LOGGED_LINES {
-        tracing::info!(target: "gapless_worker::program", "and {} more lines, which are not kept", count - LOGGED_LINES);
+        let last = said.lock().unwrap_or_else(PoisonError::into_inner).last();
+        let more = counted(count - LOGGED_LINES, "more line");
+        tracing::info!(target: PROGRAM, "and {more}; the last that it said: {last}");
     }
 }
