@@ -525,6 +525,70 @@ fn rows_that_lost_their_place_or_have_a_type_that_no_text_tells_are_refused_in_w
     refused(&world, &[], "column took is duration in seconds");
 }
 
+/// The text of all files of an output: those of the run, then those of the redrive.
+fn all_of(world: &World, output: &str) -> String {
+    let mut files = world.files(output);
+    files.sort_by_key(|file| file.to_string_lossy().contains("-g2"));
+    let texts = files.iter().map(|file| fs::read_to_string(file).expect("text"));
+    texts.collect()
+}
+
+/// A job over lines that end in CR, of which two records hold an LF, is not redriven in more records than there were.
+#[test]
+fn a_record_is_redriven_as_one_or_not_at_all() {
+    let job = |more: &str| {
+        format!(
+            "job: load\nsteps:\n  - name: load\n    source: {{csv: {{path: in.csv, header: false, {more}, columns: {{id: int64, v: string}}}}}}\n    \
+             check: [{{name: short, that: \"length(v) < 2\"}}]\n    sink: {{csv: {{path: out}}}}\n    on_error: {{reject: {{limit: 9}}}}\n"
+        )
+    };
+    let world = World::with("in.csv", "1,a\r2,b\nc\r3,d\n4,e\r", &job("newline: cr"));
+    done(&world, &["run", "job.yaml"]);
+    let first = told(&world, "load");
+    assert_eq!(first.len(), 2, "{first:?}");
+    let refused = |more: &[&str], says: &str| {
+        let output = gapless(&world, &[&["redrive", "load", "--rejects"], more].concat());
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(says), "{says}: {said}");
+    };
+    refused(&[], "its text is not one record of CSV");
+    // An open quote would take the records below it into its field.
+    corrected(&world, &first, |raw| {
+        raw.replace("b\nc", "\"b").replace("3,d\n4,e", "3,d")
+    });
+    let mended = job("newline: cr, multiline: true").replace("< 2", "< 9");
+    fs::write(world.path("mended.yaml"), mended).expect("written");
+    let from = ["--from", "corrected.ndjson", "--job", "mended.yaml"];
+    refused(&from, "a quote that is not closed");
+    corrected(&world, &first, |raw| {
+        raw.replace("b\nc", "\"b\nc\"").replace("3,d\n4,e", "3,d")
+    });
+    done(&world, &[&["redrive", "load", "--rejects"], &from[..]].concat());
+    assert_eq!(all_of(&world, "out"), "id,v\n1,a\nid,v\n2,\"b\nc\"\n3,d\n");
+    verify_all(&world, "load");
+}
+
+#[test]
+fn fields_of_an_earlier_step_keep_their_line_ends() {
+    let job = |most: u32| {
+        format!(
+            "job: load\nsteps:\n  - name: make\n    source: {{csv: {{path: in.csv, columns: {{id: int64, v: string}}}}}}\n    \
+             transform: {{sql: \"SELECT id, v || chr(10) || '9,z' AS v FROM input\"}}\n    sink: {{csv: {{path: mid}}}}\n  - name: load\n    \
+             source: {{step: make}}\n    check: [{{name: short, that: \"length(v) < {most}\"}}]\n    sink: {{ndjson: {{path: out}}}}\n    \
+             on_error: {{reject: {{limit: 9}}}}\n"
+        )
+    };
+    let world = World::with("in.csv", "id,v\n1,a\n2,bb\n3,cc\n", &job(6));
+    done(&world, &["run", "job.yaml"]);
+    fs::write(world.path("mended.yaml"), job(9)).expect("written");
+    done(&world, &["redrive", "load", "--rejects", "--job", "mended.yaml"]);
+    let line = |(id, v): (u32, &str)| format!("{{\"id\":{id},\"v\":\"{v}\\n9,z\"}}\n");
+    assert_eq!(
+        all_of(&world, "out"),
+        [(1, "a"), (2, "bb"), (3, "cc")].map(line).concat()
+    );
+}
+
 /// Inputs of every kind over parts of the ten records, one of them without a record that is rejected and alone with a column.
 fn merged(more: &str, sql: &str) -> (World, String) {
     let world = World::with("in.csv", &lines(false), "");

@@ -25,7 +25,7 @@ use crate::{
     rejects::Quarantine,
     source::{
         Place, Reject,
-        csv::Records as TextRecords,
+        csv::{Format, Records as TextRecords},
         open::{Stored, open_files, stored_of},
         places::FormerPlace,
         records::Shape,
@@ -170,8 +170,12 @@ pub fn prepare(
             .filter(|kept| kept.input == number)
             .map(|kept| &kept.place)
             .collect();
-        if let Some(layout) = mended::layout(input, mended.map(|(job, step)| (job, step, number)))? {
+        let done = mended.map(|(job, step)| (job, step, number));
+        if let Some(layout) = mended::layout(input, done)? {
             check_lines(&places, &Shape::new(&layout, None)?)?;
+        }
+        if let Some(format) = mended::format(input, done)? {
+            check_texts(&places, &format)?;
         }
         let files = match form(&input.stored) {
             Form::Rows => {
@@ -365,6 +369,20 @@ fn check_lines(places: &[&Place], shape: &Shape) -> Result<(), TaskError> {
         Some(place) => Err(config(format!(
             "{place}: what stands there does not begin with the first line of a record, so it cannot be redriven by \
              itself; give the whole record with --from, or mend the source and run the job again"
+        ))),
+    }
+}
+
+/// In the file of a redrive texts stand one below another: one that is more than a record would become several, one that
+/// does not end would take the next with it.
+fn check_texts(places: &[&Place], format: &Format) -> Result<(), TaskError> {
+    match places.iter().find(|place| !format.is_one_record(&place.raw)) {
+        None => Ok(()),
+        Some(place) => Err(config(format!(
+            "{place}: with a line end behind it, its text is not one record of {}: it holds a line end outside of quotes, or a \
+             quote that is not closed; give the record in one line, or quoted (`multiline: true` in the mended job), with \
+             --from, or mend the source and run the job again",
+            format.name()
         ))),
     }
 }

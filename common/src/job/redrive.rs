@@ -236,7 +236,11 @@ fn read_as(source: &Source, steps: &[Step]) -> Source {
             quote: Some(b'"'),
             nulls: vec![sink.null.clone()],
             compression: Compression::None,
-            dialect: Dialect::default(),
+            // Its writer puts fields with line ends into quotes.
+            dialect: Dialect {
+                multiline: true,
+                ..Dialect::default()
+            },
             places: None,
         }),
         Some(Sink::Ndjson(_)) => Source::Ndjson(NdjsonSource {

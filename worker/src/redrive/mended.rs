@@ -145,6 +145,18 @@ fn signs(format: &Format) -> Format {
     }
 }
 
+/// How texts are read, as the job to be done has it; `None` for records of other kinds.
+pub(super) fn format(input: &Input<'_>, mended: Option<(&Job, &Step, usize)>) -> Result<Option<Format>, TaskError> {
+    let of = |stored: &Stored<'_>| match stored {
+        Stored::Text { format, of_step, .. } => Some(format.redriven(*of_step)),
+        _ => None,
+    };
+    match mended {
+        None => Ok(of(&input.stored)),
+        Some((job, step, number)) => Ok(of(&stored_of(job, &step.name, &step.source.inputs()[number])?)),
+    }
+}
+
 /// The layout of records that have one, as the job to be done has it.
 pub(super) fn layout(
     input: &Input<'_>,

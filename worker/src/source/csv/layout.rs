@@ -150,6 +150,29 @@ impl Format {
         }
     }
 
+    /// How records are read that stood in files of this form and are kept as UTF-8, one below another.
+    pub fn redriven(&self, of_step: bool) -> Format {
+        Format {
+            header: false,
+            compression: Compression::None,
+            dialect: Dialect {
+                escape: self.dialect.escape,
+                multiline: self.dialect.multiline || (of_step && self.records == Records::Delimited),
+                ..Dialect::default()
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Whether a text, with others below it, is read as one record to its end.
+    pub fn is_one_record(&self, text: &str) -> bool {
+        if !self.is_exact() {
+            return !text.contains('\n');
+        }
+        let line = [text.as_bytes(), b"\n"].concat();
+        exact::record_end(&line, 0, self.signs()) == Some(text.len())
+    }
+
     /// As it is called in messages.
     pub fn name(&self) -> &'static str {
         match self.records {
