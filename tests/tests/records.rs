@@ -558,7 +558,7 @@ steps:
     transform:
       sql: |
         SELECT n, CAST(n AS DECIMAL(30,2)) - 1.05 AS d, CASE WHEN n = 1 THEN NULL ELSE CAST(n AS DECIMAL(9,1)) END AS gap,
-          NULL AS nothing, CAST('2026-01-0' || (n + 1) AS DATE) AS day, 'x' || n AS name
+          NULL AS nothing, CAST('2026-01-0' || (n + 1) AS DATE) AS day, 'x' || n AS name, n AS neg, n AS "in"
         FROM input ORDER BY n
     sink: {{report: {{path: out/a, totals: [d, n], row: '{row}', end: '{end}'}}}}
 "#

@@ -263,41 +263,42 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-/// Puts the operators into an environment, also where they are tests (`is lt(0)`) and filters (`max`).
+/// Puts the operators into an environment, as functions whose names begin with a blank, which values of a template have
+/// not (a value would come before a function of its name); also where they are tests (`is lt(0)`) and filters (`max`).
 pub(super) fn add_to(environment: &mut Environment<'static>) {
     type Fits = fn(Ordering) -> bool;
-    let orders: [(&[&'static str], Fits); 4] = [
-        (&["<", "lt", "lessthan"], Ordering::is_lt),
-        (&["<=", "le"], Ordering::is_le),
-        (&[">", "gt", "greaterthan"], Ordering::is_gt),
-        (&[">=", "ge"], Ordering::is_ge),
+    let orders: [(&'static str, &[&'static str], Fits); 4] = [
+        (" <", &["<", "lt", "lessthan"], Ordering::is_lt),
+        (" <=", &["<=", "le"], Ordering::is_le),
+        (" >", &[">", "gt", "greaterthan"], Ordering::is_gt),
+        (" >=", &[">=", "ge"], Ordering::is_ge),
     ];
-    for (names, fits) in orders {
+    for (function, names, fits) in orders {
         let test = move |one: &Value, other: &Value| ordered(one, other, fits);
-        environment.add_function(names[0], test);
+        environment.add_function(function, test);
         for name in names {
             environment.add_test(*name, test);
         }
     }
     let differs = |one: &Value, other: &Value| is_equal(one, other).map(|equal| !equal);
-    environment.add_function("==", is_equal);
-    environment.add_function("!=", differs);
+    environment.add_function(" ==", is_equal);
+    environment.add_function(" !=", differs);
     for name in ["==", "eq", "equalto"] {
         environment.add_test(name, is_equal);
     }
     for name in ["!=", "ne"] {
         environment.add_test(name, differs);
     }
-    environment.add_function("in", is_in);
+    environment.add_function(" in", is_in);
     environment.add_test("in", is_in);
     environment.add_test("number", |value: &Value| digits(value).is_some());
-    for operator in ["+", "-", "*", "/", "//", "%", "**"] {
-        environment.add_function(operator, move |one: &Value, other: &Value| {
-            calculate(operator, one, other)
+    for function in [" +", " -", " *", " /", " //", " %", " **"] {
+        environment.add_function(function, move |one: &Value, other: &Value| {
+            calculate(function.trim_start(), one, other)
         });
     }
-    environment.add_function("neg", |value: &Value| calculate("-", &Value::from(0), value));
-    environment.add_function("~", |one: &Value, other: &Value| text(one) + &text(other));
+    environment.add_function(" neg", |value: &Value| calculate("-", &Value::from(0), value));
+    environment.add_function(" ~", |one: &Value, other: &Value| text(one) + &text(other));
     environment.add_filter("max", |values: &Value| outermost(values, Ordering::is_gt));
     environment.add_filter("min", |values: &Value| outermost(values, Ordering::is_lt));
     environment.add_filter("abs", |value: &Value| {
@@ -395,22 +396,22 @@ impl<'a> Compiled<'a> {
         let mut at = 0;
         while let Some(instruction) = template.instructions.get_mut(at) {
             let operator = match instruction {
-                Instruction::Eq => "==",
-                Instruction::Ne => "!=",
-                Instruction::Lt => "<",
-                Instruction::Lte => "<=",
-                Instruction::Gt => ">",
-                Instruction::Gte => ">=",
-                Instruction::In => "in",
-                Instruction::Add => "+",
-                Instruction::Sub => "-",
-                Instruction::Mul => "*",
-                Instruction::Div => "/",
-                Instruction::IntDiv => "//",
-                Instruction::Rem => "%",
-                Instruction::Pow => "**",
-                Instruction::StringConcat => "~",
-                Instruction::Neg => "neg",
+                Instruction::Eq => " ==",
+                Instruction::Ne => " !=",
+                Instruction::Lt => " <",
+                Instruction::Lte => " <=",
+                Instruction::Gt => " >",
+                Instruction::Gte => " >=",
+                Instruction::In => " in",
+                Instruction::Add => " +",
+                Instruction::Sub => " -",
+                Instruction::Mul => " *",
+                Instruction::Div => " /",
+                Instruction::IntDiv => " //",
+                Instruction::Rem => " %",
+                Instruction::Pow => " **",
+                Instruction::StringConcat => " ~",
+                Instruction::Neg => " neg",
                 Instruction::CompareAndPreserve(_) => {
                     return Err(Error::new(
                         ErrorKind::SyntaxError,
@@ -420,7 +421,7 @@ impl<'a> Compiled<'a> {
                 _ => "",
             };
             if !operator.is_empty() {
-                let arguments = if operator == "neg" { 1 } else { 2 };
+                let arguments = if operator == " neg" { 1 } else { 2 };
                 *instruction = Instruction::CallFunction(operator, Some(arguments));
             }
             at += 1;
