@@ -550,7 +550,7 @@ fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
         ),
         json!({"csv": {
             "paths": ["/r"], "columns": [["n", "int64"]], "header": false, "delimiter": b';', "quote": b'"', "nulls": ["none"],
-            "compression": "none", "places": "/p",
+            "compression": "none", "dialect": {"multiline": true}, "places": "/p",
         }})
     );
     assert_eq!(
