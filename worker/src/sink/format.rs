@@ -109,23 +109,19 @@ impl Format {
     }
 
     /// Begins a file of this schema. `first` is what will be written first, from which the writer
-    /// learns how long texts are. `together`: how many such files are open at the same time at most.
+    /// learns how long texts are. `open`: how many such files are open, this one among them.
     pub fn begin(
         &self,
         file: DurableFile,
         schema: SchemaRef,
         first: Option<&RecordBatch>,
-        together: usize,
+        open: usize,
     ) -> Result<FormatFile, TaskError> {
         Ok(match self {
             Format::Avro(codec) => FormatFile::Avro(Box::new(AvroFile::begin(file, schema, *codec)?)),
-            Format::Parquet(compression) => FormatFile::Parquet(Box::new(ParquetFile::begin(
-                file,
-                schema,
-                *compression,
-                first,
-                together,
-            )?)),
+            Format::Parquet(compression) => {
+                FormatFile::Parquet(Box::new(ParquetFile::begin(file, schema, *compression, first, open)?))
+            }
             Format::Csv(style) => FormatFile::Csv(Box::new(CsvFile::begin(file, schema, style.clone())?)),
             Format::Report(_) => {
                 let message = "a report is written when the rows of all chunks are merged";

@@ -191,10 +191,10 @@ impl HiveSink {
 
     fn open_in(&mut self, place: usize, folder: usize, first: &RecordBatch) -> Result<(), TaskError> {
         let entry = &mut self.folders[folder];
-        let (schema, together) = (self.schema.clone(), self.open.len());
+        let open = 1 + self.open.iter().flatten().count();
         let file = self
             .staging
-            .begin(&entry.name, entry.files, schema, Some(first), together)?;
+            .begin(&entry.name, entry.files, self.schema.clone(), Some(first), open)?;
         entry.files += 1;
         entry.open = Some(place);
         self.open[place] = Some(Slot {

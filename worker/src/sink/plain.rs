@@ -65,20 +65,20 @@ impl Staging {
         Ok((rel, file))
     }
 
-    /// `together`: how many files are open at the same time at most.
+    /// `open`: how many files of the chunk are open, this one among them.
     pub fn begin(
         &mut self,
         hive: &str,
         further: u32,
         schema: SchemaRef,
         first: Option<&RecordBatch>,
-        together: usize,
+        open: usize,
     ) -> Result<OpenFile, TaskError> {
         let (rel, file) = self.create(hive, further)?;
         Ok(OpenFile {
             rel,
             rows: 0,
-            file: self.format.begin(file, schema, first, together)?,
+            file: self.format.begin(file, schema, first, open)?,
         })
     }
 
