@@ -834,6 +834,15 @@ fn a_look_up_that_cannot_be_read_whole_fails_the_step() {
         .file("names.csv", "id,name\n1,one\nx,two\n")
         .job(job);
     room.fails("look-up names: names.csv, line 3: column id: «x» is not a whole number");
+
+    // A key that is text without a declaration, and compared with numbers: no record is to blame, whatever is tolerated.
+    let untyped = job.replace("names.csv, columns: {id: int64, name: string}", "names.csv")
+        + "    on_error: {reject: {limit: unlimited}}\n";
+    let room = Room::new("a text among the keys of a look-up")
+        .file("in.csv", "id,v\n1,a\n")
+        .file("names.csv", "id,name\n1,one\nx,two\n")
+        .job(&untyped);
+    room.fails("no record was read yet, so it is a value of a look-up (there is «names»): mend it there, declare the type of its column, or convert it with try_cast");
 }
 
 #[test]

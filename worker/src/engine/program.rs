@@ -69,6 +69,8 @@ struct Compiled {
     dropped: u64,
     /// What may fail on a value, for messages.
     casts: Casts,
+    /// Names.
+    lookups: Vec<String>,
 }
 
 /// What a run did with its rows.
@@ -117,6 +119,22 @@ fn running(error: &DataFusionError, casts: &Casts, record: Option<&RecordBatch>)
     }
 }
 
+/// A value on which the SQL failed before it had any record, so that it is one of a look-up, and no record is to blame.
+fn without_record(failed: RunError, lookups: &[String]) -> RunError {
+    let RunError::OnValue(error) = failed else {
+        return failed;
+    };
+    RunError::Other(TaskError::new(
+        ErrorClass::Config,
+        format!(
+            "{}; no record was read yet, so it is a value of a look-up (there is «{}»): mend it there, declare the type of \
+             its column, or convert it with try_cast",
+            error.message,
+            lookups.join("», «")
+        ),
+    ))
+}
+
 impl Program {
     /// Compiles `sql` over `input` (all columns of the source) for one slot. `now_micros` is the
     /// run's time.
@@ -150,6 +168,7 @@ impl Program {
         let state = session::open(now_micros, Some(resources.environment.clone()))?;
         let feed = Arc::new(Feed::default());
         session::register(&state, INPUT, Arc::new(InputTable::new(input.clone(), feed.clone())))?;
+        let names_of_lookups = lookups.iter().map(|lookup| lookup.name.clone()).collect();
         for lookup in lookups {
             let place = format!("look-up «{}»", lookup.name);
             let table = MemTable::try_new(lookup.schema, vec![lookup.batches])
@@ -185,6 +204,7 @@ impl Program {
                 runs: 0,
                 dropped: 0,
                 casts,
+                lookups: names_of_lookups,
             }),
         })
     }
@@ -297,7 +317,11 @@ impl Compiled {
                     match stream.poll_next_unpin(task) {
                         Poll::Ready(Some(Ok(batch))) => push(batch)?,
                         Poll::Ready(Some(Err(error))) => {
-                            return Poll::Ready(Err(running(&error, casts, record.as_ref())));
+                            let failed = running(&error, casts, record.as_ref());
+                            return Poll::Ready(Err(match fed {
+                                0 if !self.lookups.is_empty() => without_record(failed, &self.lookups),
+                                _ => failed,
+                            }));
                         }
                         Poll::Ready(None) => return Poll::Ready(Ok(())),
                         Poll::Pending if feed.is_hungry(task.waker()) => {

@@ -17,7 +17,7 @@ use gapless_common::{
 use super::wrong_rows;
 use crate::{
     engine::offer,
-    source::types::{key_at, key_type},
+    source::types::{key_at, key_remedy, key_type},
     type_names::type_name,
 };
 
@@ -72,8 +72,9 @@ fn field_of<'a>(by: &SortColumn, schema: &'a Schema) -> Result<(usize, &'a Field
     match compared_type(field.data_type()) {
         Some(_) => Ok((index, field)),
         None => Err(config(format!(
-            "sort: column {name} is {}, whose values have no order; sort by a number, text, date, timestamp or bool",
-            type_name(field.data_type())
+            "sort: column {name} is {}, whose values have no order; sort by a number, text, date, timestamp or bool{}",
+            type_name(field.data_type()),
+            key_remedy(field.data_type())
         ))),
     }
 }

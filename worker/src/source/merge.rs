@@ -26,7 +26,7 @@ use super::{
     open::{Stored, in_former_places, open_files, stored_of},
     pins::{config, data},
     shown::key_as_json,
-    types::{key_type, schema_of},
+    types::{key_remedy, key_type, schema_of},
 };
 use crate::{
     attempt::StepContext,
@@ -175,8 +175,9 @@ pub fn check_keys(merge: &MergeSource, columns: &Schema) -> Result<(), TaskError
         if key_type(field.data_type()).is_none() {
             return Err(config(format!(
                 "merge: {key}: column {name} is {}, whose values cannot be compared; name a number, text, date, timestamp \
-                 or bool",
-                type_name(field.data_type())
+                 or bool{}",
+                type_name(field.data_type()),
+                key_remedy(field.data_type())
             )));
         }
     }

@@ -63,6 +63,16 @@ pub fn key_type(ty: &DataType) -> Option<KeyType> {
     })
 }
 
+/// What to do where [`key_type`] has none, to go behind the message; empty where there is nothing to do.
+pub fn key_remedy(ty: &DataType) -> &'static str {
+    match ty {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            " (keys are exact to the microsecond: make it one in SQL, by arrow_cast(…, 'Timestamp(Microsecond, None)'))"
+        }
+        _ => "",
+    }
+}
+
 /// The key at `row`; `None` for NULL and for types without a key order.
 pub fn key_at(array: &dyn Array, row: usize) -> Option<Key> {
     if array.is_null(row) {

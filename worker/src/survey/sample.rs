@@ -20,7 +20,7 @@ use crate::{
         parquet::sample_column,
         pins::config,
         records::PASS,
-        types::{columns_of, key_at, key_type},
+        types::{columns_of, key_at, key_remedy, key_type},
     },
     type_names::type_name,
 };
@@ -67,9 +67,10 @@ pub fn sample_keys(
     })?;
     let ty = key_type(field.data_type()).ok_or_else(|| {
         config(format!(
-            "step {}: column {column} is {}, whose values have no key order; partition by another column",
+            "step {}: column {column} is {}, whose values have no key order; partition by another column{}",
             step.name,
-            type_name(field.data_type())
+            type_name(field.data_type()),
+            key_remedy(field.data_type())
         ))
     })?;
     let mut draws = Vec::new();
