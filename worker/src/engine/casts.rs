@@ -15,7 +15,7 @@ use datafusion::{
     logical_expr::{Expr, LogicalPlan},
 };
 
-use super::INPUT;
+use super::{INPUT, overflow::as_written};
 use crate::type_names::type_name;
 
 /// Conversions that a message names; more of them say little.
@@ -120,7 +120,7 @@ fn is_about(message: &str, record: &RecordBatch, column: &str) -> bool {
 }
 
 fn shown(expr: &Expr) -> String {
-    let text = expr.to_string().replace(&format!("{INPUT}."), "");
+    let text = as_written(expr.clone()).to_string().replace(&format!("{INPUT}."), "");
     match text.char_indices().nth(SHOWN) {
         Some((cut, _)) => format!("{}…", &text[..cut]),
         None => text,

@@ -95,6 +95,27 @@ fn checked(expr: Expr, schema: &dyn ExprSchema) -> std::result::Result<Expr, Exp
     Ok(Expr::ScalarFunction(ScalarFunction::new_udf(function, args)))
 }
 
+/// The expression with operators in the places of their functions, for people.
+pub(super) fn as_written(expr: Expr) -> Expr {
+    let operator = |expr: Expr| {
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
+            return Ok(Transformed::no(expr));
+        };
+        let function: &dyn Any = func.inner().as_ref();
+        let operation = function.downcast_ref::<Checked>().map(|checked| checked.operation);
+        Ok(match (operation.map(Operation::operator), args.as_slice()) {
+            (Some(Some(operator)), [left, right]) => {
+                let (left, right) = (Box::new(left.clone()), Box::new(right.clone()));
+                Transformed::yes(Expr::BinaryExpr(BinaryExpr::new(left, operator, right)))
+            }
+            (Some(None), [value]) => Transformed::yes(Expr::Negative(Box::new(value.clone()))),
+            _ => Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args })),
+        })
+    };
+    // Nothing in it fails.
+    expr.clone().transform_up(operator).map_or(expr, |made| made.data)
+}
+
 /// The engine's own way to the type of a function asks for all of its arguments, with their names.
 fn type_of(expr: &Expr, schema: &dyn ExprSchema) -> Result<DataType> {
     match expr {
@@ -148,6 +169,16 @@ impl Operation {
             Operation::Subtract => "checked_subtract",
             Operation::Multiply => "checked_multiply",
             Operation::Negate => "checked_negate",
+        }
+    }
+
+    /// `None` for one that has a single side.
+    fn operator(self) -> Option<Operator> {
+        match self {
+            Operation::Add => Some(Operator::Plus),
+            Operation::Subtract => Some(Operator::Minus),
+            Operation::Multiply => Some(Operator::Multiply),
+            Operation::Negate => None,
         }
     }
 }

@@ -693,6 +693,19 @@ fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
 }
 
 #[test]
+fn a_conversion_is_told_as_it_was_written() {
+    let (_folder, mut slot) = slot();
+    let sql = "SELECT CAST(-n * 1000 + one AS TINYINT) AS r FROM input";
+    let schema = extremes(&[]).schema();
+    let mut program = Program::compile(&mut slot, Some(sql), schema, vec![], NOW).expect("compiles");
+    let error = run(&mut program, &mut slot, vec![extremes(&[5])]).expect_err("does not fit");
+    assert!(
+        error.message.contains("converting «(- n) * Int64(1000) + one» to int8"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_long_chain_takes_no_more_stack_than_there_is() {
     let (_folder, mut slot) = slot();
     let input = extremes(&[]).schema();

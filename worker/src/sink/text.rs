@@ -64,7 +64,9 @@ impl<'a> TextColumn<'a> {
             DataType::Utf8View => TextColumn::Utf8View(column.as_string_view()),
             DataType::Null => TextColumn::Null,
             _ => {
-                let formatter = ArrayFormatter::try_new(column, &FormatOptions::default())
+                // Else an error of a value would be written as its text.
+                let options = FormatOptions::default().with_display_error(false);
+                let formatter = ArrayFormatter::try_new(column, &options)
                     .map_err(|error| TaskError::new(ErrorClass::Config, error.to_string()))?;
                 TextColumn::Other(column, formatter)
             }
@@ -96,11 +98,13 @@ impl<'a> TextColumn<'a> {
     /// Errors: `Data` for a value outside of what its type can show (a date beyond year 262,000).
     pub fn append(&self, row: usize, out: &mut Vec<u8>) -> Result<(), TaskError> {
         match self {
-            TextColumn::Other(_, formatter) => write!(Bytes(out), "{}", formatter.value(row)).map_err(|_| {
-                TaskError::new(
-                    ErrorClass::Data,
-                    format!("row {row} of a batch holds a value that has no text"),
-                )
+            TextColumn::Other(column, formatter) => write!(Bytes(out), "{}", formatter.value(row)).map_err(|_| {
+                let message = format!(
+                    "a value of the type {} has no text: it lies beyond the years that can be written; leave such out with \
+                     a check, or use a parquet sink",
+                    type_name(column.data_type())
+                );
+                TaskError::new(ErrorClass::Data, message)
             }),
             _ => {
                 out.extend_from_slice(self.text(row).unwrap_or_default().as_bytes());
@@ -116,5 +120,32 @@ impl fmt::Write for Bytes<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Date32Array, TimestampMillisecondArray};
+
+    use super::*;
+
+    #[test]
+    fn a_value_without_a_text_is_an_error_and_no_other_text() {
+        let columns: [ArrayRef; 3] = [
+            Arc::new(TimestampMillisecondArray::from(vec![i64::MIN, 0])),
+            Arc::new(TimestampMillisecondArray::from(vec![i64::MAX, 0]).with_timezone("+00:00")),
+            Arc::new(Date32Array::from(vec![i32::MAX, 0])),
+        ];
+        for column in columns {
+            let values = TextColumn::new(&column).expect("a flat type");
+            let mut out = Vec::new();
+            let error = values.append(0, &mut out).expect_err("has no text");
+            assert_eq!(error.class, ErrorClass::Data, "{error}");
+            out.clear();
+            values.append(1, &mut out).expect("has a text");
+            assert!(out.starts_with(b"1970-01-01"));
+        }
     }
 }
