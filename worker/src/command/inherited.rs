@@ -5,16 +5,22 @@ const OWN: &str = "GAPLESS_";
 /// What the clients of object stores take credentials from begins with these.
 const STORES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 /// Words of a name, between underscores, that tell a secret.
-const SECRETS: [&str; 8] = [
+const SECRETS: [&str; 12] = [
     "SECRET",
     "TOKEN",
     "PASSWORD",
     "PASSWD",
+    "PASS",
+    "PWD",
     "PASSPHRASE",
+    "CREDENTIAL",
     "CREDENTIALS",
     "KEY",
+    "APIKEY",
     "PGPASSWORD",
 ];
+/// The folder that a shell is in.
+const FOLDER: &str = "PWD";
 
 /// A worker's variables but for those that may hold secrets; of these, the ones that its setting `program_variables` names.
 ///
@@ -31,7 +37,7 @@ impl Inherited {
         Inherited { named }
     }
 
-    pub fn passes(&self, name: &str) -> bool {
+    pub fn passes(&self, name: &str, value: &str) -> bool {
         if name.starts_with(OWN) {
             return false;
         }
@@ -40,10 +46,23 @@ impl Inherited {
             None => name == known,
         };
         let upper = name.to_ascii_uppercase();
-        let may_be_secret =
-            STORES.iter().any(|store| upper.starts_with(store)) || upper.split('_').any(|word| SECRETS.contains(&word));
+        let is_secret = |word: &str| SECRETS.contains(&word) && name != FOLDER;
+        let may_be_secret = STORES.iter().any(|store| upper.starts_with(store))
+            || upper.split('_').any(is_secret)
+            || has_password(value);
         !may_be_secret || self.named.iter().any(is_named)
     }
+}
+
+/// Whether an address in a text has a password: `postgres://etl:secret@db/sales`.
+fn has_password(value: &str) -> bool {
+    let addresses = value.match_indices("://").map(|(at, sign)| &value[at + sign.len()..]);
+    addresses.into_iter().any(|rest| {
+        let end = rest.find(['/', '?', '#', ' ', ',']).unwrap_or(rest.len());
+        let user = rest[..end].rsplit_once('@').map(|(user, _)| user);
+        user.and_then(|user| user.split_once(':'))
+            .is_some_and(|(_, password)| !password.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -54,7 +73,7 @@ mod tests {
     fn secrets_are_passed_where_they_are_named() {
         let check = |named: &[&str], name: &str, passes: bool| {
             let inherited = Inherited::with(named.iter().map(|name| name.to_string()).collect());
-            assert_eq!(inherited.passes(name), passes, "{name} with {named:?}");
+            assert_eq!(inherited.passes(name, "1"), passes, "{name} with {named:?}");
         };
         for name in [
             "PATH",
@@ -65,6 +84,8 @@ mod tests {
             "KEYBOARD",
             "http_proxy",
             "MONKEY",
+            "PWD",
+            "COMPASS",
         ] {
             check(&[], name, true);
         }
@@ -79,6 +100,8 @@ mod tests {
             "VAULT_TOKEN",
             "OPENAI_API_KEY",
             "db_password",
+            "MYSQL_PWD",
+            "DB_PASS",
         ] {
             check(&[], name, false);
             check(&[name], name, true);
@@ -86,6 +109,11 @@ mod tests {
         check(&["AWS_*"], "AWS_SESSION_TOKEN", true);
         check(&["AWS_*"], "VAULT_TOKEN", false);
         check(&["AWS_SESSION"], "AWS_SESSION_TOKEN", false);
+        let address = |value: &str| Inherited::default().passes("DATABASE_URL", value);
+        assert!(address("postgres://db:5432/sales") && address("postgres://etl@db/sales"));
+        assert!(address("/a:b@c") && address("http://proxy:3128") && address("s3://b/x:y@z") && address("://@:"));
+        assert!(!address("postgres://etl:secret@db:5432/sales") && !address("a, amqp://u:p@q"));
+        assert!(Inherited::with(vec!["DATABASE_URL".into()]).passes("DATABASE_URL", "postgres://etl:secret@db"));
         // Ours never.
         check(&["GAPLESS_TOKEN", "*"], "GAPLESS_TOKEN", false);
         check(&["*"], "VAULT_TOKEN", true);

@@ -62,8 +62,8 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0);
-        for (name, _) in std::env::vars_os() {
-            if !inherited.passes(&name.to_string_lossy()) {
+        for (name, value) in std::env::vars_os() {
+            if !inherited.passes(&name.to_string_lossy(), &value.to_string_lossy()) {
                 command.env_remove(name);
             }
         }

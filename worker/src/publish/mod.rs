@@ -136,11 +136,13 @@ fn is_own(verdict: &Verdict, context: &StepContext) -> bool {
     same && (verdict.edition == context.edition || verdict.verdict == VerdictKind::Committed)
 }
 
+/// Whoever is still to publish does not hear of it; else the leader does not know of the abort, and would ask for ever.
 fn aborted(context: &StepContext) -> TaskError {
     TaskError::new(
-        ErrorClass::Cancelled,
+        ErrorClass::Config,
         format!(
-            "step {} was aborted: its verdict at the output says so; nothing is published",
+            "step {} was aborted: its verdict at the output says so; nothing is published. If the run is not cancelled, the \
+             cluster's store was restored from an older copy: cancel the run, then submit the job again",
             context.step().name
         ),
     )

@@ -25,7 +25,7 @@ use crate::{
 /// Publishes a sealed step once.
 ///
 /// Errors: `Data` where it does not add up, `Config` where another run has published to the output
-/// meanwhile, `Cancelled` where the step was aborted, and those of storage.
+/// meanwhile, or where the step was aborted, and those of storage.
 pub fn publish(sealed: &Sealed<'_>, gate: &mut Gate<'_>) -> Result<Publication, TaskError> {
     let folders = StepFolders::of(sealed.context)?;
     let exposure = Exposure {

@@ -145,7 +145,7 @@ fn an_abort_and_a_publisher_agree() {
             }
             VerdictKind::Aborted => {
                 outcomes[1] += 1;
-                assert_eq!(published.unwrap_err().class, ErrorClass::Cancelled);
+                assert_eq!(published.unwrap_err().class, ErrorClass::Config);
                 assert_eq!(numbers(run.folders().output()), former);
                 run.check_nothing_staged();
             }
@@ -188,7 +188,7 @@ fn nothing_is_published_after_an_abort() {
             Ok(())
         });
         assert_eq!(abortion.unwrap().verdict, VerdictKind::Aborted);
-        assert_eq!(result.unwrap_err().class, ErrorClass::Cancelled);
+        assert_eq!(result.unwrap_err().class, ErrorClass::Config);
         assert_eq!(numbers(run.folders().output()), former);
         run.check_nothing_staged();
     }
@@ -226,14 +226,14 @@ fn an_edition_is_touched_by_nobody_of_the_one_before() {
             }
             Ok(())
         });
-        assert_eq!(published.unwrap_err().class, ErrorClass::Cancelled);
+        assert_eq!(published.unwrap_err().class, ErrorClass::Config);
         let second = second.expect("the abort was paused");
         assert_eq!(first.abort(33).unwrap().verdict, VerdictKind::Aborted);
         assert_eq!(numbers(first.folders().output()), former);
         let publication = second.publish(40).unwrap();
         check_published(&second, &publication, &former);
         let shown = numbers(second.folders().output());
-        assert_eq!(first.publish(41).unwrap_err().class, ErrorClass::Cancelled);
+        assert_eq!(first.publish(41).unwrap_err().class, ErrorClass::Config);
         assert_eq!(first.abort(42).unwrap().verdict, VerdictKind::Aborted);
         assert_eq!(second.abort(43).unwrap().verdict, VerdictKind::Committed, "too late");
         assert_eq!(numbers(second.folders().output()), shown);
