@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 use gapless_common::{
-    job::{Source, Step},
+    job::{Source, Split, SplitBy, Step},
+    order,
     plan::StepPlan,
 };
 
@@ -81,6 +82,14 @@ fn lines(planned: &PlannedStep) -> Vec<String> {
         let names: Vec<&str> = step.lookups.keys().map(String::as_str).collect();
         lines.push(format!("with  {}", names.join(", ")));
     }
+    lines.extend(
+        step.command
+            .as_ref()
+            .map(|command| format!("run   {}", bounded(&command.run.join(" ")))),
+    );
+    if !step.sort.is_empty() {
+        lines.push(format!("sort  {}", bounded(&order::display(&step.sort))));
+    }
     match &planned.cut {
         Cut::Planned { plan, .. } => lines.push(format!("in    {}", cut_words(plan))),
         Cut::Later { .. } => lines.push("in    partitions that are planned later".to_string()),
@@ -93,7 +102,35 @@ fn lines(planned: &PlannedStep) -> Vec<String> {
     let sink = sink_words(&step.sink, merge);
     let sink = sink.split("; ").next().unwrap_or_default();
     lines.push(format!("to    {sink}"));
+    let split = step.sink.file().and_then(|file| file.split.as_ref());
+    lines.extend(split.map(|split| format!("split {}", bounded(&split_words(split)))));
     lines
+}
+
+/// Characters of a line that come from the job.
+const SHOWN: usize = 60;
+
+fn bounded(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text.to_string(),
+    }
+}
+
+fn split_words(split: &Split) -> String {
+    let by = match &split.by {
+        SplitBy::Value(column) => format!("by {column}"),
+        SplitBy::When(outputs) => {
+            let names: Vec<&str> = outputs.iter().map(|output| output.name.as_str()).collect();
+            format!("into {}", names.join(", "))
+        }
+        SplitBy::Hash { columns, into } => format!("by the hash of {} into {into}", columns.join(", ")),
+        SplitBy::Rows(rows) => format!("into files of {}", counted(*rows, "row")),
+    };
+    match &split.otherwise {
+        Some(otherwise) => format!("{by}, else {otherwise}"),
+        None => by,
+    }
 }
 
 fn source(step: &Step, cut: &Cut) -> String {

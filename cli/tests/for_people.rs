@@ -145,6 +145,46 @@ shops
     );
 }
 
+const KINDS: &str = "\
+job: kinds
+steps:
+  - name: mend
+    source: {merge: {inputs: [{csv: {path: a.csv}}, {csv: {path: b.csv}}]}}
+    transform: {command: {run: [python3, mend.py], format: ndjson, columns: {shop: string, amount: int64}}}
+    sink: {csv: {path: out/mend, split: {by: shop, otherwise: rest}}}
+  - name: names
+    source: {csv: {path: a.csv, columns: {amount: int64}}}
+    lookups: {rates: {csv: {path: b.csv}}, old: {csv: {path: b.csv}}}
+    transform: {sql: \"SELECT input.shop, input.amount FROM input LEFT JOIN rates ON rates.shop = input.shop\"}
+    sort: [shop, {column: amount, order: desc}]
+    sink: {csv: {path: out/names, split: {hash: {columns: [shop], into: 4}}}}
+";
+
+#[test]
+fn a_plan_shows_programs_orders_and_splits_and_notes_what_is_not_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("job.yaml"), KINDS).expect("written");
+    for name in ["a.csv", "b.csv"] {
+        fs::write(folder.join(name), "shop,amount\nx,1\n").expect("written");
+    }
+    let drawn = printed(folder, &["plan", "job.yaml", "--graph"]);
+    for words in [
+        "│ from  merge of csv a.csv, csv b.csv: 2 files, ",
+        "│ run   python3 mend.py ",
+        "│ sort  shop, amount desc ",
+        "│ split by shop, else rest ",
+        "│ with  old, rates ",
+        "│ split by the hash of shop into 4 ",
+    ] {
+        assert!(drawn.contains(words), "{words}: {drawn}");
+    }
+    let plan = printed(folder, &["plan", "job.yaml"]);
+    let noted = "the look-up «old» is read and pinned, and the SQL does not use it: leave it out";
+    assert_eq!(plan.matches("is read and pinned").count(), 1, "{plan}");
+    assert!(plan.contains(noted), "{plan}");
+}
+
 const BAD: &str = "\
 job: bad
 steps:

@@ -190,6 +190,11 @@ pub fn survey_step(
     let mut facts = facts(source, &analysis);
     facts.read_columns = (names.len() < schema.fields().len()).then_some(names);
     facts.lookups = pins;
+    let unused = analysis.unused.iter();
+    facts.warnings.extend(
+        unused
+            .map(|name| format!("the look-up «{name}» is read and pinned, and the SQL does not use it: leave it out")),
+    );
     facts.standing = standing_certificate(step, base_dir)?;
     check_sink(&step.sink, &analysis.output)?;
     Ok(facts)

@@ -45,6 +45,8 @@ pub struct Analysis {
     pub columns: Vec<String>,
     /// For each column of the output, the input column whose values it carries.
     pub carries: Vec<Option<String>>,
+    /// The look-ups that the SQL does not read.
+    pub unused: Vec<String>,
 }
 
 impl Analysis {
@@ -105,6 +107,7 @@ fn examine_here(
             },
             columns: all(),
             carries: all().into_iter().map(Some).collect(),
+            unused: lookups.iter().map(|(name, _)| name.clone()).collect(),
         });
     };
     let state = session::open(now_micros, None)?;
@@ -122,6 +125,11 @@ fn examine_here(
         output: plan.output,
         transform,
         carries,
+        unused: lookups
+            .iter()
+            .filter(|(name, _)| !plan.tables.contains(name))
+            .map(|(name, _)| name.clone())
+            .collect(),
         columns: all()
             .into_iter()
             .enumerate()
@@ -135,6 +143,8 @@ fn examine_here(
 pub(super) struct Query {
     pub optimized: LogicalPlan,
     pub output: SchemaRef,
+    /// The tables that it names, whether or not anything of them is needed.
+    pub tables: BTreeSet<String>,
 }
 
 /// Parses one query and plans it. Anything that is not a query is refused.
@@ -143,8 +153,24 @@ pub(super) fn plan_query(state: &SessionState, sql: &str) -> Result<Query, PlanF
     let statement = parse_query(state, sql)?;
     let plan = ready(state.statement_to_plan(statement), "the SQL")?.map_err(planning)?;
     let output = output_schema(&plan)?;
+    let tables = tables(&plan).map_err(planning)?;
     let optimized = state.optimize(&plan).map_err(planning)?;
-    Ok(Query { optimized, output })
+    Ok(Query {
+        optimized,
+        output,
+        tables,
+    })
+}
+
+fn tables(plan: &LogicalPlan) -> datafusion::common::Result<BTreeSet<String>> {
+    let mut tables = BTreeSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.insert(scan.table_name.table().to_string());
+        }
+        Ok(datafusion::common::tree_node::TreeNodeRecursion::Continue)
+    })?;
+    Ok(tables)
 }
 
 fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> {

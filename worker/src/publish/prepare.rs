@@ -326,17 +326,17 @@ fn check_room(path: &Path) -> Result<(), TaskError> {
     // File systems without a table of inodes report none at all.
     let inodes = stat.f_files == 0 || stat.f_favail > 0;
     if free < LEAST_FREE_BYTES || !inodes {
-        let what = if inodes {
-            format!("{} MiB", free >> 20)
-        } else {
-            "no inodes".to_string()
+        let what = match inodes {
+            true => format!(
+                "{} MiB left on this file system, and {} MiB are the least to begin with",
+                free >> 20,
+                LEAST_FREE_BYTES >> 20
+            ),
+            false => format!("none of its {} inodes left on this file system", stat.f_files),
         };
         return Err(TaskError::new(
             ErrorClass::Resource,
-            format!(
-                "{}: {what} left on this file system; free some, then the run goes on",
-                path.display()
-            ),
+            format!("{}: {what}; free some, then the run goes on", path.display()),
         ));
     }
     Ok(())

@@ -65,7 +65,12 @@ pub fn io_error(action: &str, path: &Path, error: &io::Error) -> TaskError {
         return object_error(action, error);
     }
     use rustix::io::Errno;
-    let remedy = match error.raw_os_error().map(Errno::from_raw_os_error) {
+    let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+    let left = match errno {
+        Some(Errno::NOSPC) => left_at(path),
+        _ => String::new(),
+    };
+    let remedy = match errno {
         Some(Errno::NOSPC | Errno::DQUOT) => "; free space or inodes there, then the run goes on",
         Some(Errno::MFILE | Errno::NFILE) => "; raise the limit of open files (ulimit -n) or use fewer slots",
         Some(Errno::ACCESS | Errno::PERM) => "; give the worker's user write permission there",
@@ -78,7 +83,25 @@ pub fn io_error(action: &str, path: &Path, error: &io::Error) -> TaskError {
     };
     TaskError::new(
         classify(error),
-        format!("cannot {action} {}: {error}{remedy}", path.display()),
+        format!("cannot {action} {}: {error}{left}{remedy}", path.display()),
+    )
+}
+
+/// What is free on the file system of a path, or of the folder that it was to be made in; empty where that cannot be told.
+fn left_at(path: &Path) -> String {
+    let Some(stat) = path.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok()) else {
+        return String::new();
+    };
+    let mib = |blocks: u64| blocks.saturating_mul(stat.f_frsize) >> 20;
+    let inodes = match stat.f_files {
+        // There is no table of them.
+        0 => String::new(),
+        all => format!(", {} of {all} inodes", stat.f_favail),
+    };
+    format!(
+        " (free there by now: {} of {} MiB{inodes})",
+        mib(stat.f_bavail),
+        mib(stat.f_blocks)
     )
 }
 

@@ -1,7 +1,7 @@
 //! What a job, a parameter and a step are made of.
 
 use super::{
-    Choice, Kind, MAX_ATTEMPTS, MAX_COMMAND_MIB, MAX_COMMAND_SECONDS, MAX_PRIORITY, MAX_REDRIVES, MIN_PRIORITY,
+    Choice, Key, Kind, MAX_ATTEMPTS, MAX_COMMAND_MIB, MAX_COMMAND_SECONDS, MAX_PRIORITY, MAX_REDRIVES, MIN_PRIORITY,
     SORT_NULLS, SORT_ORDER, Section, key,
     partition::PARTITION,
     required, section,
@@ -40,12 +40,15 @@ pub static JOB: Section = section(
             "The steps, 1 to 1,000. Those that do not depend on one another run at the same time.",
             r#"[{"name": "load", "source": {"csv": {"path": "in/*.csv"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
         ),
-        key(
-            "redrive",
-            Kind::Section(&REDRIVE),
-            "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
-            r#"{"step": "load", "number": 1, "records": "/x/records.csv", "places": "/x/places.ndjson", "columns": {"a": "int64"}}"#,
-        ),
+        Key {
+            offered: false,
+            ..key(
+                "redrive",
+                Kind::Section(&REDRIVE),
+                "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+                r#"{"step": "load", "number": 1, "records": "/x/records.csv", "places": "/x/places.ndjson", "columns": {"a": "int64"}}"#,
+            )
+        },
     ],
 );
 

@@ -24,28 +24,22 @@ fn check_step(lines: &str, expected: &[&str]) {
 fn nothing_or_something_else_in_the_file() {
     check(
         "",
-        &[
-            "job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
-        ],
+        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check(
         "# only a comment",
-        &[
-            "job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
-        ],
+        &["job.yaml:1:1: the job file is empty; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check(
         "hello world",
         &[
-            "job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
+            "job.yaml:1:1: the job file is `hello world`; allowed: a mapping with the keys job, parameters, priority, steps",
         ],
     );
     check(
         "- a
 - b",
-        &[
-            "job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, priority, steps, redrive",
-        ],
+        &["job.yaml:1:1: the job file is a list; allowed: a mapping with the keys job, parameters, priority, steps"],
     );
     check("{{{", &["job.yaml:1:3: this is not YAML: unclosed bracket '{'"]);
     check(
@@ -97,7 +91,7 @@ steps:
 steps:
   - {nam: a, source: {cvs: {path: x}}, sink: {parqet: {path: y}}}",
         &[
-            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps, redrive",
+            "job.yaml:1:1: unknown key `jobs` in job; did you mean `job`? allowed: job, parameters, priority, steps",
             "job.yaml:3:6: unknown key `nam` in step; did you mean `name`? allowed: name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
             "job.yaml:3:23: unknown key `cvs` in source; did you mean `csv`? allowed: csv, ndjson, parquet, avro, records, step, sequence, merge",
             "job.yaml:3:47: unknown key `parqet` in sink; did you mean `parquet`? allowed: csv, ndjson, parquet, avro, records, report, discard",
@@ -158,11 +152,11 @@ fn anchors_aliases_and_tags() {
         "a: &a [x, x]
 b: &b [*a, *a]",
         &[
-            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps, redrive",
+            "job.yaml:1:1: unknown key `a` in job; allowed: job, parameters, priority, steps",
             "job.yaml:1:1: missing key `job` in job; allowed: letters, digits, `_`, `-`, `.`, beginning with a letter or digit, at most 64",
             "job.yaml:1:1: missing key `steps` in job; allowed: a list, each item a mapping with the keys name, after, source, lookups, partition, if_unchanged, placement, check, transform, sort, sink, on_error",
             "job.yaml:1:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
-            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps, redrive",
+            "job.yaml:2:1: unknown key `b` in job; allowed: job, parameters, priority, steps",
             "job.yaml:2:7: an anchor (`&name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:8: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",
             "job.yaml:2:12: an alias (`*name`); allowed: the value itself: job files have no anchors and aliases",

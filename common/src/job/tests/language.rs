@@ -418,7 +418,12 @@ fn schema_and_parser_know_the_same_keys() {
             .keys()
             .map(String::as_str)
             .collect();
-        assert_eq!(shown, section.key_names().collect(), "{}", section.name);
+        assert_eq!(
+            shown,
+            section.keys.iter().map(|key| key.name).collect(),
+            "{}",
+            section.name
+        );
         for key in section.keys {
             assert!(
                 words.contains(key.name),
