@@ -172,3 +172,20 @@ fn a_disk_that_fills_while_it_is_written_is_told_and_nothing_is_published() {
     let ended = room.fails("No space left on device");
     assert!(ended.stderr.contains("execute partition "), "{}", ended.stderr);
 }
+
+#[test]
+fn a_spill_folder_that_fills_is_told_with_its_place() {
+    let job = "job: j\nsteps:\n  - name: a\n    source: {sequence: {from: 0, to: 2000000}}\n    partition: {count: 1}\n    transform: {sql: \"SELECT h, count(*) AS c FROM (SELECT md5(CAST(n AS VARCHAR)) AS h FROM input) GROUP BY h\"}\n    sink: {csv: {path: out/a}}\n    on_error: {retry: {attempts: 1}}\n";
+    let room = Room::new("spill")
+        .by(&["env", "GAPLESS_MEMORY_PER_SLOT_MIB=16"])
+        .job(job);
+    let Some(_disk) = Disk::mount(&room, "spill", "size=4m") else {
+        return;
+    };
+    let ended = room.fails_as(
+        &["run", "job.yaml", "--spill-dir", "spill"],
+        "the SQL failed: cannot spill to ",
+    );
+    let says = " of 4 MiB, ";
+    assert!(ended.stderr.contains(says), "{}", ended.stderr);
+}

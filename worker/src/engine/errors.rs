@@ -1,10 +1,12 @@
 //! DataFusion's errors in our words: what is wrong, where, and what is near it.
 
+use std::{io, path::Path};
+
 use arrow::error::ArrowError;
 use datafusion::common::{Column, DataFusionError, SchemaError, utils::datafusion_strsim::normalized_levenshtein};
 use gapless_common::error::{ErrorClass, TaskError};
 
-use crate::type_names::with_type_names;
+use crate::{storage::io_error, type_names::with_type_names};
 
 /// Names this alike (1 is the same) are offered as what was meant.
 const NEAR: f64 = 0.5;
@@ -85,8 +87,8 @@ pub fn fault(place: &str, error: &DataFusionError) -> PlanFault {
     }
 }
 
-/// An error of a running plan.
-pub fn running(error: &DataFusionError) -> TaskError {
+/// An error of a running plan, which spills to `folder`.
+pub fn running(error: &DataFusionError, folder: &Path) -> TaskError {
     let root = error.find_root();
     let class = match root {
         DataFusionError::ResourcesExhausted(_) => ErrorClass::Resource,
@@ -105,9 +107,19 @@ pub fn running(error: &DataFusionError) -> TaskError {
     };
     let message = match root {
         DataFusionError::NotImplemented(message) => not_there(message),
-        root => with_type_names(&root.message()),
+        root => match system_error(&root.message()).filter(|_| class == ErrorClass::Resource) {
+            // Nothing else is written.
+            Some(error) => io_error("spill to", folder, &error).message,
+            None => with_type_names(&root.message()),
+        },
     };
     TaskError::new(class, format!("the SQL failed: {message}"))
+}
+
+/// The system's error that a message of the engine ends with: of its kinds of errors some keep only the words.
+fn system_error(message: &str) -> Option<io::Error> {
+    let (_, number) = message.strip_suffix(')')?.rsplit_once("(os error ")?;
+    number.parse().ok().map(io::Error::from_raw_os_error)
 }
 
 fn schema_message(error: &SchemaError) -> String {

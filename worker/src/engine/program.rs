@@ -1,6 +1,6 @@
 //! A program: a step's SQL compiled once for a step and a slot, then run for each chunk.
 
-use std::{sync::Arc, task::Poll};
+use std::{path::Path, sync::Arc, task::Poll};
 
 use arrow::{array::RecordBatch, datatypes::SchemaRef};
 use datafusion::{
@@ -107,9 +107,9 @@ impl From<RunError> for TaskError {
 }
 
 /// An error of the running plan, which `record` alone was given to, if there was only one.
-fn running(error: &DataFusionError, casts: &Casts, record: Option<&RecordBatch>) -> RunError {
+fn running(error: &DataFusionError, casts: &Casts, record: Option<&RecordBatch>, folder: &Path) -> RunError {
     let place = casts.place(error, record);
-    let mut error = errors::running(error);
+    let mut error = errors::running(error, folder);
     if let Some(place) = place {
         error.message = format!("{} ({place})", error.message);
     }
@@ -251,7 +251,7 @@ impl Program {
             return Ok(RunTotals { taken, filtered: 0 });
         };
         let row_wise = matches!(self.mode, TransformMode::RowWise { .. });
-        compiled.prepare()?;
+        compiled.prepare(&slot.limits().spill_folder)?;
         let result = with_room(|| compiled.run(slot, pull, push));
         if result.is_err() {
             // Whatever state the plan was left in is not used again.
@@ -271,9 +271,9 @@ impl Program {
 }
 
 impl Compiled {
-    fn prepare(&mut self) -> Result<(), TaskError> {
+    fn prepare(&mut self, folder: &Path) -> Result<(), TaskError> {
         if self.runs >= self.keep {
-            self.plan = reset_plan_states(self.plan.clone()).map_err(|error| errors::running(&error))?;
+            self.plan = reset_plan_states(self.plan.clone()).map_err(|error| errors::running(&error, folder))?;
             self.runs = 0;
             self.dropped = 0;
         }
@@ -289,6 +289,7 @@ impl Compiled {
         push: &mut dyn FnMut(RecordBatch) -> Result<(), TaskError>,
     ) -> Result<(u64, u64), RunError> {
         self.feed.reset();
+        let folder = slot.limits().spill_folder.clone();
         let resources = slot.resources()?;
         // Held until the run is over.
         let held = MemoryConsumer::new(INPUT).register(&resources.environment.memory_pool);
@@ -298,7 +299,7 @@ impl Compiled {
             let mut batches = Vec::new();
             while let Some(batch) = pull()? {
                 held.try_grow(get_record_batch_memory_size(&batch))
-                    .map_err(|error| errors::running(&error))?;
+                    .map_err(|error| errors::running(&error, &folder))?;
                 fed += batch.num_rows() as u64;
                 batches.push(batch);
             }
@@ -311,13 +312,13 @@ impl Compiled {
         resources.runtime.block_on(async {
             let mut stream = plan
                 .execute(0, context.clone())
-                .map_err(|error| running(&error, casts, None))?;
+                .map_err(|error| running(&error, casts, None, &folder))?;
             std::future::poll_fn(|task| {
                 loop {
                     match stream.poll_next_unpin(task) {
                         Poll::Ready(Some(Ok(batch))) => push(batch)?,
                         Poll::Ready(Some(Err(error))) => {
-                            let failed = running(&error, casts, record.as_ref());
+                            let failed = running(&error, casts, record.as_ref(), &folder);
                             return Poll::Ready(Err(match fed {
                                 0 if !self.lookups.is_empty() => without_record(failed, &self.lookups),
                                 _ => failed,
