@@ -263,3 +263,39 @@ fn a_failure_is_told_once_and_the_printed_commands_reach_its_run() {
     let stderr = String::from_utf8_lossy(&once_more.stderr);
     assert!(stderr.contains("kept.parquet exists; give another name"), "{stderr}");
 }
+
+const REJECTS: &str = "\
+job: rejects
+steps:
+  - name: load
+    source: {csv: {path: [b.csv, a.csv], columns: {id: int64}}}
+    check: [{name: small, that: \"id < 10\"}]
+    sink: {csv: {path: out/load}}
+    on_error: {reject: {limit: 100}}
+";
+
+#[test]
+fn rejects_are_listed_by_file_and_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    fs::write(folder.join("job.yaml"), REJECTS).expect("written");
+    // Of those that cannot be read and those that break a rule each kind is found at its own time.
+    for name in ["a.csv", "b.csv"] {
+        fs::write(folder.join(name), "id\n11\nx\n1\n12\ny\n").expect("written");
+    }
+    printed(folder, &["run", "job.yaml"]);
+    let listed = printed(folder, &["rejects", "rejects", "--state", ".gapless", "-o", "json"]);
+    let places: Vec<(String, u64)> = listed
+        .lines()
+        .map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            let (file, line) = (record["file"].as_str(), record["line"].as_u64());
+            (file.unwrap_or_default().to_string(), line.unwrap_or_default())
+        })
+        .collect();
+    let expected: Vec<(String, u64)> = ["a.csv", "b.csv"]
+        .iter()
+        .flat_map(|file| [2, 3, 5, 6].map(|line| (file.to_string(), line)))
+        .collect();
+    assert_eq!(places, expected, "{listed}");
+}
