@@ -179,6 +179,27 @@ fn names_in_sql_that_nothing_has_are_told_with_their_place() {
             "SELECT MATCH(id) AGAINST ('x') FROM input",
             "step a: the SQL: MatchAgainst is not supported\n",
         ),
+        // What the engine would pass over without a word.
+        (
+            "a hierarchy",
+            "SELECT id FROM input START WITH id = 1 CONNECT BY PRIOR id = amount",
+            "step a: the SQL: CONNECT BY is not supported; write a recursive query (WITH RECURSIVE)\n",
+        ),
+        (
+            "a sample, in a subquery",
+            "SELECT id FROM (SELECT id FROM input TABLESAMPLE (10)) AS t",
+            "step a: the SQL: TABLESAMPLE is not supported; choose records by their values",
+        ),
+        (
+            "rows that go elsewhere",
+            "SELECT id INTO other FROM input",
+            "step a: the SQL: SELECT INTO is not supported; the sink is where the rows go\n",
+        ),
+        (
+            "a placeholder",
+            "SELECT id FROM input WHERE amount > $least",
+            "step a: the SQL: «$least» is a placeholder, and nothing is put in its place; a parameter of the job is written ${param.NAME}\n",
+        ),
         ("no SQL", "SELEKT id", "step a: the SQL"),
         ("two statements", "SELECT 1; SELECT 2", "step a: the SQL"),
         ("a statement that changes", "DROP TABLE input", "step a: the SQL"),

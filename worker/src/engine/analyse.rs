@@ -30,6 +30,7 @@ use gapless_common::{
 use super::{
     Checks, INPUT, classify,
     errors::{self, Cause, PlanFault},
+    ignored,
     room::{check_chains, with_room},
     session,
 };
@@ -184,6 +185,12 @@ fn parse_query(state: &SessionState, sql: &str) -> Result<Statement, PlanFault> 
         .map_err(|error| errors::fault("the SQL", &error))?;
     let is_query =
         matches!(&statement, Statement::Statement(inner) if matches!(inner.as_ref(), ast::Statement::Query(_)));
+    if let Some(words) = ignored::find(&statement) {
+        return Err(PlanFault {
+            message: format!("the SQL: {words}"),
+            cause: Cause::Syntax,
+        });
+    }
     match is_query {
         true => Ok(statement),
         false => Err(PlanFault {

@@ -13,6 +13,7 @@ mod casts;
 mod checks;
 mod classify;
 mod errors;
+mod ignored;
 mod input;
 mod overflow;
 mod program;
