@@ -104,6 +104,11 @@ pub fn changes(previous: Option<&Run>, run: &Run) -> Vec<String> {
     lines
 }
 
+/// Whether a step's error stands in an event of its own, or is told at the end.
+fn is_told(error: &str, run: &Run) -> bool {
+    is_told_at_end(error, run) || run.events.iter().any(|event| event.text.contains(error))
+}
+
 /// Whether a text is a part of why the run has failed, which its end tells in full.
 fn is_told_at_end(text: &str, run: &Run) -> bool {
     run.error.contains(text)
@@ -128,7 +133,7 @@ fn step_line(step: &StepStatus, run: &Run) -> Option<String> {
             counted(step.output_rows, "row"),
             counted(step.output_files, "file")
         )),
-        "failed" | "aborted" if !step.error.is_empty() && !is_told_at_end(&step.error, run) => {
+        "failed" | "aborted" if !step.error.is_empty() && !is_told(&step.error, run) => {
             Some(format!("{name}: {}: {}", step.state, step.error))
         }
         "scatter" | "execute" | "merge" if partitions > 0 => Some(format!(
@@ -345,8 +350,14 @@ mod tests {
         let told = changes(Some(&before), &after);
         assert_eq!(
             told,
-            ["load: step load: no room", "load: failed: step load: no room"],
+            ["load: step load: no room", "load: failed"],
             "a failure of a run that goes on"
+        );
+        after.events.pop();
+        assert_eq!(
+            changes(Some(&before), &after),
+            ["load: failed: step load: no room"],
+            "where the event is gone"
         );
         after.error = "step load: no room".into();
         assert_eq!(changes(Some(&before), &after), ["load: failed"]);

@@ -135,10 +135,13 @@ pub fn next(run: &Run, target: &str) -> Vec<String> {
     if run.state() != RunState::Completed {
         add(format!("gapless logs {id}{target}"), "what happened, in order");
     }
-    // A step over its limit has committed nothing, and its error says where they lie.
+    // A step over its limit has committed nothing, and an error says where they lie.
     let rejected = |step: &StepStatus| {
         step.counters.is_some_and(|counters| counters.rejected > 0)
-            || (!step.rejects.is_empty() && run.error.contains(&step.rejects))
+            || (!step.rejects.is_empty()
+                && [&run.error, &step.error]
+                    .iter()
+                    .any(|error| error.contains(&step.rejects)))
     };
     if run.steps.iter().any(rejected) {
         add(
