@@ -165,10 +165,58 @@ fn compare(one: &Value, other: &Value, orders: bool) -> Result<Option<Ordering>,
             false => order,
         });
     }
+    let are = |kind: ValueKind| one.kind() == kind && other.kind() == kind;
+    if are(ValueKind::Seq) {
+        return compare_lists(one, other, orders);
+    }
+    if are(ValueKind::Map) && !orders {
+        return Ok(are_equal_maps(one, other)?.then_some(Ordering::Equal));
+    }
     match (one.kind() == other.kind(), orders) {
         (true, true) => Ok(Some(one.cmp(other))),
         (_, false) => Ok((one == other).then_some(Ordering::Equal)),
         (false, true) => Err(cannot()),
+    }
+}
+
+/// By the first items that differ.
+fn compare_lists(one: &Value, other: &Value, orders: bool) -> Result<Option<Ordering>, Error> {
+    let mut others = other.try_iter()?;
+    for item in one.try_iter()? {
+        let Some(beside) = others.next() else {
+            return Ok(Some(Ordering::Greater));
+        };
+        match compare(&item, &beside, orders)? {
+            Some(Ordering::Equal) => {}
+            differs => return Ok(differs),
+        }
+    }
+    Ok(Some(match others.next() {
+        Some(_) => Ordering::Less,
+        None => Ordering::Equal,
+    }))
+}
+
+fn are_equal_maps(one: &Value, other: &Value) -> Result<bool, Error> {
+    if one.len() != other.len() {
+        return Ok(false);
+    }
+    for key in one.try_iter()? {
+        let beside = other.get_item(&key)?;
+        if beside.is_undefined() || !is_equal(&one.get_item(&key)?, &beside)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Tests that ask for whole numbers, of decimals.
+fn whole_alone(test: &'static str, value: &Value) -> Result<(), Error> {
+    match is_decimal(value) {
+        false => Ok(()),
+        true => Err(fault(format!(
+            "tried to use the test {test} on a decimal; it is of whole numbers: take `| int`"
+        ))),
     }
 }
 
@@ -291,6 +339,21 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
     }
     environment.add_function(" in", is_in);
     environment.add_test("in", is_in);
+    environment.add_test("odd", |value: Value| {
+        whole_alone("odd", &value).map(|()| minijinja::tests::is_odd(value))
+    });
+    environment.add_test("even", |value: Value| {
+        whole_alone("even", &value).map(|()| minijinja::tests::is_even(value))
+    });
+    environment.add_test("divisibleby", |value: Value, by: Value| {
+        whole_alone("divisibleby", &value)?;
+        whole_alone("divisibleby", &by)?;
+        // The library would panic.
+        if is_equal(&by, &Value::from(0))? {
+            return Err(fault(format!("{value} is divisibleby({by}) divides by zero")));
+        }
+        Ok::<bool, Error>(minijinja::tests::is_divisibleby(&value, &by))
+    });
     environment.add_test("number", |value: &Value| digits(value).is_some());
     for function in [" +", " -", " *", " /", " //", " %", " **"] {
         environment.add_function(function, move |one: &Value, other: &Value| {
@@ -440,5 +503,56 @@ impl<'a> Compiled<'a> {
             template.initial_auto_escape,
         )?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(template: &str) -> Result<String, Error> {
+        let mut environment = Environment::new();
+        add_to(&mut environment);
+        let values = [
+            ("d", Value::from_object(Decimal("1.50".to_string()))),
+            ("n", Value::from(4)),
+        ];
+        Compiled::new("t", template, AutoEscape::None)?.render(&environment, Value::from_iter(values))
+    }
+
+    #[test]
+    fn decimals_within_lists_and_objects_are_compared_by_value() {
+        for yes in [
+            "[d, n] == [1.5, 4]",
+            "[d] != [1.51]",
+            "[d, 1] < [1.5, 2]",
+            "[d] < [1.5, 0]",
+            "[[d]] > [[1.25]]",
+            "{'a': d} == {'a': 1.5}",
+            "{'a': d} != {'b': 1.5}",
+            "[d] in [[1.5]]",
+            "n is even and n is divisibleby(2)",
+        ] {
+            assert_eq!(
+                rendered(&format!("{{{{ {yes} }}}}")).expect(yes).to_lowercase(),
+                "true",
+                "{yes}"
+            );
+        }
+        assert!(rendered("{{ n is divisibleby(0) }}").is_err_and(|error| error.to_string().contains("by zero")));
+        for fault in [
+            "d is odd",
+            "d is even",
+            "d is divisibleby(2)",
+            "n is divisibleby(d)",
+            "[d] == ['x']",
+        ] {
+            let error = rendered(&format!("{{{{ {fault} }}}}")).expect_err(fault);
+            let detail = error.detail().unwrap_or_default();
+            assert!(
+                UNSUPPORTED.iter().any(|begin| detail.starts_with(begin)),
+                "{fault}: {error}"
+            );
+        }
     }
 }
