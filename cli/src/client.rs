@@ -225,6 +225,7 @@ impl Client {
     ) -> Result<Submitted, Failure> {
         let request = SubmitRequest {
             job_text: job.text.clone(),
+            redrive: job.redrive.clone(),
             file_name: job.name.clone(),
             parameters: parameters.clone().into_iter().collect(),
             base_dir: job.base_dir.clone(),

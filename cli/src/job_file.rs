@@ -20,6 +20,8 @@ pub struct JobFile {
     /// As the user named it, for messages.
     pub name: String,
     pub text: String,
+    /// Beside the text: what makes it a redrive, empty where it is none.
+    pub redrive: String,
     /// Absolute folder against which the job's relative paths are resolved.
     pub base_dir: String,
 }
@@ -53,7 +55,12 @@ impl JobFile {
             )
         })?;
         let base_dir = absolute(&folder)?.display().to_string();
-        Ok(JobFile { name, text, base_dir })
+        Ok(JobFile {
+            name,
+            text,
+            redrive: String::new(),
+            base_dir,
+        })
     }
 }
 

@@ -48,7 +48,7 @@ use crate::{
 ///
 /// Errors: [`Kind::Invalid`] with one line for each fault: file, line, column, what is allowed.
 pub fn bind(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<(Job, BoundParameters), Failure> {
-    let parsed = job::parse(&file.text, &file.name);
+    let parsed = job::parse_redrive(&file.text, &file.redrive, &file.name);
     let bound = parsed.and_then(|parsed| parsed.bind(parameters));
     bound.map_err(|errors| Failure::new(Kind::Invalid, errors.to_string()))
 }
@@ -68,7 +68,7 @@ pub struct Sound {
 /// Errors: [`Kind::Invalid`] with one line for each fault.
 pub fn check(file: &JobFile, parameters: &BTreeMap<String, String>) -> Result<Sound, Failure> {
     let (job, bound) = bind(file, parameters)?;
-    let parsed = job::parse(&file.text, &file.name);
+    let parsed = job::parse_redrive(&file.text, &file.redrive, &file.name);
     let parsed = parsed.map_err(|errors| Failure::new(Kind::Invalid, errors.to_string()))?;
     let found = examine_job(&job, Clock::system().now_micros());
     let place = |remark: &Remark| {

@@ -68,6 +68,7 @@ pub fn run(state: &State, id: RunId) -> Option<v1::Run> {
         job_text: String::new(),
         file_name: String::new(),
         base_dir: String::new(),
+        redrive: String::new(),
     })
 }
 
@@ -251,10 +252,11 @@ pub fn step_for_workers(
     job_known: bool,
 ) -> Option<v1::GetStepResponse> {
     let run = state.run(id)?;
-    let (job_text, parameters) = if job_known {
+    let (job_text, redrive, parameters) = if job_known {
         Default::default()
     } else {
-        (run.job.text.clone(), run.job.parameters.clone().into_iter().collect())
+        let parameters = run.job.parameters.clone().into_iter().collect();
+        (run.job.text.clone(), run.job.redrive.clone(), parameters)
     };
     let step = run.step(number)?;
     let frame = match (&step.facts, &step.row.plan) {
@@ -271,6 +273,7 @@ pub fn step_for_workers(
     };
     Some(v1::GetStepResponse {
         job_text,
+        redrive,
         parameters,
         base_dir: run.job.base_dir.clone(),
         started_micros: run.row.submitted.0,

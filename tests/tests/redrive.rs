@@ -932,3 +932,20 @@ fn a_mended_job_asks_a_merge_for_no_column_that_its_rows_lack() {
         verify_all(&world, &name);
     }
 }
+
+/// Whatever form a job file has, its text is left as it is: also where nothing can be added to it.
+#[test]
+fn a_job_of_any_form_is_redriven() {
+    let step = r#"{"name": "load", "source": {"csv": {"path": "in.csv", "columns": {"id": "int64"}}}, "sink": {"csv": {"path": "out"}}, "on_error": {"reject": {"limit": 9}}}"#;
+    let json = format!(r#"{{"job": "load", "steps": [{step}]}}"#);
+    let ended = format!("job: load\nsteps:\n- {step}\n...\n");
+    let indented = format!("  job: load\n  steps:\n  - {step}");
+    for job in [json, ended, indented] {
+        let world = World::with("in.csv", "id\n1\nx\n3\n", &job);
+        fs::write(world.path("good.csv"), "id\n1\n2\n3\n").expect("written");
+        done(&world, &["run", "job.yaml"]);
+        done(&world, &["redrive", "load", "--rejects", "--from", "good.csv"]);
+        assert_eq!(all_of(&world, "out"), "id\n1\n3\nid\n2\n", "{job}");
+        verify_all(&world, "load");
+    }
+}

@@ -1,6 +1,6 @@
 //! `gapless redrive`: does a step again over the records that it had rejected, and adds to its output.
 //!
-//! The new run is the same job with a key `redrive` added to its text: what travels, what is resumed and what
+//! The new run is the same job, its text as it is, and beside it what the redrive is of: what is resumed and what
 //! conflicts is decided as for any other run. The records themselves never pass a coordinator.
 
 use std::path::{Path, PathBuf};
@@ -113,7 +113,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
 /// Whether a run is a redrive that has ended and added nothing: what it read is still to be redriven.
 pub(super) fn is_void(run: &Run) -> bool {
     let published = run.steps.iter().any(|step| !step.certificate.is_empty());
-    view::has_ended(run) && !published && run.job_text.lines().any(|line| line.starts_with(REDRIVE))
+    view::has_ended(run) && !published && !run.redrive.is_empty()
 }
 
 /// The command that goes on with a redrive.
@@ -170,89 +170,79 @@ fn mended(run: &Run, file: Option<&Path>) -> Result<JobFile, Failure> {
     let own = JobFile {
         name: run.file_name.clone(),
         text: run.job_text.clone(),
+        redrive: run.redrive.clone(),
         base_dir: run.base_dir.clone(),
     };
     match file {
         None => Ok(own),
-        Some(path) => {
-            let mended = JobFile::read(path)?;
-            // It may be a redrive already: that is told by the run, never by the file.
-            let redrive = own.text.lines().find(|line| line.starts_with(REDRIVE));
-            Ok(JobFile {
-                text: format!("{}\n{}\n", without_redrive(&mended.text), redrive.unwrap_or_default()),
-                base_dir: own.base_dir,
-                ..mended
-            })
-        }
+        // It may be a redrive already: that is told by the run, never by the file.
+        Some(path) => Ok(JobFile {
+            redrive: own.redrive,
+            base_dir: own.base_dir,
+            ..JobFile::read(path)?
+        }),
     }
 }
 
-/// How the line begins that a redrive adds to a job file.
-const REDRIVE: &str = "redrive: {";
-
 fn plain(job: &JobFile) -> JobFile {
     JobFile {
-        text: without_redrive(&job.text),
+        redrive: String::new(),
         ..job.clone()
     }
 }
 
-fn without_redrive(text: &str) -> String {
-    let lines = text.lines().filter(|line| !line.starts_with(REDRIVE));
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// JSON is YAML, so values need no thought.
+/// Objects are written by hand: columns have an order.
 fn with_redrive(job: JobFile, step: &str, number: u32, records: &RedriveRecords) -> JobFile {
-    let inputs: Vec<String> = records.inputs.iter().map(input_text).collect();
-    let of = match records.of_merge {
-        false => inputs.concat(),
+    let mut members = vec![member("step", json!(step)), member("number", json!(number))];
+    match records.of_merge {
+        false => members.extend(records.inputs.iter().flat_map(input)),
         true => {
-            let inputs: Vec<String> = inputs.iter().map(|input| format!("{{{input}}}")).collect();
-            let read = records.read_columns.as_ref().map(|names| {
-                let names: Vec<String> = names.iter().map(|name| name.replace("${", "$${")).collect();
-                format!(", read_columns: {}", json!(names))
-            });
-            format!("inputs: [{}]{}", inputs.join(", "), read.unwrap_or_default())
+            let inputs = records.inputs.iter().map(|of| object(input(of)));
+            members.push(member("inputs", format!("[{}]", inputs.collect::<Vec<_>>().join(", "))));
+            if let Some(names) = &records.read_columns {
+                let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+                members.push(member("read_columns", json!(names)));
+            }
         }
-    };
-    let lookups = records.lookups.iter().map(|(name, paths)| {
-        let paths: Vec<String> = paths.iter().map(|path| literal(Path::new(path))).collect();
-        format!("{}: {{path: {}}}", json!(name), json!(paths))
-    });
-    let lookups: Vec<String> = lookups.collect();
-    let lookups = match lookups.is_empty() {
-        true => String::new(),
-        false => format!(", lookups: {{{}}}", lookups.join(", ")),
-    };
+    }
+    if !records.lookups.is_empty() {
+        let lookups = records.lookups.iter().map(|(name, paths)| {
+            let paths: Vec<String> = paths.iter().map(|path| literal(path)).collect();
+            member(name, json!({"path": paths}))
+        });
+        members.push(member("lookups", object(lookups.collect())));
+    }
     JobFile {
-        text: format!(
-            "{}\n{REDRIVE}step: {step}, number: {number}, {of}{lookups}}}\n",
-            without_redrive(&job.text)
-        ),
+        redrive: object(members),
         ..job
     }
 }
 
-fn input_text(input: &InputRecords) -> String {
-    let mut text = format!(
-        "records: {}, places: {}",
-        json!(literal(&input.records)),
-        json!(literal(&input.places))
-    );
+fn input(input: &InputRecords) -> Vec<String> {
+    let path = |path: &Path| json!(literal(&path.display().to_string()));
+    let mut members = vec![
+        member("records", path(&input.records)),
+        member("places", path(&input.places)),
+    ];
     if !input.columns.is_empty() {
         let columns = input.columns.iter();
-        let columns: Vec<String> = columns
-            .map(|(name, ty)| format!("{}: {}", json!(name), json!(type_name(*ty))))
-            .collect();
-        text += &format!(", columns: {{{}}}", columns.join(", "));
+        let columns = columns.map(|(name, ty)| member(name, json!(type_name(*ty))));
+        members.push(member("columns", object(columns.collect())));
     }
-    text
+    members
 }
 
-/// A path in which nothing is a placeholder.
-fn literal(path: &Path) -> String {
-    path.display().to_string().replace("${", "$${")
+fn member(name: &str, json: impl std::fmt::Display) -> String {
+    format!("{}: {json}", json!(name))
+}
+
+fn object(members: Vec<String>) -> String {
+    format!("{{{}}}", members.join(", "))
+}
+
+/// Text in which nothing is a placeholder.
+fn literal(text: &str) -> String {
+    text.replace("${", "$${")
 }
 
 fn type_name(ty: ColumnType) -> String {

@@ -132,6 +132,17 @@ impl Faults {
         });
     }
 
+    /// Those of another text.
+    pub fn take(&self, others: Faults) {
+        for other in others.errors.into_inner() {
+            match self.is_full() {
+                true => self.omitted.set(self.omitted.get() + 1),
+                false => self.errors.borrow_mut().push(other),
+            }
+        }
+        self.omitted.set(self.omitted.get() + others.omitted.get());
+    }
+
     pub fn is_empty(&self) -> bool {
         self.errors.borrow().is_empty()
     }

@@ -28,7 +28,7 @@ pub use keys::{MAX_NAME_BYTES, MAX_PARTITIONS};
 pub use layout::*;
 pub use model::*;
 pub use params::BoundParameters;
-pub use parse::{ParsedJob, parse};
+pub use parse::{ParsedJob, parse, parse_redrive};
 pub use reference::{fill_reference, reference};
 pub use schema::json_schema;
 pub use yaml::MAX_TEXT_BYTES;

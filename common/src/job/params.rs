@@ -37,7 +37,7 @@ impl ParsedJob {
         if !faults.is_empty() {
             return Err(faults.into_errors());
         }
-        let job = read_job(&self.root, &faults, Some(&values)).and_then(|(_, _, job)| job);
+        let job = read_job(&self.root, self.redrive.as_ref(), &faults, Some(&values)).and_then(|(_, _, job)| job);
         if job.is_none() && faults.is_empty() {
             faults.add(Position::START, "the job could not be bound", "");
         }

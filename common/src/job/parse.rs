@@ -22,6 +22,7 @@ use super::{
 pub struct ParsedJob {
     pub(super) file_name: String,
     pub(super) root: Node,
+    pub(super) redrive: Option<Node>,
     name: String,
     version: String,
     parameters: BTreeMap<String, Parameter>,
@@ -29,28 +30,53 @@ pub struct ParsedJob {
 
 /// Reads a job file. `file_name` is for messages only.
 pub fn parse(text: &str, file_name: &str) -> Result<ParsedJob, JobErrors> {
+    parse_redrive(text, "", file_name)
+}
+
+/// Reads a job file that is done as a redrive. `written`: what `gapless redrive` says of it beside the file, JSON; empty where it
+/// is none.
+pub fn parse_redrive(text: &str, written: &str, file_name: &str) -> Result<ParsedJob, JobErrors> {
     let faults = Faults::new(file_name);
     let root = yaml::read(text, &faults);
     if root.is_none() && faults.is_empty() {
         faults.add(Position::START, "the job file is empty", JOB.allowed());
     }
+    let of_redrive = Faults::new(redrive::NAME);
+    let redrive = match written.is_empty() {
+        true => None,
+        false => yaml::read(written, &of_redrive),
+    };
+    if !of_redrive.is_empty() {
+        return Err(of_redrive.into_errors());
+    }
     let parsed = root.and_then(|root| {
-        let (name, parameters, _) = read_job(&root, &faults, None)?;
+        let (name, parameters, _) = read_job(&root, redrive.as_ref(), &faults, None)?;
         Some(ParsedJob {
             file_name: file_name.to_string(),
             root,
+            redrive,
             name,
-            version: format!("{:032x}", xxh3_128(text.as_bytes())),
+            version: version(text, written),
             parameters,
         })
     });
     faults.finish(parsed)
 }
 
+fn version(text: &str, redrive: &str) -> String {
+    let digest = match redrive.is_empty() {
+        true => xxh3_128(text.as_bytes()),
+        // No job file holds this byte, so it is no digest of another one.
+        false => xxh3_128([text, redrive].join("\0").as_bytes()),
+    };
+    format!("{digest:032x}")
+}
+
 /// Reads the tree, with or without values for its placeholders. The job itself is `None` where a
 /// fault was told, or where something is open for lack of values.
 pub(super) fn read_job(
     root: &Node,
+    redrive: Option<&Node>,
     faults: &Faults,
     values: Option<&BTreeMap<String, String>>,
 ) -> Option<(String, BTreeMap<String, Parameter>, Option<Job>)> {
@@ -94,11 +120,18 @@ pub(super) fn read_job(
         steps,
         redrive: None,
     });
-    if fields.has("redrive") {
-        job = job.zip(redrive::read(&fields)).and_then(|(mut job, written)| {
-            redrive::apply(written, &mut job, &fields)?;
+    if let Some(node) = redrive {
+        let of_redrive = Faults::new(redrive::NAME);
+        let cx = Context {
+            faults: &of_redrive,
+            ..cx
+        };
+        let redriven = redrive::read(&cx, node).zip(job).and_then(|(written, mut job)| {
+            redrive::apply(written, &mut job, &cx)?;
             Some(job)
         });
+        job = redriven;
+        faults.take(of_redrive);
     }
     Some((name, parameters, job))
 }

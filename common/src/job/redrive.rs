@@ -1,5 +1,5 @@
 //! A redrive: a job that does one of its steps again, over the records that the step had rejected. `gapless redrive`
-//! writes it as a key of the job's text, which is all that travels.
+//! writes what it is of as JSON, which travels beside the job's text: no job file says it.
 //!
 //! Records of text stay in the form of their source. Those of a source with types of its own, of which the quarantine
 //! keeps the values, are Parquet.
@@ -11,10 +11,16 @@ use super::{
     Partition, RecordsSource, Redrive, Sink, Source, Step,
     column::columns,
     error::Position,
+    keys::REDRIVE,
     read::{Fields, Text},
+    substitute::Context,
+    yaml::Node,
 };
 
-/// The key, as far as it could be read.
+/// What stands in place of a file's name in messages about it.
+pub(super) const NAME: &str = "the redrive";
+
+/// What was written, as far as it could be read.
 pub(super) struct Written {
     step: Text,
     number: u32,
@@ -42,8 +48,8 @@ struct Input {
     at: Position,
 }
 
-pub(super) fn read(fields: &Fields) -> Option<Written> {
-    let fields = fields.section("redrive")?;
+pub(super) fn read(cx: &Context, node: &Node) -> Option<Written> {
+    let fields = Fields::new(cx, &REDRIVE, node, NAME)?;
     let (step, number) = (fields.name("step"), fields.integer("number"));
     for name in ["places", "columns"] {
         if fields.has("inputs") && fields.has(name) {
@@ -106,8 +112,8 @@ fn input(fields: &Fields) -> Option<Input> {
 }
 
 /// Leaves the one step, reading the records and adding to the output.
-pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<()> {
-    let faults = fields.cx.faults;
+pub(super) fn apply(written: Written, job: &mut Job, cx: &Context) -> Option<()> {
+    let faults = cx.faults;
     let mut steps = std::mem::take(&mut job.steps);
     let Some(at) = steps.iter().position(|step| step.name == written.step.value) else {
         let found = format!(
@@ -123,7 +129,7 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
     match (&mut step.source, written.of) {
         (Source::Merge(merge), Of::Merge { inputs, read_columns }) if inputs.len() == merge.inputs.len() => {
             for (source, records) in merge.inputs.iter_mut().zip(inputs) {
-                *source = over(source, records, &steps, fields)?;
+                *source = over(source, records, &steps, cx)?;
             }
             merge.read_columns = read_columns;
         }
@@ -137,7 +143,7 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
             faults.add(written.at, found, "records, places, columns");
             return None;
         }
-        (source, Of::One(records)) => *source = over(source, records, &steps, fields)?,
+        (source, Of::One(records)) => *source = over(source, records, &steps, cx)?,
     }
     for (name, lookup) in &mut step.lookups {
         if let (Lookup::Step(earlier), Some(paths)) = (&*lookup, written.lookups.get(name)) {
@@ -166,7 +172,7 @@ pub(super) fn apply(written: Written, job: &mut Job, fields: &Fields) -> Option<
 }
 
 /// What a source is over its rejected records. `steps`: those of the job, apart from the one that is redriven.
-fn over(source: &Source, written: Input, steps: &[Step], fields: &Fields) -> Option<Source> {
+fn over(source: &Source, written: Input, steps: &[Step], cx: &Context) -> Option<Source> {
     let Input {
         records,
         places,
@@ -215,7 +221,7 @@ fn over(source: &Source, written: Input, steps: &[Step], fields: &Fields) -> Opt
     if matches!(&over, Source::Csv(CsvSource { columns, .. }) | Source::Ndjson(NdjsonSource { columns, .. }) if columns.is_empty())
     {
         let allowed = "a mapping from column names to types";
-        fields.cx.faults.add(at, "missing key `columns` in redrive", allowed);
+        cx.faults.add(at, "missing key `columns` in redrive", allowed);
         return None;
     }
     Some(over)

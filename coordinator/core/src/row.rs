@@ -182,6 +182,9 @@ impl RunRow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobRow {
     pub text: String,
+    /// Beside the text: what makes it a redrive, empty where it is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub redrive: String,
     pub file_name: String,
     pub parameters: BTreeMap<String, String>,
     pub base_dir: String,

@@ -108,6 +108,7 @@ impl Leader {
             redrive: None,
         };
         let row = JobRow {
+            redrive: String::new(),
             text: String::new(),
             file_name: "job.yaml".into(),
             parameters: BTreeMap::new(),

@@ -461,6 +461,7 @@ fn partitions() -> Vec<Partition> {
 
 fn job_row() -> JobRow {
     JobRow {
+        redrive: String::new(),
         text: "job: sales\n".into(),
         file_name: "sales.yaml".into(),
         parameters: [("day".to_string(), "2026-11-20".to_string())].into(),

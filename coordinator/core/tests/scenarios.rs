@@ -101,6 +101,7 @@ impl Script {
             "submit" => {
                 let (job, _) = &self.jobs[&format!("{} {}", words.at(2), words.at(3))];
                 let job = Arc::new(JobRow {
+                    redrive: String::new(),
                     text: String::new(),
                     file_name: "job.yaml".into(),
                     parameters: BTreeMap::new(),

@@ -60,7 +60,7 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
     } else {
         &request.file_name
     };
-    let parsed = job::parse(&request.job_text, name).map_err(invalid)?;
+    let parsed = job::parse_redrive(&request.job_text, &request.redrive, name).map_err(invalid)?;
     let priority = request.priority.map(|given| {
         let (least, most) = (job::Priority::LOWEST.0, job::Priority::HIGHEST.0);
         let refused = || Status::invalid_argument(format!("priority is {given}; allowed: {least} to {most}"));
@@ -79,6 +79,7 @@ fn prepare(request: v1::SubmitRequest) -> Result<Submit, Status> {
         priority: priority.transpose()?,
         job: Arc::new(JobRow {
             text: request.job_text,
+            redrive: request.redrive,
             file_name: request.file_name,
             parameters: bound.values,
             base_dir: request.base_dir,
@@ -153,6 +154,7 @@ impl Jobs for JobsService {
                 .await?
         {
             run.job_text = job.text.clone();
+            run.redrive = job.redrive.clone();
             run.file_name = job.file_name.clone();
             run.base_dir = job.base_dir.clone();
         }

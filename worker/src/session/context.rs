@@ -144,7 +144,7 @@ fn bad(held: &Held, reason: &dyn std::fmt::Display) -> TaskError {
 
 fn read_job(held: &Held, step: &v1::GetStepResponse) -> Result<Job, TaskError> {
     let parameters: BTreeMap<String, String> = step.parameters.clone().into_iter().collect();
-    let (job, _) = job::parse(&step.job_text, "the job file")
+    let (job, _) = job::parse_redrive(&step.job_text, &step.redrive, "the job file")
         .and_then(|parsed| parsed.bind(&parameters))
         .map_err(|errors| bad(held, &errors))?;
     Ok(job)

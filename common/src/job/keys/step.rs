@@ -40,23 +40,15 @@ pub static JOB: Section = section(
             "The steps, 1 to 1,000. Those that do not depend on one another run at the same time.",
             r#"[{"name": "load", "source": {"csv": {"path": "in/*.csv"}}, "sink": {"parquet": {"path": "out/load"}}}]"#,
         ),
-        Key {
-            offered: false,
-            ..key(
-                "redrive",
-                Kind::Section(&REDRIVE),
-                "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
-                r#"{"step": "load", "number": 1, "records": "/x/records.csv", "places": "/x/places.ndjson", "columns": {"a": "int64"}}"#,
-            )
-        },
     ],
 );
 
+/// Travels beside a job file, in no schema and on no page: `gapless redrive` writes it, nobody else does.
 pub static REDRIVE: Section = Section {
     choice: Choice::ExactlyOne(&["records", "inputs"]),
     ..section(
         "redrive",
-        "Written by `gapless redrive`: the job does one step again, over the records that it had rejected.",
+        "The job does one step again, over the records that it had rejected.",
         &[
             required("step", Kind::Name, "The step; the job has no other then.", r#""load""#),
             required(

@@ -1,7 +1,7 @@
 //! Each fault of a file: the message names the place, what was found and what is allowed. Every
 //! expectation is the whole answer, so that a fault that is missed or told twice shows.
 
-use super::super::{JobErrors, MAX_TEXT_BYTES, parse};
+use super::super::{JobErrors, MAX_TEXT_BYTES, parse, parse_redrive};
 
 fn answer(text: &str) -> String {
     match parse(text, "job.yaml") {
@@ -18,6 +18,19 @@ fn check(text: &str, expected: &[&str]) {
 fn check_step(lines: &str, expected: &[&str]) {
     let step = "job: j\nsteps:\n  - name: a\n    source: {sequence: {from: 0, to: 9}}\n    sink: discard\n";
     check(&format!("{step}{lines}"), expected);
+}
+
+/// Faults of what stands beside the job.
+fn check_redrive(redrive: &str, expected: &[&str]) {
+    check_redrive_of("sequence: {from: 0, to: 9}", redrive, expected);
+}
+
+fn check_redrive_of(source: &str, redrive: &str, expected: &[&str]) {
+    let job = format!("job: j\nsteps:\n  - {{name: a, source: {{{source}}}, sink: discard}}\n");
+    let errors = parse_redrive(&job, redrive, "job.yaml")
+        .expect_err("a fault")
+        .to_string();
+    assert_eq!(errors.lines().collect::<Vec<_>>(), expected, "\nof\n{redrive}");
 }
 
 #[test]
@@ -492,70 +505,65 @@ steps:
 
 #[test]
 fn redrives() {
-    let redrive =
-        |step: &str| format!("redrive: {{step: {step}, number: 1, records: /r, places: /p, columns: {{a: int64}}}}\n");
-    check_step(
+    let redrive = |step: &str| format!("{{step: {step}, number: 1, records: /r, places: /p, columns: {{a: int64}}}}");
+    check_redrive(
         &redrive("b"),
-        &["job.yaml:6:17: `redrive` names the step `b`, which the job does not have; did you mean `a`? allowed: a"],
+        &["the redrive:1:8: `redrive` names the step `b`, which the job does not have; did you mean `a`? allowed: a"],
     );
-    check_step(
-        "redrive: {step: a, number: 0}\n",
+    check_redrive(
+        "{step: a, number: 0}",
         &[
-            "job.yaml:6:10: redrive says nothing; allowed: one of records, inputs",
-            "job.yaml:6:28: `number` in redrive is `0`; allowed: a whole number from 1 to 10000",
+            "the redrive:1:1: redrive says nothing; allowed: one of records, inputs",
+            "the redrive:1:19: `number` in redrive is `0`; allowed: a whole number from 1 to 10000",
         ],
     );
-    check_step(
-        "redrive: {step: a, number: 1, records: /r, columns: {a: int64}}\n",
-        &["job.yaml:6:10: missing key `places` in redrive; allowed: text"],
+    check_redrive(
+        "{step: a, number: 1, records: /r, columns: {a: int64}}",
+        &["the redrive:1:1: missing key `places` in redrive; allowed: text"],
     );
-    check_step(
-        "redrive: {step: a, number: 1, records: /r, inputs: [{records: /r, places: /p}]}\n",
+    check_redrive(
+        "{step: a, number: 1, records: /r, inputs: [{records: /r, places: /p}]}",
         &[
-            "job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
-            "job.yaml:6:44: `inputs` beside `records` in redrive; allowed: one of records, inputs",
+            "the redrive:1:1: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
+            "the redrive:1:35: `inputs` beside `records` in redrive; allowed: one of records, inputs",
         ],
     );
-    check_step(
-        "redrive: {step: a, number: 1, inputs: [{records: /r, places: /p}, {records: /r}]}\n",
-        &["job.yaml:6:67: missing key `places` in redriven input; allowed: text"],
+    check_redrive(
+        "{step: a, number: 1, inputs: [{records: /r, places: /p}, {records: /r}]}",
+        &["the redrive:1:58: missing key `places` in redriven input; allowed: text"],
     );
-    check_step(
-        "redrive: {step: a, number: 1, places: /p, inputs: [{records: /r, places: /p}]}\n",
+    check_redrive(
+        "{step: a, number: 1, places: /p, inputs: [{records: /r, places: /p}]}",
         &[
-            "job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
-            "job.yaml:6:31: `places` beside `inputs` in redrive; allowed: it in each of `inputs`",
+            "the redrive:1:1: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
+            "the redrive:1:22: `places` beside `inputs` in redrive; allowed: it in each of `inputs`",
         ],
     );
-    check_step(
-        "redrive: {step: a, number: 1, inputs: [{records: /r, places: /p}]}\n",
-        &["job.yaml:6:10: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns"],
+    check_redrive(
+        "{step: a, number: 1, inputs: [{records: /r, places: /p}]}",
+        &[
+            "the redrive:1:1: `inputs` in the `redrive` of step `a`, which merges none; allowed: records, places, columns",
+        ],
     );
-    let job = |source: &str, redrive: &str| {
-        format!(
-            "job: j\nsteps:\n  - {{name: a, source: {{{source}}}, sink: discard}}\nredrive: {{step: a, number: 1, {redrive}}}\n"
-        )
-    };
     for source in ["csv: {path: x}", "ndjson: {path: x}"] {
-        check(
-            &job(source, "records: /r, places: /p"),
-            &["job.yaml:4:10: missing key `columns` in redrive; allowed: a mapping from column names to types"],
+        check_redrive_of(
+            source,
+            "{step: a, number: 1, records: /r, places: /p}",
+            &["the redrive:1:1: missing key `columns` in redrive; allowed: a mapping from column names to types"],
         );
     }
-    check(
-        &job(
+    for records in [
+        "inputs: [{records: /r, places: /p, columns: {a: int64}}]",
+        "records: /r, places: /p",
+    ] {
+        check_redrive_of(
             "merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}",
-            "inputs: [{records: /r, places: /p, columns: {a: int64}}]",
-        ),
-        &["job.yaml:4:10: `redrive` of step `a`, which merges 2; allowed: `inputs`, one for each that the step merges"],
-    );
-    check(
-        &job(
-            "merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}",
-            "records: /r, places: /p",
-        ),
-        &["job.yaml:4:10: `redrive` of step `a`, which merges 2; allowed: `inputs`, one for each that the step merges"],
-    );
+            &format!("{{step: a, number: 1, {records}}}"),
+            &[
+                "the redrive:1:1: `redrive` of step `a`, which merges 2; allowed: `inputs`, one for each that the step merges",
+            ],
+        );
+    }
 }
 
 #[test]

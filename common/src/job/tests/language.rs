@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::super::{
-    Check, Compression, Count, Job, Partition, Partitioning, Priority, Sink, Source, Split, SplitBy, json_schema,
+    BoundParameters, Check, Compression, Count, Job, JobErrors, Partition, Partitioning, Priority, Sink, Source, Split,
+    SplitBy, json_schema,
     keys::{Kind, SECTIONS},
-    parse,
+    parse, parse_redrive,
 };
 
 /// The reference job.
@@ -162,13 +163,16 @@ steps:
     sink: discard
 "#;
 
-/// What `gapless redrive` adds to a job file: alone with the words that no one else writes.
-pub const REDRIVEN: &str =
-    "redrive: {step: b, number: 2, records: /r.csv, places: /p.ndjson, columns: {a: int64, \"b c\": string}}\n";
+/// What `gapless redrive` says beside a job file.
+pub const REDRIVEN: &str = r#"{"step": "b", "number": 2, "records": "/r.csv", "places": "/p.ndjson", "columns": {"a": "int64", "b c": "string"}}"#;
 
 /// The same of a step that merges.
-pub const REDRIVEN_MERGE: &str = "redrive: {step: m, number: 1, inputs: [{records: /r-1.csv, places: /p-1.ndjson, columns: {a: int64}}, {records: \
-                                  /r-2.parquet, places: /p-2.ndjson}], read_columns: [a], lookups: {l: {path: [/l-1, /l-2]}}}\n";
+pub const REDRIVEN_MERGE: &str = "{step: m, number: 1, inputs: [{records: /r-1.csv, places: /p-1.ndjson, columns: {a: int64}}, {records: \
+                                  /r-2.parquet, places: /p-2.ndjson}], read_columns: [a], lookups: {l: {path: [/l-1, /l-2]}}}";
+
+pub fn redriven(text: &str, redrive: &str) -> Result<(Job, BoundParameters), JobErrors> {
+    parse_redrive(text, redrive, "job.yaml").and_then(|parsed| parsed.bind(&BTreeMap::new()))
+}
 
 pub fn bound(text: &str, given: &[(&str, &str)]) -> Job {
     let given: BTreeMap<_, _> = given.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
@@ -408,7 +412,7 @@ fn every_key_reaches_the_model() {
 #[test]
 fn schema_and_parser_know_the_same_keys() {
     let schema = json_schema();
-    let text = format!("{EVERY_KEY}{REDRIVEN}{REDRIVEN_MERGE}");
+    let text = EVERY_KEY;
     let words: BTreeSet<&str> = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     for section in SECTIONS {
         let properties = &schema["definitions"][section.name.replace(' ', "_")]["properties"];
@@ -495,12 +499,9 @@ fn a_command_needs_no_more_than_a_program() {
 #[test]
 fn a_redrive_is_one_step_over_its_records_and_another_run() {
     let job = "job: j\nsteps:\n  - {name: a, source: {csv: {path: x}}, sink: discard}\n  - {name: b, after: a, source: {csv: {path: \"in/*.csv.gz\", delimiter: \";\"}}, sink: {csv: {path: y, exists: replace}}}\n";
-    let identity = |text: &str| {
-        let bound = parse(text, "job.yaml").and_then(|parsed| parsed.bind(&BTreeMap::new()));
-        bound.expect("it is sound").1.identity
-    };
-    let redriven = format!("{job}{REDRIVEN}");
-    let made = bound(&redriven, &[]);
+    let bound = |redrive: &str| redriven(job, redrive).unwrap_or_else(|errors| panic!("{errors}"));
+    let identity = |redrive: &str| bound(redrive).1.identity;
+    let made = bound(REDRIVEN).0;
     assert_eq!(made.steps.len(), 1);
     check_step(
         &made,
@@ -516,15 +517,49 @@ fn a_redrive_is_one_step_over_its_records_and_another_run() {
     let redrive = made.redrive.expect("it says so");
     assert_eq!((redrive.step.as_str(), redrive.number), ("b", 2));
     let others = [
-        job.to_string(),
-        redriven.replace("number: 2", "number: 1"),
-        redriven.replace("{step: b", "{step: a"),
+        String::new(),
+        REDRIVEN.replace("\"number\": 2", "\"number\": 1"),
+        REDRIVEN.replace("\"step\": \"b\"", "\"step\": \"a\""),
     ];
     for other in &others {
-        assert_ne!(identity(&redriven), identity(other), "{other}");
+        assert_ne!(identity(REDRIVEN), identity(other), "{other}");
     }
     // Other records for the same redrive are another version of the same run.
-    assert_eq!(identity(&redriven), identity(&redriven.replace("/r.csv", "/s.csv")));
+    let others = REDRIVEN.replace("/r.csv", "/s.csv");
+    assert_eq!(identity(REDRIVEN), identity(&others));
+    assert_ne!(bound(REDRIVEN).1.version, bound(&others).1.version);
+    assert_ne!(bound(REDRIVEN).1.version, bound("").1.version);
+}
+
+/// However a job is written, its text is not touched: what is wrong in it stands where the user sees it.
+#[test]
+fn a_job_of_any_form_is_redriven_and_its_faults_keep_their_places() {
+    let forms = [
+        r#"{"job": "j", "steps": [{"name": "b", "source": {"csv": {"path": "x"}}, "sink": "discard"}]}"#,
+        "job: j\nsteps:\n- {name: b, source: {csv: {path: x}}, sink: discard}\n...\n",
+        "---\njob: j\nsteps: [{name: b, source: {csv: {path: x}}, sink: discard}] # the end",
+        "  job: j\n  steps:\n  - {name: b, source: {csv: {path: x}}, sink: discard}",
+    ];
+    for text in forms {
+        let (job, _) = redriven(text, REDRIVEN).unwrap_or_else(|errors| panic!("{text}: {errors}"));
+        assert_eq!(job.redrive.expect("it is one").number, 2, "{text}");
+    }
+    let said = |text: &str, redrive: &str| redriven(text, redrive).expect_err("a fault").to_string();
+    let fault = "job: j\nsteps:\n- {name: b, source: {csv: {path: x}}, sink: discord}\n...\n";
+    assert!(
+        said(fault, REDRIVEN).starts_with("job.yaml:3:"),
+        "{}",
+        said(fault, REDRIVEN)
+    );
+    assert!(!said(fault, REDRIVEN).contains("redrive"), "{}", said(fault, REDRIVEN));
+    let missing = said(forms[1], &REDRIVEN.replace("\"b\"", "\"c\""));
+    assert!(
+        missing.starts_with("the redrive:1:10: `redrive` names the step `c`"),
+        "{missing}"
+    );
+    // Nobody writes it into a job file.
+    let written = said(&format!("{}redrive: {REDRIVEN}\n", forms[1].replace("...\n", "")), "");
+    assert!(written.starts_with("job.yaml:4:1: unknown key `redrive`"), "{written}");
 }
 
 /// Records of typed sources are rows of Parquet; those of a step are in the form that its sink gave them.
@@ -533,9 +568,10 @@ fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
     let source = |source: &str, more: &str, redrive: &str| {
         let job = format!(
             "job: j\nsteps:\n  - {{name: e, source: {{sequence: {{from: 0, to: 9}}}}, sink: {more}}}\n  - {{name: b, source: {{{source}}}, sink: \
-             discard}}\nredrive: {{step: b, number: 1, records: /r, places: /p{redrive}}}\n"
+             discard}}\n"
         );
-        let made = bound(&job, &[]);
+        let redrive = format!("{{step: b, number: 1, records: /r, places: /p{redrive}}}");
+        let made = redriven(&job, &redrive).unwrap_or_else(|errors| panic!("{errors}")).0;
         assert_eq!(made.steps.len(), 1);
         assert!(made.steps[0].after.is_empty());
         serde_json::to_value(&made.steps[0].source).expect("JSON")
@@ -569,7 +605,9 @@ fn a_redrive_reads_records_in_the_form_in_which_they_are_kept() {
     );
 
     let merge = "job: j\nsteps:\n  - {name: e, source: {csv: {path: x}}, sink: {avro: {path: e}}}\n  - {name: m, lookups: {l: {step: e}, o: {csv: {path: o}}}, partition: {bytes: {}}, source: {merge: {inputs: [{csv: {path: x}}, {avro: {path: y}}]}}, sink: discard}\n";
-    let made = bound(&format!("{merge}{REDRIVEN_MERGE}"), &[]);
+    let made = redriven(merge, REDRIVEN_MERGE)
+        .unwrap_or_else(|errors| panic!("{errors}"))
+        .0;
     let step = &made.steps[0];
     assert_eq!(step.partition.method, Partition::Auto);
     let Source::Merge(merge) = &step.source else {

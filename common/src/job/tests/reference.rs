@@ -112,15 +112,6 @@ fn jobs(section: &Section, value: Value) -> Vec<Value> {
                 _ => continue,
             };
             let mut around = mapping(parent, &[key]);
-            if inner["inputs"].is_array() && section.name == "redrive" {
-                let source = json!({"merge": {"inputs": [{"csv": {"path": "x"}}]}});
-                around["steps"] = json!([{"name": "load", "source": source, "sink": {"csv": {"path": "y"}}}]);
-            }
-            // What stands beside the records of one source.
-            if parent.name == "redrive" && around["records"].is_string() {
-                around["places"] = json!("/p");
-                around["columns"] = json!({"a": "int64"});
-            }
             around[key.name] = inner;
             if parent.name != "step" {
                 found.extend(jobs(parent, around));

@@ -114,6 +114,7 @@ pub fn spec(rng: &mut Rng, number: usize, version: usize) -> Spec {
         redrive: None,
     };
     let row = JobRow {
+        redrive: String::new(),
         text: String::new(),
         file_name: "job.yaml".into(),
         parameters: BTreeMap::new(),

@@ -709,6 +709,7 @@ fn job(number: u64, partitions: u64) -> Arc<JobRow> {
         if_unchanged: Default::default(),
     };
     Arc::new(JobRow {
+        redrive: String::new(),
         text: String::new(),
         file_name: "job.yaml".into(),
         parameters: BTreeMap::new(),
