@@ -19,6 +19,8 @@ use gapless_coordinator::{
 use gapless_platform::{clock::Clock, config::SpillDir, process, shutdown::Shutdown};
 use gapless_proto::access::Access;
 pub use gapless_worker::metrics::Metrics as WorkerMetrics;
+/// A worker that was asked to leave is gone after so long.
+pub use gapless_worker::session::DRAIN_LIMIT;
 use gapless_worker::{
     allow::AllowList,
     command::Inherited,

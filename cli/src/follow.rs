@@ -2,7 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use gapless_platform::retry::{Delays, Policy};
+use gapless_platform::{
+    retry::{Delays, Policy},
+    shutdown::Shutdown,
+};
 use gapless_proto::v1::{Run, RunState};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -13,6 +16,7 @@ use tonic::{Code, Streaming};
 use crate::{
     app::App,
     client::Client,
+    embedded::DRAIN_LIMIT,
     failure::{Failure, Kind, talk},
     output::{self, Format},
     result,
@@ -27,25 +31,30 @@ pub const RECONNECT: Policy = Policy {
     longest_delay: Duration::from_secs(2),
     give_up_after: Some(Duration::from_secs(60)),
 };
-/// In this process, an orderly stop writes what is open; nothing is lost if it is cut short.
-const STOP_GRACE: Duration = Duration::from_secs(60);
-
 /// How a run is followed.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct Manner<'a> {
     pub format: Format,
     pub timeout: Option<Duration>,
     /// Whether each state is printed as a line of JSON, rather than the last one at the end.
     pub stream: bool,
     /// Whether the run lives in this process, so that leaving means stopping it.
     pub embedded: bool,
+    /// The workers of this process, where it has the store open.
+    pub workers: Option<&'a Shutdown>,
 }
 
 /// Follows a run to its end, shows progress on the way and the result at the end.
 ///
 /// Errors: [`Kind::Failed`] when the run does not complete, [`Kind::TimedOut`],
 /// [`Kind::Interrupted`], [`Kind::Unreachable`] when the coordinator stays away.
-pub async fn follow(client: &mut Client, run: &str, manner: Manner, again: &str, app: &App) -> Result<Run, Failure> {
+pub async fn follow(
+    client: &mut Client,
+    run: &str,
+    manner: Manner<'_>,
+    again: &str,
+    app: &App,
+) -> Result<Run, Failure> {
     let mut follower = Follower {
         display: match manner.format {
             Format::Table | Format::Wide => Display::for_stderr(),
@@ -71,7 +80,7 @@ pub async fn follow(client: &mut Client, run: &str, manner: Manner, again: &str,
 }
 
 /// Prints the end of a run: data on stdout, what to do next on stderr.
-fn report(run: &Run, manner: Manner, target: &str) -> Result<(), Failure> {
+fn report(run: &Run, manner: Manner<'_>, target: &str) -> Result<(), Failure> {
     let text = match manner.format {
         _ if manner.stream && manner.format == Format::Json => String::new(),
         Format::Table | Format::Wide => {
@@ -103,7 +112,7 @@ struct Follower<'a> {
     display: Display,
     signals: Signals,
     deadline: Option<Instant>,
-    manner: Manner,
+    manner: Manner<'a>,
     app: &'a App,
     last: Option<Run>,
 }
@@ -195,10 +204,15 @@ impl Follower<'_> {
         Failure::new(failure.kind, message)
     }
 
+    /// What comes to no checkpoint is given back by the workers as they leave, and its programs are killed.
     async fn stop(&mut self, client: &mut Client, run: &str) {
-        self.deadline = Some(Instant::now() + STOP_GRACE);
+        self.deadline = Some(Instant::now() + DRAIN_LIMIT);
         // Whatever goes wrong here, leaving now is as safe as a power cut.
-        if client.stop(run).await.is_ok() {
+        let stopped = client.stop(run).await;
+        if let Some(workers) = self.manner.workers {
+            workers.drain();
+        }
+        if stopped.is_ok() {
             let _ = self.until_end(client, run).await;
         }
     }

@@ -4,9 +4,11 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output},
+    time::{Duration, Instant},
 };
 
 use gapless_tests::{Cluster, World, wait_for};
+use rustix::process::Signal;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -255,6 +257,26 @@ fn a_program_dies_when_its_run_is_cancelled() {
     });
     assert_eq!(gapless.code(), 1);
     assert!(!world.path("out/load").exists());
+}
+
+/// A program that comes to no checkpoint is not waited for longer than a worker waits that is to leave.
+#[test]
+fn a_program_that_hangs_does_not_keep_a_run_that_is_to_end() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let world = world(LASTING, "");
+        let mut gapless = world.start(&["run", "job.yaml"]);
+        let process = program(&world);
+        let began = Instant::now();
+        gapless.signal(signal);
+        assert_eq!(gapless.code(), 130);
+        // 5 s by its own limits, and some more on a busy machine.
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        assert!(!Path::new(&process).exists(), "the program is gone");
+        // Nothing of it counts as a failure, and it goes on.
+        let output = world.gapless(&["describe", "programs", "--state", ".gapless"]);
+        assert!(text(&output.stdout).contains("stopped"), "{}", text(&output.stdout));
+        assert!(!text(&output.stdout).contains("lost"), "{}", text(&output.stdout));
+    }
 }
 
 #[test]

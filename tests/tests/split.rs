@@ -97,6 +97,66 @@ fn a_row_that_no_output_takes_fails_the_step_or_goes_where_it_is_told() {
     assert_eq!(outputs(&world, "out/split", 0)["rest"], ["what is this"]);
 }
 
+/// As with a check, a rule that cannot be asked of a record rejects that record; it does not go where rows go of which it is
+/// not true.
+#[test]
+fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
+    let world = World::empty();
+    fs::write(world.path("in.csv"), "id,v\n1,a\n5,b\n0,c\n5,d\n9,e\n").expect("written");
+    let run = |more: &str, limit: u32| {
+        world.job(&format!(
+            "job: split\nsteps:\n  - name: split\n    source: {{csv: {{path: in.csv, columns: {{id: int64, v: string}}}}}}\n    \
+             {more}\n    sink: {{csv: {{path: out/split, exists: replace, partition_column: p, split: {{when: [{{name: none, that: \"id = 0\"}}, \
+             {{name: more, that: \"p = 0 AND 8 / (id - 5) >= 1\"}}], otherwise: less}}}}}}\n    on_error: {{reject: {{limit: {limit}}}}}\n"
+        ));
+        let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    for more in [
+        "",
+        "sort: [{column: v, order: descending}]",
+        "transform: {sql: \"SELECT id, unnest([v]) AS v FROM input\"}",
+    ] {
+        let (code, told) = run(more, 2);
+        assert_eq!(code, Some(0), "{told}");
+        let ids: BTreeMap<String, Vec<String>> = outputs(&world, "out/split", 1);
+        let ids: Vec<_> = ids
+            .iter()
+            .map(|(name, rows)| format!("{name} {}", rows.concat()))
+            .collect();
+        // Where another rule has taken a record first, the rest is not asked.
+        assert_eq!(ids, ["less 1,a,0", "more 9,e,0", "none 0,c,0"], "{more}");
+        let told = world.gapless(&["rejects", "split", "-o", "json", "--state", ".gapless"]);
+        let told = String::from_utf8_lossy(&told.stdout).into_owned();
+        let told: Vec<Value> = told
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let lines: Vec<_> = told.iter().map(|reject| (&reject["line"], &reject["rule"])).collect();
+        assert_eq!(
+            lines,
+            [
+                (&Value::from(3), &Value::from("split")),
+                (&Value::from(5), &Value::from("split"))
+            ]
+        );
+    }
+    let (code, told) = run("", 1);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("in.csv, line 5: split"), "{told}");
+    assert!(
+        told.contains("split «more»: «p = 0 AND 8 / (id - 5) >= 1» cannot be evaluated: Divide by zero"),
+        "{told}"
+    );
+    // No record can be blamed for what several have given.
+    let (code, told) = run("transform: {sql: \"SELECT id, max(v) AS v FROM input GROUP BY id\"}", 9);
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("split «more»: "), "{told}");
+}
+
 /// Rows of a value must not be mixed with those that no output takes.
 #[test]
 fn a_value_that_is_the_name_for_other_rows_has_a_folder_of_its_own() {

@@ -85,6 +85,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         timeout: arguments.timeout.timeout,
         stream: false,
         embedded: arguments.target.state.is_some(),
+        workers: None,
     };
     // A store in a folder is of one process at a time: that which has it open does the work.
     if let Some(state) = &arguments.target.state

@@ -90,6 +90,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         timeout: arguments.timeout.timeout,
         stream: false,
         embedded: true,
+        workers: None,
     };
     let whole = Whole {
         job: &job,
@@ -113,7 +114,7 @@ pub struct Whole<'a> {
 }
 
 /// Does a job with a coordinator and workers of its own.
-pub async fn do_here(whole: Whole<'_>, mut config: Config, manner: Manner, app: &App) -> Result<(), Failure> {
+pub async fn do_here(whole: Whole<'_>, mut config: Config, manner: Manner<'_>, app: &App) -> Result<(), Failure> {
     if *config.origin(Setting::LogLevel) == Origin::Default {
         config.log_level = "off".to_string();
     }
@@ -125,6 +126,11 @@ pub async fn do_here(whole: Whole<'_>, mut config: Config, manner: Manner, app: 
     let telling = start_log(&config, "run", Some(said))?;
     let mut house = Household::open(&config, whole.workers).await?;
     let endpoint = house.coordinator.endpoint();
+    let leaving = house.shutdown.clone();
+    let manner = Manner {
+        workers: Some(&leaving),
+        ..manner
+    };
     let work = async {
         let mut client = Client::connect(vec![endpoint], Access::default()).await?;
         client.speak_of(&config.state_dir);
@@ -277,6 +283,8 @@ impl Household {
     /// A worker of this process must not end before the job has.
     async fn worker_ended(&mut self) -> Failure {
         match self.workers.join_next().await {
+            // They were told to, and who told them waits for the run.
+            _ if self.shutdown.is_draining() => std::future::pending().await,
             Some(Ok(Err(failure))) => failure,
             Some(Ok(Ok(()))) | None => Failure::failed("a worker of this process ended before the job had"),
             Some(Err(panic)) => Failure::failed(format!("a worker of this process failed: {panic}; please report it")),

@@ -58,6 +58,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
             timeout: arguments.timeout.timeout,
             stream: false,
             embedded: false,
+            workers: None,
         };
         let target = client.target().to_string();
         let again = again("submit", &arguments.job.file, &arguments.job.parameters, &target);

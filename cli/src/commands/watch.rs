@@ -40,6 +40,7 @@ pub async fn run(arguments: Arguments, app: &App) -> Result<(), Failure> {
         timeout: arguments.timeout.timeout,
         stream: arguments.output.output == Format::Json,
         embedded: false,
+        workers: None,
     };
     if client.owns_store() && !has_ended(&run) {
         // Nothing would ever happen.

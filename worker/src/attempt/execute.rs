@@ -5,6 +5,7 @@
 //! leaves the attempt here.
 
 use std::{
+    cell::Cell,
     ops::Range,
     path::PathBuf,
     sync::Arc,
@@ -56,6 +57,8 @@ const SORT_SHARE: usize = 2;
 const TRIAL_BYTES: usize = 64 << 20;
 /// What rejects a record on which the SQL fails, in place of the name of a check.
 pub const TRANSFORM_RULE: &str = "transform";
+/// Of one that the rules of a split cannot be asked of.
+pub const SPLIT_RULE: &str = "split";
 
 /// What makes the step's rows of its records.
 enum Transform {
@@ -353,6 +356,8 @@ struct Pushed<'a> {
     check: Option<OrderCheck<'a>>,
     written: u64,
     filtered: u64,
+    /// Whether the sink could not tell where a row belongs: a matter of that record's values.
+    undecided: bool,
 }
 
 impl Pushed<'_> {
@@ -397,11 +402,35 @@ impl Pushed<'_> {
             check.take(batch)?;
         }
         self.written += batch.num_rows() as u64;
-        let sink = match &mut self.sink {
+        let sink = self.sink(batch)?;
+        let Err(error) = sink.write(batch) else { return Ok(()) };
+        self.undecided = sink.undecided(batch)?.is_some();
+        Err(error)
+    }
+
+    fn sink(&mut self, batch: &RecordBatch) -> Result<&mut Box<dyn ChunkSink>, TaskError> {
+        Ok(match &mut self.sink {
             Some(sink) => sink,
-            None => self.sink.insert(self.chunk.open_sink(&batch.schema())?),
-        };
-        sink.write(batch)
+            none => none.insert(self.chunk.open_sink(&batch.schema())?),
+        })
+    }
+
+    /// Why the sink cannot tell where one of the rows belongs.
+    fn first_undecided(&mut self, batches: &[RecordBatch]) -> Result<Option<String>, TaskError> {
+        for batch in batches.iter().filter(|batch| batch.num_rows() > 0) {
+            if let Some(reason) = self.sink(batch)?.undecided(batch)? {
+                return Ok(Some(reason));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A value on which the sink fails is as one on which the SQL does.
+    fn sort_out(&self, error: RunError) -> RunError {
+        match error {
+            RunError::Other(error) if self.undecided => RunError::OnValue(error),
+            other => other,
+        }
     }
 }
 
@@ -414,6 +443,7 @@ impl Chunk<'_> {
             check: self.order.map(OrderCheck::new),
             written: 0,
             filtered: 0,
+            undecided: false,
         }
     }
 
@@ -436,9 +466,11 @@ impl Chunk<'_> {
         let mut pushed = self.pushed();
         pushed.sort(program, engine);
         loop {
-            let totals = program.run(engine, &mut || records.next_batch(), &mut |batch| pushed.push(batch))?;
+            let ran = program.run(engine, &mut || records.next_batch(), &mut |batch| pushed.push(batch));
+            let totals = ran.map_err(|error| pushed.sort_out(error))?;
             pushed.filtered += totals.filtered;
-            pushed.end_run(records)?;
+            let ended = pushed.end_run(records);
+            ended.map_err(|error| pushed.sort_out(RunError::Other(error)))?;
             if records.is_chunk_done() {
                 break;
             }
@@ -477,7 +509,9 @@ impl Chunk<'_> {
                 pushed.end_run(records)?;
                 continue;
             };
+            let rule = Cell::new(TRANSFORM_RULE);
             let mut attempt = |pushed: &mut Pushed<'_>, rows: Range<usize>| {
+                rule.set(TRANSFORM_RULE);
                 let mut given = Some(judged.batch.slice(rows.start, rows.len()));
                 let (mut made, mut bytes, mut too_much) = (Vec::new(), 0, false);
                 let ran = program.run(engine, &mut || Ok(given.take()), &mut |batch| {
@@ -491,6 +525,10 @@ impl Chunk<'_> {
                 });
                 match ran {
                     Ok(totals) => {
+                        if let Some(reason) = pushed.first_undecided(&made)? {
+                            rule.set(SPLIT_RULE);
+                            return Ok(Trial::Failed(reason));
+                        }
                         pushed.filtered += totals.filtered;
                         made.into_iter().try_for_each(|batch| pushed.push(batch))?;
                         Ok(Trial::Passed)
@@ -508,7 +546,7 @@ impl Chunk<'_> {
                     records.reject(Reject {
                         place: judged.locate(row),
                         key: key_as_json(&judged.batch, row, self.assignment.context.key_columns()),
-                        rule: TRANSFORM_RULE.to_string(),
+                        rule: rule.get().to_string(),
                         reason,
                     })
                 },

@@ -19,6 +19,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     time::{Duration, Instant},
@@ -42,6 +43,9 @@ use process::Process;
 
 /// Between two looks at whether the attempt is to stop, while the program says nothing.
 const LOOK: Duration = Duration::from_millis(100);
+/// Once a program has ended, the end of its output is waited for so long after the last byte. Nobody but a process that it
+/// started and that has left its group can hold it open by then.
+const OUTPUT_END: Duration = Duration::from_secs(5);
 /// Batches that wait to be written to the program.
 const BATCHES_AHEAD: usize = 2;
 /// Events that wait for the attempt's thread, at most one batch each.
@@ -83,6 +87,8 @@ enum Event {
     InputEnded(Result<(), InputError>),
     Schema(SchemaRef),
     Batch(RecordBatch),
+    /// All that it has to write is there, as its format says; the stream itself has not ended yet.
+    OutputComplete,
     OutputEnded(Result<(), OutputError>),
 }
 
@@ -235,11 +241,14 @@ impl External {
             columns: self.output.clone(),
             limit: u64::from(self.command.output_mib) << 20,
         };
-        process.beside("output", move || reader.read(stdout, &events))?;
+        let bytes_read = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&bytes_read);
+        process.beside("output", move || reader.read(stdout, counter, &events))?;
         Ok(Running {
             deadline: Instant::now() + Duration::from_secs(u64::from(self.command.timeout_s)),
             seconds: self.command.timeout_s,
             end_mark: input::end_mark(self.command.format),
+            bytes_read,
             process,
             batches: Some(batches),
             events: seen,
@@ -256,6 +265,28 @@ struct Running {
     seconds: u32,
     /// Bytes that it may leave unread.
     end_mark: usize,
+    /// What came of its output.
+    bytes_read: Arc<AtomicU64>,
+}
+
+/// The output of a program that has ended, while it does not end itself.
+#[derive(Default)]
+struct Open {
+    /// How far it had come, and when that was seen.
+    at: Option<(u64, Instant)>,
+}
+
+impl Open {
+    /// Whether nothing has come any more for [`OUTPUT_END`].
+    fn is_idle(&mut self, bytes_read: u64) -> bool {
+        match self.at {
+            Some((before, since)) if before == bytes_read => since.elapsed() > OUTPUT_END,
+            _ => {
+                self.at = Some((bytes_read, Instant::now()));
+                false
+            }
+        }
+    }
 }
 
 impl Running {
@@ -271,6 +302,7 @@ impl Running {
         let mut room = BATCHES_AHEAD;
         let mut reshape: Option<Reshape> = None;
         let mut closed_early = false;
+        let (mut complete, mut open) = (false, Open::default());
         loop {
             // What the program has written goes first, so that it is not held up.
             let event = match self.batches.is_some() && room > 0 {
@@ -295,6 +327,7 @@ impl Running {
                     };
                     push(batch)?;
                 }
+                Ok(Event::OutputComplete) => complete = true,
                 Ok(Event::OutputEnded(Ok(()))) => break,
                 Ok(Event::OutputEnded(Err(error))) => return Err(self.failed_output(error)),
                 Err(RecvTimeoutError::Timeout) if self.batches.is_some() && room > 0 => {
@@ -313,7 +346,13 @@ impl Running {
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     records.look()?;
-                    self.process.end_group_with_program();
+                    let gone = self.process.end_group_with_program();
+                    if gone && open.is_idle(self.bytes_read.load(Ordering::Relaxed)) {
+                        match complete {
+                            true => break,
+                            false => return Err(self.held_open()),
+                        }
+                    }
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -366,6 +405,22 @@ impl Running {
                 Err(self.process.error(error.class, &words))
             }
         }
+    }
+
+    /// The program has ended, and whether its output is complete cannot be told.
+    fn held_open(&mut self) -> TaskError {
+        if let Some(status) = self.process.ended()
+            && let Err(error) = self.process.judge(status)
+        {
+            return error;
+        }
+        let words = format!(
+            "has ended, but a process that it started still holds its standard output (it has left the program's process group, \
+             as daemons do): {} s after the last byte there was no end of it, so it may not be all. Start such a process with \
+             its output elsewhere (`>/dev/null 2>&1`)",
+            OUTPUT_END.as_secs()
+        );
+        self.process.wrong(&words)
     }
 
     fn in_time(&mut self) -> Result<(), TaskError> {

@@ -3,7 +3,11 @@
 use std::{
     io::{self, BufRead, BufReader, Read},
     ops::Range,
-    sync::{Arc, mpsc::SyncSender},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::SyncSender,
+    },
 };
 
 use arrow::{
@@ -72,11 +76,14 @@ struct Counted<R> {
     inner: R,
     left: u64,
     over: bool,
+    /// Told to whoever waits.
+    bytes_read: Arc<AtomicU64>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
+        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
         self.over |= read as u64 > self.left;
         self.left = self.left.saturating_sub(read as u64);
         match self.over {
@@ -88,11 +95,12 @@ impl<R: Read> Read for Counted<R> {
 
 impl Reader {
     /// Reads to the end. Who does not listen any more ends it.
-    pub fn read(self, stdout: impl Read, events: &SyncSender<Event>) {
+    pub fn read(self, stdout: impl Read, bytes_read: Arc<AtomicU64>, events: &SyncSender<Event>) {
         let mut counted = Counted {
             inner: stdout,
             left: self.limit,
             over: false,
+            bytes_read,
         };
         let ended = match self.format {
             CommandFormat::Arrow => read_arrow(&mut counted, events),
@@ -201,6 +209,9 @@ fn read_arrow(mut stdout: impl Read, events: &SyncSender<Event>) -> Result<(), O
         }
         if length == 0 {
             // The mark of the end; whatever follows was not meant for us.
+            if events.send(Event::OutputComplete).is_err() {
+                return Ok(());
+            }
             let rest = io::copy(&mut stdout, &mut io::sink())?;
             return match rest {
                 0 => Ok(()),

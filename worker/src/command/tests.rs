@@ -6,6 +6,7 @@ use arrow::{
     datatypes::{DataType, Float64Type, Int64Type, UnionFields},
 };
 use gapless_common::job::{ColumnType, CommandFormat};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::*;
 
@@ -113,6 +114,59 @@ fn records_come_back_as_they_went() {
             let concat = |batches: &[RecordBatch]| arrow::compute::concat_batches(&schema(), batches).expect("fits");
             assert_eq!(concat(&made), concat(&given), "{format:?}, {count} times {rows}");
         }
+    }
+}
+
+/// A process that has left the program's group holds its output open when the program is done.
+#[test]
+fn an_output_that_a_process_outside_of_the_group_holds_open_is_taken_only_where_it_is_complete() {
+    let lasting = "setsid sh -c 'echo $$ > pid; exec sleep 1000' & while ! test -s pid; do :; done";
+    let program = |script: &str, format| command(&["sh", "-c", &script.replace("LASTING", lasting)], format);
+    let run = |script: &str, format| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let command = program(script, format);
+        let mut external = External::new(&command, folder.path().to_path_buf(), Inherited::default(), None)?;
+        let mut records = Given {
+            batches: batches(3, 1000).into_iter(),
+            looks: 0,
+            stop_after: u32::MAX,
+        };
+        let mut made = Vec::new();
+        let ran = external.run(&schema(), &Environment::new(), &mut records, &mut |batch| {
+            made.push(batch);
+            Ok(())
+        });
+        // It has outlived the program: else nothing was held open.
+        let pid = std::fs::read_to_string(folder.path().join("pid")).expect("it was started");
+        let pid = Pid::from_raw(pid.trim().parse().expect("a number")).expect("one");
+        kill_process(pid, Signal::KILL).expect("it is there still");
+        ran.map(|()| numbers(&made).len())
+    };
+    assert_eq!(
+        run("cat; LASTING", CommandFormat::Arrow),
+        Ok(3000),
+        "the mark of the end is there"
+    );
+    let held = "a process that it started still holds its standard output";
+    for (script, format, class, says) in [
+        // Whether there is more to come nobody can tell.
+        ("cat; LASTING", CommandFormat::Ndjson, ErrorClass::Data, held),
+        (
+            "head -c 2000; cat > rest; LASTING",
+            CommandFormat::Arrow,
+            ErrorClass::Data,
+            held,
+        ),
+        (
+            "cat; LASTING; exit 75",
+            CommandFormat::Ndjson,
+            ErrorClass::Transient,
+            "ended with exit code 75",
+        ),
+    ] {
+        let error = run(script, format).expect_err(script);
+        assert_eq!(error.class, class, "{error}");
+        assert!(error.message.contains(says), "{error}");
     }
 }
 

@@ -58,6 +58,8 @@ pub struct Broken {
     /// The first rule that it breaks, in the order of the job file.
     pub rule: String,
     pub reason: String,
+    /// Whether the rule could not be evaluated, so that it says neither yes nor no.
+    pub undecided: bool,
 }
 
 /// Whether an expression is about more than one record.
@@ -226,6 +228,7 @@ impl Rule {
                         self.text,
                         with_type_names(&error.find_root().message())
                     ),
+                    undecided: true,
                 });
                 return Ok(());
             }
@@ -256,6 +259,7 @@ impl Rule {
                 row: first + row,
                 rule: self.name.clone(),
                 reason,
+                undecided: false,
             });
         }
         Ok(())

@@ -18,6 +18,7 @@ mod connection;
 pub(crate) mod context;
 pub(crate) mod held;
 mod limits;
+pub use limits::DRAIN_LIMIT;
 mod pump;
 pub(crate) mod queue;
 mod wire;

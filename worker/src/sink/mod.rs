@@ -41,6 +41,12 @@ pub(crate) use report::{ReportFile, ReportStyle};
 pub trait ChunkSink: Send {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError>;
 
+    /// Why a row of the batch cannot be given a place in the output, where a rule that is to find one cannot be evaluated
+    /// on it. [`ChunkSink::write`] fails on such a batch.
+    fn undecided(&mut self, _: &RecordBatch) -> Result<Option<String>, TaskError> {
+        Ok(None)
+    }
+
     /// Closes the files and hands them to the side threads, which make them durable meanwhile.
     fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError>;
 

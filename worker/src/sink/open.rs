@@ -216,14 +216,23 @@ struct NumberedSink {
     partition: PartitionNo,
 }
 
-impl ChunkSink for NumberedSink {
-    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+impl NumberedSink {
+    fn number(&self, batch: &RecordBatch) -> Result<RecordBatch, TaskError> {
         let mut columns = batch.columns().to_vec();
         // Partition numbers end far below 2^31.
         let numbers: ArrayRef = Arc::new(Int32Array::from_value(self.partition as i32, batch.num_rows()));
         columns.push(numbers);
-        let batch = RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| wrong_batch(&e))?;
-        self.inner.write(&batch)
+        RecordBatch::try_new(self.schema.clone(), columns).map_err(|e| wrong_batch(&e))
+    }
+}
+
+impl ChunkSink for NumberedSink {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
+        self.inner.write(&self.number(batch)?)
+    }
+
+    fn undecided(&mut self, batch: &RecordBatch) -> Result<Option<String>, TaskError> {
+        self.inner.undecided(&self.number(batch)?)
     }
 
     fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError> {

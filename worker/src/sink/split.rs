@@ -111,8 +111,8 @@ impl SplitSink {
         }))
     }
 
-    /// The output of each row; `None` where there is none for it.
-    fn outputs(&mut self, batch: &RecordBatch) -> Result<Vec<Option<String>>, TaskError> {
+    /// The output of each row; `None` where there is none for it. The other answer: why that of some row cannot be told.
+    fn outputs(&mut self, batch: &RecordBatch) -> Result<Result<Vec<Option<String>>, String>, TaskError> {
         let rows = batch.num_rows();
         match &mut self.labels {
             Labels::Value(index) => {
@@ -133,7 +133,8 @@ impl SplitSink {
                         let taken = self.otherwise.as_deref();
                         folder_of_value(&name, &String::from_utf8_lossy(&value), taken).map(Some)
                     })
-                    .collect()
+                    .collect::<Result<_, _>>()
+                    .map(Ok)
             }
             Labels::When(rules) => {
                 let mut outputs = vec![None; rows];
@@ -149,7 +150,11 @@ impl SplitSink {
                             left.drain(..).for_each(|row| outputs[row] = Some(name.clone()));
                             break;
                         }
-                        Verdict::Broken { keep, .. } => keep,
+                        Verdict::Broken { keep, broken } => match broken.into_iter().find(|broken| broken.undecided) {
+                            // Neither this output nor a later one.
+                            Some(undecided) => return Ok(Err(format!("split «{name}»: {}", undecided.reason))),
+                            None => keep,
+                        },
                     };
                     let mut next = Vec::with_capacity(left.len());
                     for (at, row) in left.into_iter().enumerate() {
@@ -166,11 +171,11 @@ impl SplitSink {
                         .map_err(|error| wrong_batch(&error))?;
                     rest = RecordBatch::try_new(rest.schema(), columns).map_err(|error| wrong_batch(&error))?;
                 }
-                Ok(outputs)
+                Ok(Ok(outputs))
             }
             Labels::Hash(buckets) => {
                 let outputs = buckets.of(batch)?.iter().map(|bucket| Some(format!("{bucket:05}")));
-                Ok(outputs.collect())
+                Ok(Ok(outputs.collect()))
             }
         }
     }
@@ -195,6 +200,7 @@ impl SplitSink {
 impl ChunkSink for SplitSink {
     fn write(&mut self, batch: &RecordBatch) -> Result<(), TaskError> {
         let outputs = self.outputs(batch)?;
+        let outputs = outputs.map_err(|reason| TaskError::new(ErrorClass::Data, reason))?;
         if self.otherwise.is_none()
             && let Some(row) = outputs.iter().position(Option::is_none)
         {
@@ -207,6 +213,13 @@ impl ChunkSink for SplitSink {
         columns.push(labels);
         let labelled = RecordBatch::try_new(self.schema.clone(), columns).map_err(|error| wrong_batch(&error))?;
         self.inner.write(&labelled)
+    }
+
+    fn undecided(&mut self, batch: &RecordBatch) -> Result<Option<String>, TaskError> {
+        match self.labels {
+            Labels::When(_) => Ok(self.outputs(batch)?.err()),
+            Labels::Value(_) | Labels::Hash(_) => Ok(None),
+        }
     }
 
     fn seal(self: Box<Self>) -> Result<SealedChunk, TaskError> {
