@@ -101,9 +101,10 @@ fn a_row_that_no_output_takes_fails_the_step_or_goes_where_it_is_told() {
 /// not true.
 #[test]
 fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
-    let world = World::empty();
-    fs::write(world.path("in.csv"), "id,v\n1,a\n5,b\n0,c\n5,d\n9,e\n").expect("written");
+    let write = |world: &World| fs::write(world.path("in.csv"), "id,v\n1,a\n5,b\n0,c\n5,d\n9,e\n").expect("written");
     let run = |more: &str, limit: u32| {
+        let world = World::empty();
+        write(&world);
         world.job(&format!(
             "job: split\nsteps:\n  - name: split\n    source: {{csv: {{path: in.csv, columns: {{id: int64, v: string}}}}}}\n    \
              {more}\n    sink: {{csv: {{path: out/split, exists: replace, partition_column: p, split: {{when: [{{name: none, that: \"id = 0\"}}, \
@@ -117,10 +118,10 @@ fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
     };
     for more in [
         "",
-        "sort: [{column: v, order: descending}]",
+        "sort: [{column: v, order: desc}]",
         "transform: {sql: \"SELECT id, unnest([v]) AS v FROM input\"}",
     ] {
-        let (code, told) = run(more, 2);
+        let (world, code, told) = run(more, 2);
         assert_eq!(code, Some(0), "{told}");
         let ids: BTreeMap<String, Vec<String>> = outputs(&world, "out/split", 1);
         let ids: Vec<_> = ids
@@ -144,7 +145,7 @@ fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
             ]
         );
     }
-    let (code, told) = run("", 1);
+    let (_world, code, told) = run("", 1);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("in.csv, line 5: split"), "{told}");
     assert!(
@@ -152,7 +153,7 @@ fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
         "{told}"
     );
     // No record can be blamed for what several have given.
-    let (code, told) = run("transform: {sql: \"SELECT id, max(v) AS v FROM input GROUP BY id\"}", 9);
+    let (_world, code, told) = run("transform: {sql: \"SELECT id, max(v) AS v FROM input GROUP BY id\"}", 9);
     assert_eq!(code, Some(1), "{told}");
     assert!(told.contains("split «more»: "), "{told}");
 }

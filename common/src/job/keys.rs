@@ -76,8 +76,6 @@ pub struct Key {
     pub name: &'static str,
     pub kind: Kind,
     pub required: bool,
-    /// Whether people write it: messages offer no key that the program writes itself.
-    pub offered: bool,
     /// What it means; `(default …)` in it is what holds where the key is left out.
     pub about: &'static str,
     /// A value for the editor to offer, as JSON.
@@ -139,7 +137,6 @@ const fn key(name: &'static str, kind: Kind, about: &'static str, example: &'sta
         name,
         kind,
         required: false,
-        offered: true,
         about,
         example,
     }
@@ -150,7 +147,6 @@ const fn required(name: &'static str, kind: Kind, about: &'static str, example: 
         name,
         kind,
         required: true,
-        offered: true,
         about,
         example,
     }
@@ -287,9 +283,8 @@ impl Section {
         self.keys.iter().find(|key| key.name == name)
     }
 
-    /// The names of the keys that messages offer.
-    pub fn offered_names(&self) -> impl Iterator<Item = &'static str> + Clone {
-        self.keys.iter().filter(|key| key.offered).map(|key| key.name)
+    pub fn key_names(&self) -> impl Iterator<Item = &'static str> + Clone {
+        self.keys.iter().map(|key| key.name)
     }
 }
 
@@ -331,7 +326,7 @@ impl Kind {
 impl Section {
     /// What may stand in its place, for "allowed: …".
     pub fn allowed(&self) -> String {
-        let keys = self.offered_names().collect::<Vec<_>>().join(", ");
+        let keys = self.key_names().collect::<Vec<_>>().join(", ");
         match self.words {
             [] => format!("a mapping with the keys {keys}"),
             words => format!("{}, or a mapping with the keys {keys}", words.join(", ")),

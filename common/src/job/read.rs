@@ -47,7 +47,7 @@ impl<'a> Fields<'a> {
         // Keys that were probably meant: it would be noise to call them missing as well.
         let mut meant = Vec::new();
         for entry in entries.iter().filter(|entry| section.key(&entry.key).is_none()) {
-            meant.extend(nearest(&entry.key, section.offered_names()));
+            meant.extend(nearest(&entry.key, section.key_names()));
             unknown_key(cx.faults, section, entry);
         }
         for key in section.keys.iter().filter(|key| key.required) {
@@ -395,10 +395,7 @@ impl<'a> Fields<'a> {
             let near = match section.key(&scalar.text) {
                 // The right word, but it needs a mapping behind it.
                 Some(_) => None,
-                None => nearest(
-                    &scalar.text,
-                    section.words.iter().copied().chain(section.offered_names()),
-                ),
+                None => nearest(&scalar.text, section.words.iter().copied().chain(section.key_names())),
             };
             self.cx.faults.add_near(entry.value.at, found, near, section.allowed());
         }
@@ -549,15 +546,11 @@ fn unknown_key(faults: &Faults, section: &'static Section, entry: &Entry) {
             "`secret` in {} stands only in connection and credential fields",
             section.name
         );
-        faults.add(
-            entry.key_at,
-            found,
-            section.offered_names().collect::<Vec<_>>().join(", "),
-        );
+        faults.add(entry.key_at, found, section.key_names().collect::<Vec<_>>().join(", "));
         return;
     }
     let found = format!("unknown key `{}` in {}", shown(&entry.key), section.name);
-    faults.unknown(entry.key_at, found, &entry.key, section.offered_names());
+    faults.unknown(entry.key_at, found, &entry.key, section.key_names());
 }
 
 fn check_choice(faults: &Faults, section: &'static Section, node: &Node, entries: &[Entry], meant: &[&str]) {

@@ -1,7 +1,7 @@
 //! What a job, a parameter and a step are made of.
 
 use super::{
-    Choice, Key, Kind, MAX_ATTEMPTS, MAX_COMMAND_MIB, MAX_COMMAND_SECONDS, MAX_PRIORITY, MAX_REDRIVES, MIN_PRIORITY,
+    Choice, Kind, MAX_ATTEMPTS, MAX_COMMAND_MIB, MAX_COMMAND_SECONDS, MAX_PRIORITY, MAX_REDRIVES, MIN_PRIORITY,
     SORT_NULLS, SORT_ORDER, Section, key,
     partition::PARTITION,
     required, section,
