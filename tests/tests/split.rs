@@ -111,10 +111,8 @@ fn a_rule_that_cannot_be_evaluated_rejects_the_record() {
              {{name: more, that: \"p = 0 AND 8 / (id - 5) >= 1\"}}], otherwise: less}}}}}}\n    on_error: {{reject: {{limit: {limit}}}}}\n"
         ));
         let output = world.gapless(&["run", "job.yaml", "--slots", "1"]);
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        )
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        (world, output.status.code(), told)
     };
     for more in [
         "",
