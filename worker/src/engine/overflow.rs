@@ -20,8 +20,8 @@ use datafusion::{
         tree_node::{Transformed, TreeNode},
     },
     logical_expr::{
-        BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs,
-        ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
+        BinaryExpr, ColumnarValue, Expr, ExprSchemable, GroupingSet, LogicalPlan, Operator, ReturnFieldArgs,
+        ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, expr::ScalarFunction,
         type_coercion::binary::BinaryTypeCoercer, utils::merge_schema,
     },
     optimizer::{AnalyzerRule, utils::NamePreserver},
@@ -48,10 +48,29 @@ impl AnalyzerRule for CheckArithmetic {
 fn checked_plan(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
     let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
+    let named = |expr: Expr| -> Result<Transformed<Expr>> {
         let name = names.save(&expr);
         let expr = check_arithmetic(expr, &schema)?;
         Ok(expr.update_data(|expr| name.restore(expr)))
+    };
+    plan.map_expressions(|expr| match expr {
+        // The columns that they give have the names of their parts.
+        Expr::GroupingSet(set) => {
+            let each = |parts: Vec<Expr>| -> Result<Vec<Expr>> {
+                parts
+                    .into_iter()
+                    .map(|part| named(part).map(|part| part.data))
+                    .collect()
+            };
+            Ok(Transformed::yes(Expr::GroupingSet(match set {
+                GroupingSet::Rollup(parts) => GroupingSet::Rollup(each(parts)?),
+                GroupingSet::Cube(parts) => GroupingSet::Cube(each(parts)?),
+                GroupingSet::GroupingSets(sets) => {
+                    GroupingSet::GroupingSets(sets.into_iter().map(each).collect::<Result<_>>()?)
+                }
+            })))
+        }
+        expr => named(expr),
     })
 }
 

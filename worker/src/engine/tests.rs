@@ -660,6 +660,16 @@ fn a_result_that_its_type_cannot_hold_is_an_error_and_never_another_number() {
             &[max],
             None,
         ),
+        (
+            "SELECT n + 1 AS r, sum(one) AS s FROM input GROUP BY ROLLUP(n + 1) ORDER BY r",
+            &[1, 1, 2],
+            Some("2 2 3 1  3"),
+        ),
+        (
+            "SELECT n + 1 AS r, sum(one) AS s FROM input GROUP BY GROUPING SETS((n + 1), (small))",
+            &[max],
+            None,
+        ),
         // What is no arithmetic of numbers stays what it is.
         (
             "SELECT arrow_cast(small, 'Date32') - DATE '1969-12-31' AS r FROM input",
