@@ -339,8 +339,8 @@ struct PlanView<'a> {
 #[derive(Serialize)]
 struct StepView<'a> {
     step: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    after: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    after: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
@@ -378,12 +378,24 @@ struct PartitionView {
     estimated_bytes: u64,
 }
 
+/// The steps that have to be published before a step can be planned, `first` among them.
+fn waits_for<'a>(step: &'a Step, first: &'a str) -> Vec<&'a str> {
+    let read = step.source.steps().chain(step.after.iter().map(String::as_str));
+    let mut names = vec![first];
+    for name in read {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
 fn view<'a>(job: &'a str, steps: &'a [PlannedStep]) -> PlanView<'a> {
     let steps = steps.iter().map(|PlannedStep { step, cut, output }| StepView {
         step: &step.name,
         after: match cut {
-            Cut::Later { step } => Some(step),
-            Cut::Planned { .. } | Cut::Impossible { .. } => None,
+            Cut::Later { step: first } => waits_for(step, first),
+            Cut::Planned { .. } | Cut::Impossible { .. } => Vec::new(),
         },
         error: match cut {
             Cut::Impossible { why } => Some(why),
@@ -632,7 +644,7 @@ nightly/sum
         assert_eq!(json["steps"][0]["covered"], true);
         assert_eq!(json["steps"][0]["skew"]["max"], 20_000);
         assert_eq!(json["steps"][0]["partitions"][2]["keys"], "NULL");
-        assert_eq!(json["steps"][1]["after"], "load");
+        assert_eq!(json["steps"][1]["after"], serde_json::json!(["load"]));
         assert!(json["steps"][1].get("covered").is_none());
     }
 

@@ -410,3 +410,26 @@ fn one_file_under_two_names_is_not_read_twice() {
         assert!(!world.path("out/merge").exists());
     }
 }
+
+/// A file without a header has the columns that are declared for it, and is told as what it is.
+#[test]
+fn an_input_that_is_empty_is_told_as_empty() {
+    let job = |columns: &str| {
+        format!(
+            "job: m\nsteps:\n  - name: m\n    source: {{merge: {{inputs: [{{csv: {{path: a.csv, columns: {{id: int64}}}}}}, {{csv: {{path: b.csv, \
+             columns: {{{columns}}}}}}}]}}}}\n    sink: {{csv: {{path: out}}}}\n"
+        )
+    };
+    let world = World::with("a.csv", "id,v\n1,a\n", &job("id: int64"));
+    fs::write(world.path("b.csv"), "").expect("written");
+    let output = world.gapless(&["run", "job.yaml"]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        told.contains("input 2 (csv b.csv) is empty") && told.contains("declare all of them in `columns`"),
+        "{told}"
+    );
+    world.job(&job("id: int64, v: string"));
+    let output = world.gapless(&["run", "job.yaml"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(world.rows("out").len(), 1);
+}

@@ -98,6 +98,15 @@ pub fn survey_source(
     merged(merge, base_dir, inputs)
 }
 
+/// The files of a source that says the same of each of them.
+fn all_of(files: &[PinnedFile]) -> String {
+    match files {
+        [] => "the source".to_string(),
+        [file] => file.path.clone(),
+        [file, ..] => format!("each of {} files ({}, …)", files.len(), file.path),
+    }
+}
+
 /// The inputs of a merge, end to end.
 fn merged(merge: &MergeSource, base_dir: &Path, inputs: Vec<SourceFacts>) -> Result<SourceFacts, TaskError> {
     let mut known: HashMap<Identity, (usize, &str)> = HashMap::new();
@@ -125,7 +134,18 @@ fn merged(merge: &MergeSource, base_dir: &Path, inputs: Vec<SourceFacts>) -> Res
         )));
     }
     let schemas: Vec<SchemaRef> = inputs.iter().map(|input| input.schema.clone()).collect();
-    let schema = Arc::new(columns_of_inputs(merge, &schemas)?);
+    let empty = inputs
+        .iter()
+        .position(|input| input.bytes == 0 && !input.files.is_empty());
+    let schema = columns_of_inputs(merge, &schemas).map_err(|error| match empty {
+        None => error,
+        Some(number) => {
+            let name = input_name(number, &merge.inputs[number]);
+            let words = "is empty, without a header too, so it has the columns that are declared for it: declare all of them in `columns`";
+            TaskError::new(error.class, format!("{}. {name} {words}", error.message))
+        }
+    });
+    let schema = Arc::new(schema?);
     check_keys(merge, &schema)?;
     // What has no files has no units of any kind.
     let mut units = inputs
@@ -338,14 +358,16 @@ pub(crate) fn survey_text(
         Some(columns) => columns,
         None if !declared.is_empty() => declared.to_vec(),
         None if objects => {
-            return Err(config(
-                "the source's files are empty: there is no record to tell the columns; declare `columns`",
-            ));
+            return Err(config(format!(
+                "{} is empty: there is no record to tell the columns; declare `columns`",
+                all_of(&files)
+            )));
         }
         None => {
-            return Err(config(
-                "the source's files are empty: there is not even a header to tell the columns",
-            ));
+            return Err(config(format!(
+                "{} is empty: there is not even a header to tell the columns; declare `columns`, with all that the files have",
+                all_of(&files)
+            )));
         }
     };
     let unit = if from_start > 0 { Unit::File } else { Unit::Byte };

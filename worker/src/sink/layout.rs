@@ -315,7 +315,12 @@ impl<'a> LineBuilder<'a> {
         let wrong = |why: String| {
             let shown: String = text.chars().take(SHOWN).collect();
             let name = own.name.as_deref().unwrap_or("without a name");
-            data(format!("line {}, field {name}: «{shown}» {why}", self.line.name))
+            let line = match self.line.name.as_str() {
+                // The only type of line there is.
+                "line" => String::new(),
+                name => format!("line {name}, "),
+            };
+            data(format!("{line}field {name}: «{shown}» {why}"))
         };
         if text.bytes().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return Err(wrong("holds a line end, which a line cannot".to_string()));
@@ -349,7 +354,7 @@ impl<'a> LineBuilder<'a> {
                     Align::Right => "begins",
                 };
                 return Err(wrong(format!(
-                    "{side} with what fills the field («{}») and would be read back as another value: trim it in the SQL, or                      give the field another `pad` or `align`",
+                    "{side} with what fills the field («{}») and would be read back as another value: trim it in the SQL, or give the field another `pad` or `align`",
                     char::from(own.pad)
                 )));
             }

@@ -429,8 +429,20 @@ pub fn columns_of_header(
                 names if names.trim_matches([',', ' ']).is_empty() => "its first line is empty".to_string(),
                 names => format!("it has {names}"),
             };
+            let other = match header {
+                [all] => [';', '\t', '|', ','].into_iter().find(|other| all.contains(*other)),
+                _ => None,
+            };
+            let hint = other.map_or(String::new(), |other| {
+                let shown = if other == '\t' {
+                    "tab".to_string()
+                } else {
+                    format!("\"{other}\"")
+                };
+                format!(". Is it parted by another character (`delimiter: {shown}`)?")
+            });
             return Err(config(format!(
-                "{path}: the header has no column {name}, which the job declares; {there}"
+                "{path}: the header has no column {name}, which the job declares; {there}{hint}"
             )));
         }
     }
