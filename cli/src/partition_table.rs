@@ -644,7 +644,7 @@ nightly/sum
         assert_eq!(json["steps"][0]["covered"], true);
         assert_eq!(json["steps"][0]["skew"]["max"], 20_000);
         assert_eq!(json["steps"][0]["partitions"][2]["keys"], "NULL");
-        assert_eq!(json["steps"][1]["after"], serde_json::json!(["load"]));
+        assert_eq!(json["steps"][1]["after"], serde_json::json!(["load", "none"]));
         assert!(json["steps"][1].get("covered").is_none());
     }
 
