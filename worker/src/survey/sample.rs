@@ -210,7 +210,7 @@ fn draw_csv(
 ) -> Result<bool, TaskError> {
     let columns = columns_of(&facts.schema);
     let projection = [column.to_string()];
-    let open = |units| {
+    let open = |stored: &Stored<'_>, units| {
         open_files(
             stored,
             base_dir,
@@ -222,7 +222,7 @@ fn draw_csv(
         )
     };
     if facts.bytes <= WHOLE {
-        let mut reader = open(facts.domain)?;
+        let mut reader = open(stored, facts.domain)?;
         let mut rejects = 0;
         let mut content = 0;
         while let Some(input) = reader.next_batch()? {
@@ -255,17 +255,6 @@ fn draw_csv(
         }
         stored => stored,
     };
-    let open = |units| {
-        open_files(
-            stored,
-            base_dir,
-            facts.unit,
-            &facts.files,
-            &columns,
-            units,
-            Some(&projection),
-        )
-    };
     let (units, wanted) = match facts.unit {
         // Most places of a few bytes have no block that begins there.
         Unit::Byte if matches!(stored, Stored::Avro) => (GROUPS as u64, KeySample::MAX / GROUPS),
@@ -282,7 +271,7 @@ fn draw_csv(
     };
     let places: Vec<UnitRange> = places(facts.domain.high, units, len).collect();
     let read = |place: &UnitRange| -> Result<Option<RecordBatch>, TaskError> {
-        let mut reader = open(*place)?;
+        let mut reader = open(stored, *place)?;
         // What is passed over may be without bounds.
         for _ in 0..MAX_CONTENT / PASS {
             match reader.next_batch()? {

@@ -527,6 +527,17 @@ fn nested_columns_fixed_ones_and_nanoseconds_are_read() {
 }
 
 #[test]
+fn a_part_of_a_null_record_is_null() {
+    let ty = r#"["null",{"type":"record","name":"q","fields":[{"name":"n","type":"long"}]}]"#;
+    // NULL, then 7: the number of the type in the union, then the value, both doubled.
+    let found = found_in(&[file_of(ty, &[(2, &[0, 2, 14])])]);
+    let mut reader = found.open(0, found.facts.domain.high, None);
+    let read = reader.next_batch().unwrap().expect("two rows").batch;
+    let part = read.column(0).as_struct().column(0).as_primitive::<Int64Type>();
+    assert_eq!(part.iter().collect::<Vec<_>>(), [None, Some(7)]);
+}
+
+#[test]
 fn rows_of_many_files_are_estimated_from_a_few_of_them() {
     const FILES: usize = 60;
     let mut block = Vec::new();
